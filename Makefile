@@ -1,0 +1,77 @@
+# Everything that a visitor or a contributor does, each one command. Needs Python >= 3.11 and GNU make >= 3.81.
+#   make demo PYTHON=python3.12           another interpreter (used when .venv is made)
+#   make test PYTEST_FLAGS="-k report"    flags for pytest
+#   make demo DEMO_FLAGS=--json           flags for `ume demo`
+#   make demo PIP_FLAGS="..."             flags for pip, such as --extra-index-url with PyTorch's CPU wheels
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+DEMO_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+
+# A stamp is touched after its step succeeded: set-up runs once, and again when what it was made from changes.
+MADE := $(VENV)/.made
+CORE := $(VENV)/.core
+DEV := $(VENV)/.dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo setup test test-slow lint types format check build hooks clean
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(CORE) ## Install the library, then index and search the bundled world and write a report
+	$(BIN)/ume demo $(DEMO_FLAGS)
+
+setup: $(DEV) ## Install the library with everything that a contributor needs
+
+test: $(DEV) ## Run the fast test suite (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-slow: $(DEV) ## Run the tests that take minutes each
+	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+lint: $(DEV) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV) ## Check types, strictly
+	$(BIN)/python -m mypy
+
+format: $(DEV) ## Rewrite files to the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint types test ## All that a change must pass
+
+build: $(DEV) ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m build
+
+hooks: $(DEV) ## Run style and type checks before every git commit
+	$(BIN)/pre-commit install
+
+clean: ## Remove the environment, builds and caches
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "ume-retrieval needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(CORE): $(MADE) pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(DEV): $(CORE)
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Index and search on Qdrant: in this process (Qdrant Edge) or on a server (`QdrantClient`)."""

@@ -1,0 +1,71 @@
+"""Which points count, in words of retrieval; each store translates them for its engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ume_retrieval.errors import InputError
+
+Kind: TypeAlias = Literal["image", "video", "page", "text"]
+"""What a point shows."""
+
+ReasoningState: TypeAlias = Literal["done", "later", "never", "failed"]
+"""Whether a point has a `reasoned` vector, waits for it, was never meant to have one, or could not get one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions on points; all that are given must hold.
+
+    None does not restrict. An empty tuple matches nothing, so that a list that happens to be empty never selects
+    everything.
+
+    Attributes:
+        kinds: Kinds of media.
+        sources: Exact source names.
+        under: Files or folders; a source counts when it is one of them or lies below one. Compared by whole path
+            components: "photos/a" does not hold "photos/ab.jpg".
+        pages: Page numbers, 1-based; points that are no page do not match.
+        time: Stretch of seconds (start, end); a segment counts when it overlaps it. Points without times do not match.
+        reasoning: States of reasoning.
+        ids: Point ids.
+
+    Raises:
+        InputError: When `time` ends before it starts.
+
+    Example:
+        >>> Filter(kinds=("video",), time=(10.0, 20.0)).time
+        (10.0, 20.0)
+    """
+
+    kinds: tuple[Kind, ...] | None = None
+    sources: tuple[str, ...] | None = None
+    under: tuple[str, ...] | None = None
+    pages: tuple[int, ...] | None = None
+    time: tuple[float, float] | None = None
+    reasoning: tuple[ReasoningState, ...] | None = None
+    ids: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("kinds", "sources", "under", "pages", "reasoning", "ids"):
+            if isinstance(getattr(self, name), str):
+                raise InputError(f"a filter's {name} takes a tuple", hint=f'write {name}=("…",)')
+        if self.time is not None and not self.time[0] < self.time[1]:
+            raise InputError(f"a filter's time must end after it starts, got {self.time}")
+
+
+def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
+    """The conditions that ask for one of several values of a payload field, as (field, values).
+
+    Example:
+        >>> any_of(Filter(kinds=("image",), under=("photos/",), pages=(2, 3)))
+        [('kind', ['image']), ('within', ['photos']), ('page', [2, 3])]
+    """
+    folders = None if query.under is None else [path.rstrip("/") or path for path in query.under]
+    texts = {"kind": query.kinds, "source": query.sources, "within": folders, "reasoning": query.reasoning}
+    conditions: list[tuple[str, list[str] | list[int]]] = []
+    conditions += [(field, [str(value) for value in values]) for field, values in texts.items() if values is not None]
+    if query.pages is not None:
+        conditions.append(("page", list(query.pages)))
+    return conditions

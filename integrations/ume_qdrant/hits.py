@@ -1,0 +1,93 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ume_qdrant.filters import Kind
+from ume_qdrant.schema import item_of
+from ume_qdrant.store import Payload
+from ume_qdrant.traces import HitEvidence, evidence_of, tcot_of
+from ume_retrieval.inputs import Item
+from ume_retrieval.results import Trace, Usage
+from ume_retrieval.tcot.trace import TCot
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One thing that was found, where it is, and why.
+
+    Attributes:
+        source: The file.
+        score: Higher is better; a cosine, or a weighted mean of two.
+        kind: "image", "video", "page" or "text".
+        start_s: First second of a segment of video, or None.
+        end_s: Last second of a segment of video, or None.
+        page: Page number, 1-based, or None.
+        answer: What the Reasoner takes it to be, or None where it has not reasoned.
+        evidence: What the Reasoner points at; empty where it has not reasoned.
+        trace: The whole T-CoT, or None.
+        text: Beginning of a text, or None.
+        point_id: Its id in the store.
+        item: The file's media as an input, to look at it again.
+    """
+
+    source: str
+    score: float
+    kind: Kind
+    start_s: float | None
+    end_s: float | None
+    page: int | None
+    answer: str | None
+    evidence: HitEvidence
+    trace: TCot | None
+    text: str | None
+    point_id: str
+    item: Item
+
+    @classmethod
+    def of(cls, point_id: str, score: float, payload: Payload) -> Hit:
+        """Read a point's payload."""
+        trace = tcot_of(payload.get("trace"))
+        return cls(
+            source=payload["source"],
+            score=score,
+            kind=payload["kind"],
+            start_s=payload.get("start_s"),
+            end_s=payload.get("end_s"),
+            page=payload.get("page"),
+            answer=None if trace is None else trace.answer,
+            evidence=evidence_of(payload.get("trace")),
+            trace=trace,
+            text=payload.get("text"),
+            point_id=point_id,
+            item=item_of(payload),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values: source, score, start_s, end_s, page, answer, evidence."""
+        return {
+            "source": self.source,
+            "score": self.score,
+            "start_s": self.start_s,
+            "end_s": self.end_s,
+            "page": self.page,
+            "answer": self.answer,
+            "evidence": self.evidence.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits with what the query was taken to mean.
+
+    Attributes:
+        hits: Best first.
+        query_trace: The Reasoner's trace over the query, or None where it did not reason.
+        usage: What encoding the query cost.
+    """
+
+    hits: tuple[Hit, ...]
+    query_trace: Trace | None = None
+    usage: Usage = Usage()

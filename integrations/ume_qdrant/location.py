@@ -1,0 +1,62 @@
+"""From what a person types to a store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ume_qdrant.edge import EdgeStore
+from ume_qdrant.retry import Retry
+from ume_qdrant.store import Store
+from ume_retrieval.errors import InputError
+
+
+def open_store(
+    location: str | Path,
+    collection: str,
+    *,
+    api_key: str | None = None,
+    prefer_grpc: bool = False,
+    timeout_s: int = 60,
+    retry: Retry | None = None,
+) -> Store:
+    """A store on a directory or on a server; nothing is touched before its first use.
+
+    Args:
+        location: A directory for Qdrant Edge, or the http(s) address of a Qdrant server.
+        collection: Name of the collection.
+        api_key: Key of the server.
+        prefer_grpc: Talk gRPC to the server, on its port 6334.
+        timeout_s: Longest wait for one answer of the server, in seconds.
+        retry: How patiently to try a busy or lost server again.
+
+    Raises:
+        InputError: When the location is neither, or server settings come with a directory.
+
+    Example:
+        >>> open_store("/data/vectors", "films")
+        EdgeStore('/data/vectors', 'films')
+        >>> open_store("https://vectors.example.org", "films", api_key="secret")
+        ClientStore('https://vectors.example.org:6333', 'films')
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", str(location))
+    if scheme is None:
+        if api_key or prefer_grpc:
+            raise InputError(
+                "an API key and gRPC go with a server, not with a directory",
+                hint="leave them out, or give an address that begins with https://",
+            )
+        if str(location) == ":memory:":
+            raise InputError("':memory:' is no place to keep vectors", hint="give a directory")
+        return EdgeStore(location, collection)
+    if scheme[1].lower() not in {"http", "https"}:
+        raise InputError(f"a store is a directory or an http(s) address, not {scheme[1]}://…")
+
+    from qdrant_client import QdrantClient  # noqa: PLC0415  # costs most of a second that a directory does not need
+
+    from ume_qdrant.client import ClientStore  # noqa: PLC0415  # as above
+
+    client = QdrantClient(
+        url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False
+    )
+    return ClientStore(client, collection, retry=retry, on_close=client.close)

@@ -1,0 +1,137 @@
+"""What every store does, and the values that go in and out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ume_qdrant.filters import Filter
+from ume_qdrant.schema import CollectionMeta
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+"""One vector, shape (dimension,), L2-normalised."""
+
+VectorName: TypeAlias = Literal["direct", "reasoned"]
+"""`direct` embeds an item as it is, `reasoned` embeds it with its T-CoT."""
+
+Payload: TypeAlias = Mapping[str, Any]
+"""JSON values by field; see `ume_qdrant.schema` for the fields."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """One searchable thing: an image, a segment of a video, a page or a text.
+
+    Attributes:
+        id: A UUID in its canonical form; see `ume_qdrant.schema.point_id`.
+        vectors: By name; `reasoned` may be missing. Empty when read without vectors.
+        payload: Fields by name; may be a selection when read.
+    """
+
+    id: str
+    vectors: Mapping[VectorName, Vector] = field(default_factory=dict)
+    payload: Payload = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A point that a search found.
+
+    Attributes:
+        id: The point's id.
+        score: Cosine similarity, -1..1.
+        payload: All of the point's fields.
+    """
+
+    id: str
+    score: float
+    payload: Payload
+
+
+@runtime_checkable
+class Store(Protocol):
+    """One collection of points.
+
+    Every write has reached the engine when its call returns: a process that is killed afterwards loses nothing of it.
+    Every write may be repeated without changing the result.
+
+    Raises:
+        CollectionNotFound: By every method but `exists`, `create` and `close`, when the collection is not there.
+        StoreLocked: When another process holds an in-process store.
+        StoreError: When the engine refuses or cannot be reached; `retryable` says whether trying again can help.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the collection is, for messages; never holds a secret."""
+        ...
+
+    @property
+    def collection(self) -> str:
+        """Name of the collection."""
+        ...
+
+    def exists(self) -> bool:
+        """Whether the collection is there."""
+        ...
+
+    def create(self, meta: CollectionMeta) -> None:
+        """Make the collection with both named vectors, payload indexes and `meta`; keep it when it is already there."""
+        ...
+
+    def meta(self) -> CollectionMeta:
+        """What the collection was made with."""
+        ...
+
+    def pin(self, meta: CollectionMeta) -> None:
+        """Replace what the collection says of itself."""
+        ...
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points whole, in place of points of the same ids."""
+        ...
+
+    def update(self, points: Sequence[Point]) -> None:
+        """Set the given vectors and top-level payload fields of points that exist, and keep the rest.
+
+        Vectors are written before the payload, so a point never claims a vector that it lacks.
+        """
+        ...
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points; ids that are not there are no error."""
+        ...
+
+    def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
+        """Read points by id with their whole payload, in the order of `ids`; ids that are not there are left out."""
+        ...
+
+    def scroll(
+        self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> Iterator[Point]:
+        """Read every point that matches, ordered by id, with all payload fields or those named."""
+        ...
+
+    def search(self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None) -> list[Scored]:
+        """The points nearest to `vector` among those that have the vector `name`, best first."""
+        ...
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many points match, exactly."""
+        ...
+
+    def optimize(self) -> None:
+        """Build what makes search fast, where the engine does not do so by itself; minutes on large collections."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; the store opens again at its next use."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from qdrant_client import QdrantClient
+
+from ume_qdrant.client import ClientStore
+from ume_qdrant.edge import EdgeStore
+from ume_qdrant.store import Store
+
+Opener = Callable[[str], Store]
+
+
+@pytest.fixture(params=["edge", "client"])
+def open_collection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    """Opens collections by name, on a real Edge directory or on the client's own in-memory engine."""
+    client = QdrantClient(":memory:")
+    opened: list[Store] = []
+
+    def opener(name: str) -> Store:
+        made: Store = EdgeStore(tmp_path / "vectors", name) if request.param == "edge" else ClientStore(client, name)
+        opened.append(made)
+        return made
+
+    yield opener
+    for made in opened:
+        made.close()
+    client.close()
+
+
+@pytest.fixture
+def store(open_collection: Opener) -> Store:
+    return open_collection("things")

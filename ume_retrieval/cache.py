@@ -1,0 +1,262 @@
+"""Traces on disk, so that a second run makes no model call.
+
+What is kept is the Reasoner's raw reply: a better parser reads old replies anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import platformdirs
+
+from ume_retrieval.checkpoint import ModelInfo, Prompts, VisualBudget
+from ume_retrieval.errors import CacheError
+from ume_retrieval.inputs import Modality, Side
+from ume_retrieval.reasoner.base import Sampling
+
+APPLICATION_ID = 0x756D6531
+"""Marks the file as ours ("ume1"), so that another program's database is never written to."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS traces (
+    key TEXT PRIMARY KEY,
+    text TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    finish TEXT NOT NULL,
+    reasoner TEXT NOT NULL,
+    created_at REAL NOT NULL
+)
+"""
+
+BUSY_TIMEOUT_S = 60.0
+KEYS_A_QUERY = 500
+
+
+def trace_key(
+    *,
+    content_id: str,
+    side: Side,
+    target: Modality | None,
+    reasoner: ModelInfo,
+    prompts: Prompts,
+    budget: VisualBudget,
+    sampling: Sampling,
+) -> str:
+    """Key under which a trace is kept: everything that decides what the Reasoner would write.
+
+    The wording of the prompts counts as well as their version. The engine does not: the same weights write the same trace.
+
+    Args:
+        content_id: Digest of the item's content and sampling (`media.content_id`), never a file name.
+        side: Which prompts were used.
+        target: What the query looks for, when the caller said so.
+        reasoner: Name and revision of the Reasoner.
+        prompts: The Reasoner's prompts.
+        budget: What the Reasoner sees of pictures.
+        sampling: How it decodes.
+
+    Returns:
+        A SHA-256 digest, 64 hex digits.
+    """
+    parts = {
+        "content_id": content_id,
+        "side": side,
+        "target": target,
+        "reasoner": [reasoner.name, reasoner.revision],
+        "prompts": prompts.model_dump(),
+        "budget": budget.model_dump(),
+        "sampling": asdict(sampling),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def default_cache_path() -> Path:
+    """Where traces are kept unless a path is given: under `UME_CACHE_DIR`, else in the user's cache folder."""
+    chosen = os.environ.get("UME_CACHE_DIR")
+    folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("ume-retrieval")
+    return folder / "traces.sqlite3"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """One reply of a Reasoner.
+
+    Attributes:
+        text: The reply as it was written.
+        prompt_tokens: Tokens that it took to ask.
+        completion_tokens: Tokens that it took to answer.
+        finish: "stop" when the model ended it, "length" when the token limit did.
+        reasoner: Name and revision of the model, for reading.
+        created_at: Seconds since 1970.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish: Literal["stop", "length"]
+    reasoner: str = ""
+    created_at: float = field(default_factory=time.time)
+
+
+class TraceCache:
+    """A file of traces, safe under several threads, several processes and `kill -9`.
+
+    A write is there entirely or not at all. No connection is held between calls, so instances may be shared, forked and dropped.
+
+    Args:
+        path: The SQLite file; made, with its folders, when it is not there.
+
+    Raises:
+        CacheError: When the file is damaged, belongs to another program, or cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, TraceCache(Path(folder) / "traces.sqlite3") as cache:
+        ...     cache.put_many({"key": TraceRecord("<answer>a cat</answer>", 12, 5, "stop")})
+        ...     len(cache), cache.get_many(["key", "other"])["key"].text
+        (1, '<answer>a cat</answer>')
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(
+                f"cannot make the folder of the trace cache {self.path}: {error.strerror}", hint="choose another path"
+            ) from error
+        with self._database() as database:
+            database.execute("BEGIN IMMEDIATE")
+            [owner] = database.execute("PRAGMA application_id").fetchone()
+            [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if tables and owner != APPLICATION_ID:
+                raise CacheError(
+                    f"{self.path} is another program's database", hint="choose another path for the trace cache"
+                )
+            database.execute(SCHEMA)
+            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            database.execute("COMMIT")
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
+        """Records of the keys that are known; the others are left out.
+
+        Raises:
+            CacheError: When the file cannot be read.
+        """
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, TraceRecord] = {}
+        with self._database() as database:
+            for start in range(0, len(wanted), KEYS_A_QUERY):
+                some = wanted[start : start + KEYS_A_QUERY]
+                marks = ",".join("?" * len(some))
+                rows = database.execute(
+                    "SELECT key, text, prompt_tokens, completion_tokens, finish, reasoner, created_at"
+                    f" FROM traces WHERE key IN ({marks})",
+                    some,
+                )
+                found.update((row[0], TraceRecord(*row[1:])) for row in rows)
+        return found
+
+    def put_many(self, records: Mapping[str, TraceRecord]) -> None:
+        """Keep records in one transaction. A key that is known already keeps its first record.
+
+        Raises:
+            CacheError: When the file cannot be written.
+        """
+        rows = [
+            (key, r.text, r.prompt_tokens, r.completion_tokens, r.finish, r.reasoner, r.created_at)
+            for key, r in records.items()
+        ]
+        if not rows:
+            return
+        with self._database() as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany("INSERT OR IGNORE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            database.execute("COMMIT")
+
+    def __len__(self) -> int:
+        with self._database() as database:
+            [count] = database.execute("SELECT count(*) FROM traces").fetchone()
+        return int(count)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the traces take on disk, the write-ahead log included."""
+        files = (self.path, Path(f"{self.path}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def clear(self) -> int:
+        """Forget every trace and return how many there were."""
+        with self._database() as database:
+            forgotten = database.execute("DELETE FROM traces").rowcount
+            database.execute("VACUUM")
+        return forgotten
+
+    def prune(self, *, older_than_days: float | None = None, max_bytes: int | None = None) -> int:
+        """Forget old traces, and the oldest ones until the file is small enough.
+
+        Args:
+            older_than_days: Forget traces that were written more days ago than this.
+            max_bytes: Then forget the oldest traces until `size_bytes` is at most this.
+
+        Returns:
+            How many were forgotten.
+        """
+        forgotten = 0
+        if older_than_days is not None:
+            limit = time.time() - older_than_days * 86400
+            with self._database() as database:
+                forgotten += database.execute("DELETE FROM traces WHERE created_at < ?", (limit,)).rowcount
+                database.execute("VACUUM")
+        while max_bytes is not None and self.size_bytes > max_bytes and (count := len(self)):
+            surplus = max(1, int(count * (1 - max_bytes / self.size_bytes)))
+            with self._database() as database:
+                forgotten += database.execute(
+                    "DELETE FROM traces WHERE key IN (SELECT key FROM traces ORDER BY created_at, key LIMIT ?)", (surplus,)
+                ).rowcount
+                database.execute("VACUUM")
+        return forgotten
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file, so that the one file can be copied. The cache stays usable."""
+        with self._database() as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one piece of work; an unfinished transaction is undone when it closes."""
+        try:
+            # isolation_level=None: transactions begin and end where this file says so.
+            with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as database:
+                # WAL lets readers go on while one process writes; NORMAL survives a killed process, and a power cut undamaged.
+                database.execute("PRAGMA journal_mode = WAL").fetchall()
+                database.execute("PRAGMA synchronous = NORMAL")
+                yield database
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorname in {"SQLITE_BUSY", "SQLITE_LOCKED"}
+            hint = "another process is writing to it: try again" if busy else "check the folder's rights and free space"
+            raise CacheError(f"cannot use the trace cache {self.path}: {error}", hint=hint, retryable=busy) from error
+        except sqlite3.DatabaseError as error:
+            raise CacheError(
+                f"the trace cache {self.path} is damaged: {error}",
+                hint="move the file away or delete it; traces are generated again when they are needed",
+            ) from error

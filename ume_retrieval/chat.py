@@ -1,0 +1,61 @@
+"""Chats as frozen values: the one language between families, prompts and engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import PIL.Image
+
+from ume_retrieval.inputs import Frames
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """One RGB image."""
+
+    image: PIL.Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPart:
+    """Sampled frames of one video."""
+
+    frames: Frames
+
+
+Part: TypeAlias = TextPart | ImagePart | VideoPart
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn.
+
+    Attributes:
+        role: Who speaks.
+        parts: What is said and shown, in order.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[Part, ...]
+
+
+Chat: TypeAlias = tuple[Message, ...]
+"""Turns in order. An engine decides from the last turn's role whether a reply is to be generated."""
+
+
+def images_of(chat: Chat) -> list[PIL.Image.Image]:
+    """Every image of a chat, in reading order."""
+    return [part.image for message in chat for part in message.parts if isinstance(part, ImagePart)]
+
+
+def videos_of(chat: Chat) -> list[Frames]:
+    """Every video of a chat, in reading order."""
+    return [part.frames for message in chat for part in message.parts if isinstance(part, VideoPart)]

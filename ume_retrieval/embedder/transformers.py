@@ -1,0 +1,146 @@
+"""The Embedder on Hugging Face transformers: Qwen3-VL models of the embed-rl and qwen3-vl-embedding families."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ume_retrieval.chat import Chat
+from ume_retrieval.chat_inputs import ChatInputs
+from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
+from ume_retrieval.embedder.base import Embeddings
+from ume_retrieval.errors import IncompatibleModel, InputError
+from ume_retrieval.loading import load_checkpoint
+from ume_retrieval.packing import pack
+
+BATCH_TOKENS = 16_384
+"""Most tokens of a padded batch when nothing else is asked for."""
+
+logger = logging.getLogger(__name__)
+
+
+class TransformersEmbedder:
+    """Embeds chats with one forward pass each.
+
+    Args:
+        model: A transformers model whose output has `last_hidden_state`, in evaluation mode.
+        processor: Its processor.
+        info: Which weights these are.
+        spec: Family and visual budget.
+        batch_tokens: Most tokens of a padded batch.
+
+    Raises:
+        IncompatibleModel: When the embed-rl family is asked for and the model has no row for its token.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, info: ModelInfo, spec: EmbedderSpec, batch_tokens: int = BATCH_TOKENS
+    ) -> None:
+        self.model = model
+        self.info = info
+        self.spec = spec
+        self.batch_tokens = batch_tokens
+        self._inputs = ChatInputs(processor, "right")
+        self._pooled_token = pooled_token(model, processor.tokenizer, spec) if spec.family == "embed-rl" else None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        spec: EmbedderSpec,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> TransformersEmbedder:
+        """Load a folder or a hub id.
+
+        Raises:
+            ModelError: When it cannot be found or loaded.
+            IncompatibleModel: When it does not fit its family.
+        """
+        loaded = load_checkpoint(name, "AutoModel", revision=revision, device=device, dtype=dtype)
+        info = ModelInfo(name, loaded.revision, "transformers")
+        return cls(loaded.model, loaded.processor, info=info, spec=spec)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector: the width of the language model."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    def embed(self, chats: Sequence[Chat]) -> Embeddings:
+        """Embed each chat; the vector of `chats[i]` is row i, whatever the batches were.
+
+        Raises:
+            InputError: When a chat is longer than the model's `max_tokens`; it is never cut silently.
+        """
+        lengths = [self._inputs.count_tokens(chat) for chat in chats]
+        if lengths and max(lengths) > self.spec.max_tokens:
+            raise InputError(
+                f"an input takes {max(lengths)} tokens, the model reads {self.spec.max_tokens}",
+                hint="shorten the text, or give fewer images",
+            )
+        vectors = np.empty((len(chats), self.dimension), dtype=np.float32)
+        tokens = 0
+        for batch in pack(lengths, self.batch_tokens):
+            vectors[batch], count = self._embed_batch([chats[position] for position in batch])
+            tokens += count
+        return Embeddings(vectors, tokens)
+
+    def _embed_batch(self, chats: list[Chat]) -> tuple[Any, int]:
+        import torch
+
+        tensors = {name: value.to(self.model.device) for name, value in self._inputs.tensors(chats).items()}
+        with torch.inference_mode():
+            # Post-norm states of the last layer, as both families were trained with.
+            hidden = self.model(**tensors, use_cache=False).last_hidden_state
+            rows = torch.arange(len(chats), device=hidden.device)
+            pooled = hidden[rows, self._positions(tensors)].float()
+            unit = torch.nn.functional.normalize(pooled, dim=-1)
+        return unit.cpu().numpy(), int(tensors["attention_mask"].sum())
+
+    def _positions(self, tensors: dict[str, Any]) -> Any:
+        """Where each row is pooled: at the last `<emb>`, or at the last token that is not padding."""
+        wanted = tensors["attention_mask"] if self._pooled_token is None else tensors["input_ids"] == self._pooled_token
+        if not bool(wanted.any(dim=1).all()):
+            raise IncompatibleModel(f"an input has no {self.spec.emb_token}", hint="check the model's chat template")
+        return wanted.shape[1] - 1 - wanted.int().flip(1).argmax(1)
+
+
+def pooled_token(model: Any, tokenizer: Any, spec: EmbedderSpec) -> int:
+    """The id of the token that is pooled, added to the tokenizer where only the model's config knows it.
+
+    Raises:
+        IncompatibleModel: When config and tokenizer disagree, or the model has no row for the token.
+    """
+    declared = _declared_ids(model.config)
+    known = spec.emb_token in tokenizer.get_vocab()
+    if not known:
+        tokenizer.add_special_tokens({"additional_special_tokens": [spec.emb_token]}, replace_extra_special_tokens=False)
+        if not declared:
+            logger.warning(
+                "%s is declared neither by tokenizer nor config of %s", spec.emb_token, model.config.name_or_path
+            )
+    token = int(tokenizer.convert_tokens_to_ids(spec.emb_token))
+    if declared and token not in declared:
+        raise IncompatibleModel(
+            f"{spec.emb_token} is token {token}, but the model was trained with {declared}",
+            hint="use the tokenizer that came with the checkpoint",
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if token >= rows:
+        raise IncompatibleModel(
+            f"{spec.emb_token} is token {token}, but the model has only {rows} rows",
+            hint="this checkpoint was not trained as an Embed-RL Embedder; use one that was",
+        )
+    return token
+
+
+def _declared_ids(config: Any) -> list[int]:
+    declared = getattr(config, "emb_token_ids", None)
+    if declared is None:
+        return []
+    return [int(token) for token in (declared if isinstance(declared, (list, tuple)) else [declared])]

@@ -1,0 +1,95 @@
+"""Engines by name, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
+from ume_retrieval.embedder.base import Embedder
+from ume_retrieval.errors import InputError
+from ume_retrieval.reasoner.base import Reasoner
+from ume_retrieval.registry import Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a model is put to work.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:1", …
+        dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
+        trust_remote_code: Whether code that comes with a checkpoint may run.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How one engine loads the two kinds of model.
+
+    Attributes:
+        load_embedder: From a resolved name to an Embedder.
+        load_reasoner: From a resolved name to a Reasoner.
+    """
+
+    load_embedder: Callable[[Resolved, LoadOptions], Embedder]
+    load_reasoner: Callable[[Resolved, LoadOptions], Reasoner]
+
+
+def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
+    spec = cast(EmbedderSpec, resolved.spec)
+    if spec.family == "sentence-transformers":
+        from ume_retrieval.embedder.sentence_transformers import SentenceTransformersEmbedder
+
+        return SentenceTransformersEmbedder.from_pretrained(
+            resolved.model,
+            revision=resolved.revision,
+            device=options.device,
+            dtype=options.dtype,
+            spec=spec,
+            trust_remote_code=options.trust_remote_code,
+        )
+    from ume_retrieval.embedder.transformers import TransformersEmbedder
+
+    return TransformersEmbedder.from_pretrained(
+        resolved.model, revision=resolved.revision, device=options.device, dtype=options.dtype, spec=spec
+    )
+
+
+def _transformers_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
+    from ume_retrieval.reasoner.transformers import TransformersReasoner
+
+    return TransformersReasoner.from_pretrained(
+        resolved.model,
+        revision=resolved.revision,
+        device=options.device,
+        dtype=options.dtype,
+        spec=cast(ReasonerSpec, resolved.spec),
+    )
+
+
+ENGINES: Mapping[str, Engine] = MappingProxyType({"transformers": Engine(_transformers_embedder, _transformers_reasoner)})
+"""Every engine that exists; "auto" takes the first."""
+
+
+def choose_engine(name: str = "auto") -> Engine:
+    """The engine of that name.
+
+    Raises:
+        InputError: When there is none; the hint names those that exist.
+
+    Example:
+        >>> choose_engine() is ENGINES["transformers"]
+        True
+    """
+    if name == "auto":
+        return next(iter(ENGINES.values()))
+    if name not in ENGINES:
+        raise InputError(f"there is no engine {name!r}", hint=f"use one of auto, {', '.join(ENGINES)}")
+    return ENGINES[name]

@@ -1,0 +1,73 @@
+"""Pictures fitted to a model's visual budget, so that every engine sees the same pixels.
+
+Engines are told not to resize: what they do by themselves differs between releases and between engines.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import PIL.Image
+
+from ume_retrieval.chat import Chat, ImagePart, Part, VideoPart
+from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.inputs import Frames
+
+GRID = 32
+"""Sides are multiples of this many pixels: Qwen3-VL merges 2 x 2 patches of 16 pixels into one token."""
+
+
+def fitted_size(width: int, height: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Size nearest to the picture's own whose sides are multiples of 32 and whose area keeps the budget.
+
+    The same rule as Qwen3-VL's `smart_resize`, but a very long picture keeps at least 32 pixels on its short side
+    and loses length instead of being refused.
+
+    Args:
+        width: Pixels, > 0.
+        height: Pixels, > 0.
+        min_pixels: Least area, > 0.
+        max_pixels: Most area, at least 32 x 32.
+
+    Returns:
+        Width and height in pixels.
+
+    Example:
+        >>> fitted_size(640, 360, 128 * 1024, 300 * 1024)
+        (640, 352)
+        >>> fitted_size(192, 192, 1024, 12 * 1024)
+        (96, 96)
+    """
+    fit_width, fit_height = (max(GRID, round(side / GRID) * GRID) for side in (width, height))
+    if fit_width * fit_height > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        fit_width, fit_height = (max(GRID, math.floor(side / shrink / GRID) * GRID) for side in (width, height))
+    elif fit_width * fit_height < min_pixels:
+        grow = math.sqrt(min_pixels / (width * height))
+        fit_width, fit_height = (math.ceil(side * grow / GRID) * GRID for side in (width, height))
+    longest = max(GRID, max_pixels // GRID // GRID * GRID)
+    return min(fit_width, longest), min(fit_height, longest)
+
+
+def fit_image(image: PIL.Image.Image, min_pixels: int, max_pixels: int) -> PIL.Image.Image:
+    """Resize a picture into the budget (bicubic); a picture that fits already is returned as it is."""
+    size = fitted_size(image.width, image.height, min_pixels, max_pixels)
+    return image if size == image.size else image.resize(size, PIL.Image.Resampling.BICUBIC)
+
+
+def fit_frames(frames: Frames, budget: VisualBudget) -> Frames:
+    """Resize every frame of a video into the budget; all frames of a video keep one size."""
+    fitted = tuple(fit_image(image, budget.frame_min_pixels, budget.frame_max_pixels) for image in frames.images)
+    return replace(frames, images=fitted)
+
+
+def fit_chat(chat: Chat, budget: VisualBudget) -> Chat:
+    """Fit every image and video of a chat into the budget for whole pictures."""
+
+    def fit(part: Part) -> Part:
+        if isinstance(part, ImagePart):
+            return ImagePart(fit_image(part.image, budget.image_min_pixels, budget.image_max_pixels))
+        return VideoPart(fit_frames(part.frames, budget)) if isinstance(part, VideoPart) else part
+
+    return tuple(replace(message, parts=tuple(fit(part) for part in message.parts)) for message in chat)

@@ -1,0 +1,143 @@
+"""Local files: opened only when they are regular and of a bearable size, hashed once, named safely."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+from ume_retrieval.errors import BrokenMedia, MediaNotFound, MediaTooLarge, RemoteNotAllowed
+from ume_retrieval.media.limits import Limits
+
+_ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_SETTLED_NS = 2_000_000_000
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    r"""Write a path so that a terminal, a log or JSON can show it, and two paths never look the same.
+
+    Printable characters stay. A byte that is not UTF-8 becomes `\xNN`, any other character (controls, terminal
+    escapes, text direction marks) `\uNNNN`, and a backslash is doubled.
+
+    Example:
+        >>> print(display_name("holiday\x1b[31m.jpg"), display_name("caf\udce9.jpg"))
+        holiday\u001b[31m.jpg caf\xe9.jpg
+    """
+    return "".join(map(_display_character, os.fspath(path)))
+
+
+def _display_character(character: str) -> str:
+    code = ord(character)
+    if character == "\\" and os.sep != "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def is_remote(source: object) -> bool:
+    """Tell whether a `str` is an address with a scheme rather than a path.
+
+    Example:
+        >>> is_remote("https://example.org/cat.png"), is_remote("data:image/png;base64,AA"), is_remote("cat.png")
+        (True, True, False)
+    """
+    return isinstance(source, str) and _ADDRESS.match(source) is not None
+
+
+def local_path(source: str | Path) -> Path:
+    """Take a `str` or `Path` as a path.
+
+    Raises:
+        RemoteNotAllowed: When it is an address.
+    """
+    if is_remote(source):
+        raise RemoteNotAllowed(
+            f"{str(source).strip().partition(':')[0].lower()}: addresses are not fetched",
+            hint="download the file and pass its path, or allow http and https with allow_remote=True",
+        )
+    return Path(source)
+
+
+@contextmanager
+def open_file(path: Path, limits: Limits) -> Iterator[BinaryIO]:
+    """Open a regular file of at least one and at most `limits.max_bytes` bytes for reading.
+
+    Raises:
+        MediaNotFound: When it does not exist, is no regular file (folders, pipes and devices are never opened) or may
+            not be read.
+        BrokenMedia: When it is empty.
+        MediaTooLarge: When it holds more bytes than allowed.
+    """
+    status = file_status(path)
+    if status.st_size == 0:
+        raise BrokenMedia(f"{display_name(path)} is empty", hint="copy or download the file again")
+    if status.st_size > limits.max_bytes:
+        raise MediaTooLarge(
+            f"{display_name(path)} has {status.st_size} bytes, more than {limits.max_bytes}",
+            hint="raise Limits.max_bytes or leave the file out",
+        )
+    try:
+        handle = path.open("rb")
+    except OSError as error:
+        raise _not_found(path, error) from error
+    with handle:
+        yield handle
+
+
+def file_status(path: Path) -> os.stat_result:
+    """Stat a regular file, through links.
+
+    Raises:
+        MediaNotFound: When it does not exist, is out of reach or is no regular file.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise _not_found(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaNotFound(f"{display_name(path)} is no regular file", hint="pass a file, not a folder or a device")
+    return status
+
+
+def _not_found(path: Path, error: OSError | ValueError) -> MediaNotFound:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return MediaNotFound(f"{display_name(path)} cannot be opened: {reason}", hint="check the path and its permissions")
+
+
+def file_digest(path: Path, limits: Limits) -> bytes:
+    """SHA-256 of a file's bytes (32 bytes), streamed.
+
+    The digest of a file that has not changed for two seconds is remembered by device, inode, size and times, so that a
+    long video or PDF is read once and not once a segment or page.
+
+    Raises:
+        MediaError: As `open_file`.
+    """
+    status = file_status(path)
+    newest = max(status.st_mtime_ns, status.st_ctime_ns)
+    if time.time_ns() - newest < _SETTLED_NS:
+        return _digest(path, limits)
+    return _settled_digest(path, limits, status.st_dev, status.st_ino, status.st_size, newest)
+
+
+@lru_cache(maxsize=1024)
+def _settled_digest(path: Path, limits: Limits, *_identity: int) -> bytes:
+    return _digest(path, limits)
+
+
+def _digest(path: Path, limits: Limits) -> bytes:
+    with open_file(path, limits) as handle:
+        try:
+            return hashlib.file_digest(handle, "sha256").digest()
+        except OSError as error:
+            raise _not_found(path, error) from error

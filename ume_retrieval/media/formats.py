@@ -1,0 +1,69 @@
+"""Which format bytes are, by their first bytes and never by a file's name."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+HEAD_BYTES = 1024
+"""How many first bytes `sniff` wants to see."""
+
+ImageFormat: TypeAlias = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
+VideoFormat: TypeAlias = Literal["mp4", "matroska", "avi", "gif"]
+Format: TypeAlias = ImageFormat | VideoFormat | Literal["pdf"]
+"""`mp4` stands for the whole ISO base media family (MP4, MOV, M4V, 3GP), `matroska` for MKV and WebM."""
+
+IMAGE_FORMATS: frozenset[Format] = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff"})
+VIDEO_FORMATS: frozenset[Format] = frozenset({"mp4", "matroska", "avi", "gif"})
+
+MEDIA_SUFFIXES = frozenset(
+    # What is read ...
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff"
+    " .mp4 .m4v .mov .qt .3gp .mkv .webm .avi .pdf"
+    # ... and what a person would miss if it were skipped without a word.
+    " .heic .heif .avif .jxl .jp2 .svg .wmv .flv .mpg .mpeg .mts .m2ts .ogv".split()
+)
+TEXT_SUFFIXES = frozenset({".txt", ".md"})
+
+_BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
+_NO_VIDEO_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1", b"crx ")
+
+
+def sniff(head: bytes) -> Format | None:
+    r"""Name the format that the first `HEAD_BYTES` bytes belong to, or None when it is none that this library reads.
+
+    Example:
+        >>> sniff(b"GIF89a"), sniff(b"\x1a\x45\xdf\xa3 webm"), sniff(b"Dear John")
+        ('gif', 'matroska', None)
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "tiff"
+    if head.startswith(b"RIFF"):
+        return {b"WEBP": "webp", b"AVI ": "avi"}.get(head[8:12])  # type: ignore[return-value]  # both are a Format
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska" if b"webm" in head or b"matroska" in head else None
+    if head.lstrip(b"\xef\xbb\xbf\0\t\r\n ").startswith(b"%PDF-"):
+        return "pdf"
+    if _is_bmp(head):
+        return "bmp"
+    return "mp4" if _is_mp4(head) else None
+
+
+def _is_bmp(head: bytes) -> bool:
+    # "BM" alone would take any text that begins so.
+    return head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES
+
+
+def _is_mp4(head: bytes) -> bool:
+    kind = head[4:8]
+    if kind == b"ftyp":
+        return head[8:12] not in _NO_VIDEO_BRANDS
+    if kind in (b"moov", b"mdat"):
+        return True
+    # QuickTime files from before `ftyp` may begin with filler; text may hold these words, but not such a small length.
+    return kind in (b"wide", b"free", b"skip", b"pnot") and 8 <= int.from_bytes(head[:4], "big") <= 1 << 20

@@ -1,0 +1,402 @@
+"""`ReasoningEmbedder`: items in, vectors out, with a Reasoner's evidence in between (arXiv 2602.13823)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ume_retrieval.cache import TraceCache, default_cache_path
+from ume_retrieval.embedder.base import Embedder
+from ume_retrieval.engines import LoadOptions, choose_engine
+from ume_retrieval.errors import InputError
+from ume_retrieval.inputs import Modality, Side
+from ume_retrieval.intake import Input, Intake, as_sequence
+from ume_retrieval.ledger import Ledger, Progress
+from ume_retrieval.media import Limits
+from ume_retrieval.precision import Precision, check_precision, check_truncation, quantize, truncate, unit_rows
+from ume_retrieval.reasoner.base import Reasoner, Sampling
+from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
+from ume_retrieval.stages import CallMemory, Embedding, Reasoned, Reasoning
+
+Inputs: TypeAlias = Input | Sequence[Input]
+"""One input, or several."""
+
+ReasoningMode: TypeAlias = Literal["always", "never"]
+"""Whether the Reasoner is asked: for every item, or for none."""
+
+Vectors: TypeAlias = npt.NDArray[Any]
+
+
+class CorpusOptions(TypedDict, total=False):
+    """Keywords of `ReasoningEmbedder.encode_corpus`; see there."""
+
+    reasoning: ReasoningMode
+    truncate_dim: int | None
+    precision: Precision
+    strict: bool
+    on_progress: Progress | None
+
+
+class QueryOptions(CorpusOptions, total=False):
+    """Keywords of `ReasoningEmbedder.encode_query`; see there."""
+
+    target: Modality | None
+
+
+class ReasoningEmbedder:
+    """A Reasoner laid over an Embedder.
+
+    Each item passes four stages: its media are decoded; the Reasoner writes a T-CoT, unless the cache has it; the regions or
+    frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs are handled in bounded chunks, so
+    memory does not grow with their number. Calls from several threads are safe; each engine serves one at a time.
+
+    Args:
+        embedder: Makes the vectors.
+        reasoner: Writes the T-CoTs, or None for direct embeddings only.
+        cache: Where T-CoTs are kept, or None to keep them for one call only.
+        limits: Limits on what is decoded.
+        allow_remote: Whether addresses in items may be fetched.
+        sampling: How the Reasoner decodes; by default greedily, up to the `max_tokens` of its own description.
+        chunk_items: Most inputs that are in memory at a time, >= 1. Finished traces are kept after each chunk.
+
+    Example:
+        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
+        >>> embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+        >>> corpus = embedder.encode_corpus(["a red circle on grass", "the last train home"])
+        >>> query = embedder.encode_query("red circle")
+        >>> corpus.shape, embedder.similarity(query, corpus).argmax().item()
+        ((2, 64), 0)
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        reasoner: Reasoner | None = None,
+        *,
+        cache: TraceCache | None = None,
+        limits: Limits = Limits(),
+        allow_remote: bool = False,
+        sampling: Sampling | None = None,
+        chunk_items: int = 64,
+    ) -> None:
+        if chunk_items < 1:
+            raise InputError(f"chunk_items is {chunk_items}", hint="use 1 or more")
+        self.embedder = embedder
+        self.reasoner = reasoner
+        self.cache = cache
+        self.limits = limits
+        self.allow_remote = allow_remote
+        self.sampling = sampling or Sampling(max_tokens=reasoner.spec.max_tokens if reasoner else 1)
+        self.chunk_items = chunk_items
+        self._reasoner_lock = threading.Lock()
+        self._embedder_lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path = "ume-tiny",
+        *,
+        reasoner: str | Path | Reasoner | None = "auto",
+        engine: str = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        cache: TraceCache | Path | Literal["auto"] | None = "auto",
+        limits: Limits = Limits(),
+        allow_remote: bool = False,
+        sampling: Sampling | None = None,
+        chunk_items: int = 64,
+        trust_remote_code: bool = False,
+    ) -> ReasoningEmbedder:
+        """Load an Embedder and the Reasoner that goes with it.
+
+        Args:
+            name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
+            reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or the pair
+                names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
+            engine: What runs the models; "auto" or a name in `engines.ENGINES`.
+            device: "auto" (a GPU when there is one), "cpu", "cuda", …
+            dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
+            cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; a path; an open cache; None keeps none.
+            limits: Limits on what is decoded.
+            allow_remote: Whether addresses in items may be fetched.
+            sampling: How the Reasoner decodes; greedily by default.
+            chunk_items: Most inputs that are in memory at a time.
+            trust_remote_code: Whether code that comes with a sentence-transformers checkpoint may run.
+
+        Raises:
+            ModelError: When a name means nothing or a model cannot be loaded; the hint says what to do.
+            InputError: When the engine does not exist.
+            CacheError: When the cache cannot be used.
+        """
+        chosen = choose_engine(engine)
+        options = LoadOptions(device, dtype, trust_remote_code)
+        resolved = resolve_embedder(str(name))
+        if isinstance(reasoner, (str, Path)):
+            reasoner_name = resolved.reasoner if reasoner == "auto" else str(reasoner)
+            wanted = resolve_reasoner(reasoner_name) if reasoner_name else None
+        else:
+            wanted = None
+        if cache == "auto":
+            cache = default_cache_path()
+        opened = TraceCache(cache) if isinstance(cache, Path) else cache
+        embedder = chosen.load_embedder(resolved, options)
+        if wanted is not None:
+            reasoner = chosen.load_reasoner(wanted, options)
+        return cls(
+            embedder,
+            None if isinstance(reasoner, (str, Path)) else reasoner,
+            cache=opened,
+            limits=limits,
+            allow_remote=allow_remote,
+            sampling=sampling,
+            chunk_items=chunk_items,
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector before `truncate_dim`."""
+        return self.embedder.dimension
+
+    @property
+    def info(self) -> PipelineInfo:
+        """Which models and prompts make the vectors."""
+        if self.reasoner is None:
+            return PipelineInfo(self.embedder.info, None, None)
+        return PipelineInfo(self.embedder.info, self.reasoner.info, self.reasoner.spec.prompts.version)
+
+    @overload
+    def encode_query(
+        self, inputs: Inputs, *, return_traces: Literal[False] = False, **options: Unpack[QueryOptions]
+    ) -> Vectors: ...
+    @overload
+    def encode_query(
+        self, inputs: Inputs, *, return_traces: Literal[True], **options: Unpack[QueryOptions]
+    ) -> EncodeResult: ...
+    def encode_query(
+        self,
+        inputs: Inputs,
+        *,
+        return_traces: bool = False,
+        reasoning: ReasoningMode = "always",
+        truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        strict: bool = True,
+        on_progress: Progress | None = None,
+        target: Modality | None = None,
+    ) -> Vectors | EncodeResult:
+        """Encode what is searched with.
+
+        Args:
+            inputs: One input or several: text, PIL images, pages, clips, frames, `Item`s. A `str` is text, never a path.
+            return_traces: Return an `EncodeResult` instead of the bare vectors.
+            reasoning: "always" asks the Reasoner for every item that the cache does not know; "never" embeds directly.
+            truncate_dim: Keep the first components only and normalise again, 1..`dimension`.
+            precision: How vectors are stored, see `precision.quantize`.
+            strict: Raise the first failure. False goes on: failed rows are NaN (0 in integer precisions) and are named in
+                `EncodeResult.failures`.
+            on_progress: Called with (inputs done, inputs in all, stage) after each chunk, in the thread that encodes.
+            target: What the query looks for, when that is known; a text query for a video has a prompt of its own.
+
+        Returns:
+            Shape (n, dim), float32 rows of length 1 in input order unless `precision` says otherwise; (dim,) for one input.
+
+        Raises:
+            InputError: When an argument or, if strict, an item cannot be used.
+            MediaError: If strict, when an item's media cannot be decoded.
+            ReasoningError: If strict, when the Reasoner wrote no usable trace. There is no fallback to a direct embedding.
+            ModelError: If strict, when a model refused an item.
+            CacheError: When the cache cannot be used.
+        """
+        result = self._encode(
+            inputs, "query", target, reasoning, truncate_dim, precision, strict=strict, on_progress=on_progress
+        )
+        return result if return_traces else result.vectors
+
+    @overload
+    def encode_corpus(
+        self, inputs: Inputs, *, return_traces: Literal[False] = False, **options: Unpack[CorpusOptions]
+    ) -> Vectors: ...
+    @overload
+    def encode_corpus(
+        self, inputs: Inputs, *, return_traces: Literal[True], **options: Unpack[CorpusOptions]
+    ) -> EncodeResult: ...
+    def encode_corpus(
+        self,
+        inputs: Inputs,
+        *,
+        return_traces: bool = False,
+        reasoning: ReasoningMode = "always",
+        truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        strict: bool = True,
+        on_progress: Progress | None = None,
+    ) -> Vectors | EncodeResult:
+        """Encode what is to be found. Arguments, result and errors are those of `encode_query`, without `target`."""
+        result = self._encode(
+            inputs, "corpus", None, reasoning, truncate_dim, precision, strict=strict, on_progress=on_progress
+        )
+        return result if return_traces else result.vectors
+
+    encode_document = encode_corpus
+
+    @overload
+    async def aencode_query(
+        self, inputs: Inputs, *, return_traces: Literal[False] = False, **options: Unpack[QueryOptions]
+    ) -> Vectors: ...
+    @overload
+    async def aencode_query(
+        self, inputs: Inputs, *, return_traces: Literal[True], **options: Unpack[QueryOptions]
+    ) -> EncodeResult: ...
+    async def aencode_query(
+        self, inputs: Inputs, *, return_traces: bool = False, **options: Unpack[QueryOptions]
+    ) -> Vectors | EncodeResult:
+        """`encode_query` in a worker thread, so that the event loop goes on."""
+        encode = self.encode_query
+        if return_traces:
+            return await asyncio.to_thread(partial(encode, inputs, return_traces=True, **options))
+        return await asyncio.to_thread(partial(encode, inputs, **options))
+
+    @overload
+    async def aencode_corpus(
+        self, inputs: Inputs, *, return_traces: Literal[False] = False, **options: Unpack[CorpusOptions]
+    ) -> Vectors: ...
+    @overload
+    async def aencode_corpus(
+        self, inputs: Inputs, *, return_traces: Literal[True], **options: Unpack[CorpusOptions]
+    ) -> EncodeResult: ...
+    async def aencode_corpus(
+        self, inputs: Inputs, *, return_traces: bool = False, **options: Unpack[CorpusOptions]
+    ) -> Vectors | EncodeResult:
+        """`encode_corpus` in a worker thread, so that the event loop goes on."""
+        encode = self.encode_corpus
+        if return_traces:
+            return await asyncio.to_thread(partial(encode, inputs, return_traces=True, **options))
+        return await asyncio.to_thread(partial(encode, inputs, **options))
+
+    aencode_document = aencode_corpus
+
+    def trace(
+        self,
+        inputs: Inputs,
+        side: Side,
+        *,
+        target: Modality | None = None,
+        strict: bool = True,
+        on_progress: Progress | None = None,
+    ) -> TraceResult:
+        """Reason without embedding, for instance to fill the cache.
+
+        Args:
+            inputs: As in `encode_query`.
+            side: Which prompts are used.
+            target: As in `encode_query`.
+            strict: Raise the first failure; False goes on and names it in `failures`.
+            on_progress: As in `encode_query`.
+
+        Returns:
+            Traces in input order, also for a single input.
+
+        Raises:
+            UmeError: As `encode_query` does.
+        """
+        items, _ = as_sequence(inputs)
+        reasoning = self._reasoning(side, target)
+        ledger = Ledger(len(items), strict=strict, on_progress=on_progress)
+        traces: list[Trace | None] = [None] * len(items)
+        for chunk in self._intake(reasoning).chunks(items, ledger):
+            for one in reasoning.run(chunk, ledger):
+                traces[one.loaded.index] = one.trace
+        return TraceResult(tuple(traces), ledger.failures_in_order(), ledger.usage())
+
+    def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Cosine similarity of every row of `a` with every row of `b`.
+
+        Args:
+            a: Float vectors, shape (n, dim) or (dim,).
+            b: Float vectors, shape (m, dim) or (dim,). Bring integer precisions back with `precision.dequantize` first.
+
+        Returns:
+            Float32, shape (n, m), values -1..1; a one-dimensional argument counts as one row.
+
+        Raises:
+            InputError: When shapes or number types do not fit.
+        """
+        left, right = (np.atleast_2d(np.asarray(vectors)) for vectors in (a, b))
+        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+            raise InputError(f"cannot compare shapes {left.shape} and {right.shape}", hint="encode both the same way")
+        if left.dtype.kind != "f" or right.dtype.kind != "f":
+            raise InputError(
+                f"cannot compare {left.dtype} with {right.dtype}", hint="use ume_retrieval.precision.dequantize first"
+            )
+        rows: npt.NDArray[np.float32] = unit_rows(left.astype(np.float32)) @ unit_rows(right.astype(np.float32)).T
+        return rows
+
+    def _encode(
+        self,
+        inputs: Inputs,
+        side: Side,
+        target: Modality | None,
+        mode: ReasoningMode,
+        truncate_dim: int | None,
+        precision: Precision,
+        *,
+        strict: bool,
+        on_progress: Progress | None,
+    ) -> EncodeResult:
+        if mode not in get_args(ReasoningMode):
+            raise InputError(f"unknown reasoning {mode!r}", hint="use 'always' or 'never'")
+        check_precision(precision)
+        if truncate_dim is not None:
+            check_truncation(truncate_dim, self.dimension)
+        items, single = as_sequence(inputs)
+        reasoning = self._reasoning(side, target) if mode == "always" else None
+        embedding = Embedding(self.embedder, self._embedder_lock)
+        ledger = Ledger(len(items), strict=strict, on_progress=on_progress)
+        vectors = np.full((len(items), self.dimension), np.nan, dtype=np.float32)
+        traces: list[Trace | None] = [None] * len(items)
+        for chunk in self._intake(reasoning).chunks(items, ledger):
+            reasoned = reasoning.run(chunk, ledger) if reasoning else [Reasoned(loaded) for loaded in chunk]
+            for one, vector in embedding.run(reasoned, ledger):
+                vectors[one.loaded.index] = vector
+                traces[one.loaded.index] = one.trace
+        stored = quantize(vectors if truncate_dim is None else truncate(vectors, truncate_dim), precision)
+        return EncodeResult(
+            stored[0] if single else stored, tuple(traces), ledger.failures_in_order(), ledger.usage()
+        )
+
+    def _intake(self, reasoning: Reasoning | None) -> Intake:
+        return Intake(
+            reasoner_budget=reasoning.reasoner.spec.budget if reasoning else None,
+            embedder_budget=self.embedder.spec.budget,
+            limits=self.limits,
+            allow_remote=self.allow_remote,
+            chunk_items=self.chunk_items,
+        )
+
+    def _reasoning(self, side: Side, target: Modality | None) -> Reasoning:
+        if self.reasoner is None:
+            raise InputError(
+                "reasoning needs a Reasoner, and this embedder has none",
+                hint="load one with from_pretrained(..., reasoner='qwen3-vl-2b'), or use reasoning='never'",
+            )
+        if side not in get_args(Side):
+            raise InputError(f"unknown side {side!r}", hint="use 'query' or 'corpus'")
+        if target is not None and target not in get_args(Modality):
+            raise InputError(f"unknown target {target!r}", hint="use 'text', 'image' or 'video'")
+        return Reasoning(
+            reasoner=self.reasoner,
+            sampling=self.sampling,
+            traces=self.cache if self.cache is not None else CallMemory(),
+            evidence_limit=self.embedder.spec.budget.evidence_images,
+            side=side,
+            target=target,
+            lock=self._reasoner_lock,
+        )

@@ -1,0 +1,112 @@
+"""Vectors in fewer bytes, under the names that sentence-transformers uses."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ume_retrieval.errors import InputError
+
+Precision: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+"""How a vector is stored; see `quantize`."""
+
+FloatRows: TypeAlias = npt.NDArray[np.float32]
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that does not exist.
+
+    Raises:
+        InputError: When it is not one of `Precision`.
+    """
+    if precision not in get_args(Precision):
+        raise InputError(f"unknown precision {precision!r}", hint=f"use one of {', '.join(get_args(Precision))}")
+
+
+def truncate(vectors: FloatRows, dimension: int) -> FloatRows:
+    """Keep the first components and bring the rows back to unit length (Matryoshka use of a vector).
+
+    Args:
+        vectors: Shape (n, d).
+        dimension: How many components stay, 1..d.
+
+    Returns:
+        Shape (n, dimension), rows L2-normalised; NaN rows stay NaN.
+
+    Raises:
+        InputError: When `dimension` is outside 1..d.
+
+    Example:
+        >>> truncate(np.array([[0.6, 0.0, 0.8]], dtype=np.float32), 2)
+        array([[1., 0.]], dtype=float32)
+    """
+    if not 1 <= dimension <= vectors.shape[1]:
+        raise InputError(
+            f"truncate_dim is {dimension}, but the vectors have {vectors.shape[1]} components",
+            hint=f"use 1 to {vectors.shape[1]}",
+        )
+    return unit_rows(vectors[:, :dimension])
+
+
+def unit_rows(vectors: FloatRows) -> FloatRows:
+    """Scale rows to length 1; a row of zeros stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+
+
+def quantize(vectors: FloatRows, precision: Precision) -> npt.NDArray[np.generic]:
+    """Store vectors in fewer bytes.
+
+    "int8" scales each row by itself so that its largest component becomes 127 or -127: no calibration set is needed, nothing
+    is clipped, a row does not depend on its batch, and cosines stay (the length goes). "uint8" is "int8" plus 128.
+    "binary" and "ubinary" keep the signs, eight a byte, exactly as sentence-transformers packs them.
+
+    Args:
+        vectors: Float32, shape (n, d). A NaN row becomes zeros in the integer precisions.
+        precision: One of `Precision`.
+
+    Returns:
+        Shape (n, d), or (n, ceil(d / 8)) for the binary precisions.
+
+    Example:
+        >>> quantize(np.array([[0.6, -0.8, 0.0]], dtype=np.float32), "int8")
+        array([[  95, -127,    0]], dtype=int8)
+        >>> quantize(np.array([[0.6, -0.8, 0.1]], dtype=np.float32), "ubinary")
+        array([[160]], dtype=uint8)
+    """
+    check_precision(precision)
+    if precision in {"float32", "float16"}:
+        return vectors.astype(precision)
+    missing = np.isnan(vectors).any(axis=1)
+    if precision in {"binary", "ubinary"}:
+        packed = np.packbits(vectors > 0, axis=1)
+        packed[missing] = 0 if precision == "ubinary" else 128
+        return packed if precision == "ubinary" else (packed ^ 128).view(np.int8)
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
+    scaled = np.rint(vectors / np.where(largest == 0, 1, largest) * 127)
+    scaled[missing] = 0 if precision == "int8" else -128
+    return scaled.astype(np.int8) if precision == "int8" else (scaled + 128).astype(np.uint8)
+
+
+def dequantize(stored: npt.NDArray[np.generic], precision: Precision) -> FloatRows:
+    """Bring stored vectors back to float32 directions that can be compared.
+
+    Args:
+        stored: What `quantize` returned, shape (n, ...).
+        precision: The precision that it was asked for.
+
+    Returns:
+        Float32, rows L2-normalised; for the binary precisions one component a bit, padding bits included, so shape
+        (n, 8 * bytes).
+
+    Example:
+        >>> dequantize(np.array([[95, -127, 0]], dtype=np.int8), "int8").round(2)
+        array([[ 0.6 , -0.8 ,  0.  ]], dtype=float32)
+    """
+    check_precision(precision)
+    if precision in {"binary", "ubinary"}:
+        packed = stored.view(np.uint8) ^ (128 if precision == "binary" else 0)
+        return unit_rows(np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1)
+    return unit_rows(stored.astype(np.float32) - (128 if precision == "uint8" else 0))

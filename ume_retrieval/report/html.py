@@ -1,0 +1,41 @@
+"""The report as one HTML page that needs no network and runs no script."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+from ume_retrieval.errors import InputError
+from ume_retrieval.report.content import ReportPage
+from ume_retrieval.report.views import query_view
+from ume_retrieval.report.wording import legible, one_line
+
+
+def render_html(page: ReportPage) -> str:
+    """Render a report as HTML text, for an app that serves it itself.
+
+    Example:
+        >>> "<script>" in render_html(ReportPage("<script>alert(1)</script>"))
+        False
+    """
+    queries = [query_view(number, query) for number, query in enumerate(page.queries, start=1)]
+    facts = [(one_line(name), one_line(value)) for name, value in page.facts]
+    notes = [legible(note) for note in page.notes]
+    document = _template().render(
+        title=one_line(page.title), facts=facts, table=page.table, notes=notes, queries=queries, legible=legible
+    )
+    return document.lstrip()
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ume_retrieval.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html.j2")

@@ -1,0 +1,221 @@
+"""The stages after loading: reason, embed. Each hands on frozen values.
+
+A stage that cannot go on with an item tells the `Ledger`, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ume_retrieval.cache import TraceCache, TraceRecord, trace_key
+from ume_retrieval.chat import Chat
+from ume_retrieval.embedder.base import Embedder
+from ume_retrieval.embedder.families import embedding_chat
+from ume_retrieval.errors import ModelError, ReasoningError, UmeError
+from ume_retrieval.inputs import Modality, Side
+from ume_retrieval.intake import Loaded
+from ume_retrieval.ledger import Ledger
+from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling
+from ume_retrieval.results import Trace
+from ume_retrieval.tcot.evidence import Evidence, extract
+from ume_retrieval.tcot.grammar import is_usable, parse, validate
+from ume_retrieval.tcot.prompts import reasoner_chat
+
+FloatRow: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoned:
+    """An input with its trace and the trace's pictures, None when no reasoning was asked for."""
+
+    loaded: Loaded
+    trace: Trace | None = None
+    evidence: Evidence | None = None
+
+
+class CallMemory:
+    """Traces of one call, for when none are kept on disk; the same two methods as `TraceCache`."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, TraceRecord] = {}
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
+        """Records of the keys that are known."""
+        return {key: self._records[key] for key in keys if key in self._records}
+
+    def put_many(self, records: Mapping[str, TraceRecord]) -> None:
+        """Remember records."""
+        self._records.update(records)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The second stage: an item's trace, known or from the Reasoner, and the evidence that it names.
+
+    Equal items of a call are reasoned once. Replies are kept before anything else is done with them.
+
+    Attributes:
+        reasoner: The engine.
+        sampling: How it decodes.
+        traces: Where replies are kept.
+        evidence_limit: Most crops or key frames of an item.
+        side: Which prompts are used.
+        target: What the query looks for, when the caller said so.
+        lock: Held from look-up to keeping, so that two calls at once do not generate the same trace.
+    """
+
+    reasoner: Reasoner
+    sampling: Sampling
+    traces: TraceCache | CallMemory
+    evidence_limit: int
+    side: Side
+    target: Modality | None
+    lock: threading.Lock
+
+    def run(self, chunk: Sequence[Loaded], ledger: Ledger) -> list[Reasoned]:
+        """Items of the chunk that have a usable trace, in order."""
+        keys = [self._key(loaded) for loaded in chunk]
+        with ledger.timed("reason"), self.lock:
+            known = self.traces.get_many(keys)
+            asked: dict[str, Loaded] = {}
+            for key, loaded in zip(keys, chunk, strict=True):
+                if key not in known:
+                    asked.setdefault(key, loaded)
+            fresh, refused = self._ask(asked, ledger)
+        known.update(fresh)
+        reasoned: list[Reasoned] = []
+        for key, loaded in zip(keys, chunk, strict=True):
+            cached = key not in fresh or asked[key] is not loaded
+            try:
+                if key in refused:
+                    raise refused[key]
+                reasoned.append(self._reasoned(loaded, known[key], ledger, cached=cached))
+            except UmeError as error:
+                ledger.fail(error, index=loaded.index, source=loaded.source)
+            ledger.cached_traces += cached and key not in refused
+        return reasoned
+
+    def _key(self, loaded: Loaded) -> str:
+        return trace_key(
+            content_id=loaded.seen.content_id,
+            side=self.side,
+            target=self.target,
+            reasoner=self.reasoner.info,
+            prompts=self.reasoner.spec.prompts,
+            budget=self.reasoner.spec.budget,
+            sampling=self.sampling,
+        )
+
+    def _ask(
+        self, asked: Mapping[str, Loaded], ledger: Ledger
+    ) -> tuple[dict[str, TraceRecord], dict[str, UmeError]]:
+        """Generate and keep traces; returns the records, and for the other keys the reason why there is none."""
+        chats: dict[str, Chat] = {}
+        refused: dict[str, UmeError] = {}
+        for key, loaded in asked.items():
+            try:
+                chats[key] = reasoner_chat(loaded.seen, self.side, self.reasoner.spec.prompts, self.target)
+            except UmeError as error:
+                refused[key] = error
+        fresh: dict[str, TraceRecord] = {}
+        for key, reply in zip(chats, ledger.attempt(self._generate, list(chats.values())), strict=True):
+            if isinstance(reply, UmeError):
+                refused[key] = reply
+            else:
+                fresh[key] = self._record(reply)
+        self.traces.put_many(fresh)
+        ledger.reasoner_calls += len(fresh)
+        ledger.prompt_tokens += sum(record.prompt_tokens for record in fresh.values())
+        ledger.completion_tokens += sum(record.completion_tokens for record in fresh.values())
+        return fresh, refused
+
+    def _generate(self, chats: Sequence[Chat]) -> list[Generation]:
+        replies = self.reasoner.generate(chats, self.sampling)
+        if len(replies) != len(chats):
+            raise ModelError(f"the Reasoner gave {len(replies)} replies to {len(chats)} chats", hint="mend the engine")
+        return replies
+
+    def _record(self, reply: Generation) -> TraceRecord:
+        # A lone surrogate cannot go to disk, and a first run must read what a second run will read.
+        text = reply.text.encode("utf-8", "replace").decode("utf-8")
+        info = self.reasoner.info
+        return TraceRecord(
+            text, reply.prompt_tokens, reply.completion_tokens, reply.finish, f"{info.name}@{info.revision}"
+        )
+
+    def _reasoned(self, loaded: Loaded, record: TraceRecord, ledger: Ledger, *, cached: bool) -> Reasoned:
+        item = loaded.seen
+        frames = sum(len(video.images) for video in item.videos)
+        tcot = parse(record.text, images=len(item.images), frames=frames or None)
+        problems = {problem.name for problem in (*tcot.problems, *validate(tcot, item.modality))}
+        ledger.problems.update(problems)
+        if not is_usable(tcot):
+            raise ReasoningError(
+                f"the Reasoner wrote no usable trace ({', '.join(sorted(problems))})",
+                hint="try another Reasoner or more max_tokens, or encode this item with reasoning='never'",
+            )
+        evidence = extract(tcot, item, self.evidence_limit)
+        trace = Trace(
+            tcot=tcot,
+            evidence=evidence.refs,
+            cached=cached,
+            prompt_tokens=record.prompt_tokens,
+            completion_tokens=record.completion_tokens,
+            content_id=item.content_id,
+        )
+        return Reasoned(loaded, trace, evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The third stage: an item, with its trace and evidence when it has them, to a vector.
+
+    Attributes:
+        embedder: The engine.
+        lock: Held while it runs.
+    """
+
+    embedder: Embedder
+    lock: threading.Lock
+
+    def run(self, chunk: Sequence[Reasoned], ledger: Ledger) -> list[tuple[Reasoned, FloatRow]]:
+        """Items of the chunk that could be embedded, in order, each with its vector."""
+        with ledger.timed("embed"), self.lock:
+            chats: list[Chat] = []
+            written: list[Reasoned] = []
+            for one in chunk:
+                tcot = one.trace.tcot if one.trace else None
+                try:
+                    chats.append(embedding_chat(self.embedder.spec, one.loaded.shown, tcot, one.evidence))
+                    written.append(one)
+                except UmeError as error:
+                    ledger.fail(error, index=one.loaded.index, source=one.loaded.source)
+            replies = ledger.attempt(lambda some: self._embed(some, ledger), chats)
+        done: list[tuple[Reasoned, FloatRow]] = []
+        for one, reply in zip(written, replies, strict=True):
+            if isinstance(reply, UmeError):
+                ledger.fail(reply, index=one.loaded.index, source=one.loaded.source)
+            elif not np.isfinite(reply).all():
+                error = ModelError("the Embedder's vector is not finite", hint="try dtype='float32'")
+                ledger.fail(error, index=one.loaded.index, source=one.loaded.source)
+            else:
+                done.append((one, reply))
+        return done
+
+    def _embed(self, chats: Sequence[Chat], ledger: Ledger) -> list[FloatRow]:
+        embeddings = self.embedder.embed(chats)
+        expected = (len(chats), self.embedder.dimension)
+        if embeddings.vectors.shape != expected:
+            raise ModelError(
+                f"the Embedder gave vectors of shape {embeddings.vectors.shape} instead of {expected}",
+                hint="mend the engine",
+            )
+        ledger.embedder_calls += len(chats)
+        ledger.embedded_tokens += embeddings.tokens
+        return list(embeddings.vectors)

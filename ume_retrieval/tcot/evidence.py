@@ -1,0 +1,117 @@
+"""What a T-CoT points at, as pictures: crops of its boxes and its key frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import PIL.Image
+
+from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.tcot.cues import SCALE
+from ume_retrieval.tcot.trace import Box, TCot
+
+MIN_CROP: Final = 16
+"""Least width and height of a crop in pixels, one patch of Qwen3-VL; a smaller one is widened around its centre."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRef:
+    """Where a piece of evidence comes from.
+
+    Attributes:
+        kind: A crop of an image, or a frame of a video.
+        media: Which image (crop) or video (frame) of the item, 0-based.
+        box: The box of a crop, else None.
+        frame: The frame's number in its own video, 1-based, else None.
+        time_s: The frame's time in seconds from the start of the file, else None.
+    """
+
+    kind: Literal["crop", "frame"]
+    media: int
+    box: Box | None
+    frame: int | None
+    time_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The pictures that go into the Embedder's input between `</thinking>` and `<rethink>`.
+
+    Attributes:
+        images: RGB crops and frames at their own size, in cue order: boxes first, then key frames.
+        refs: Where each picture comes from, one a picture.
+        dropped: How many cues gave no picture: beyond the limit, or on media that the item does not have.
+    """
+
+    images: tuple[PIL.Image.Image, ...]
+    refs: tuple[EvidenceRef, ...]
+    dropped: int
+
+
+def extract(tcot: TCot, item: LoadedItem, limit: int) -> Evidence:
+    """Cut the evidence of a T-CoT out of its item.
+
+    Several videos count through: with 8 frames in the first, key frame 9 is the first frame of the second.
+
+    Args:
+        tcot: The trace; boxes in 0..1000 of their image, key frames 1-based.
+        item: The pixels that the Reasoner saw, in the same sampling.
+        limit: Most pictures, >= 0; further ones are counted as dropped.
+
+    Example:
+        >>> image = PIL.Image.new("RGB", (200, 100))
+        >>> item = LoadedItem(None, (image,), (), None, "id")
+        >>> evidence = extract(TCot(boxes=(Box(0, 0, 500, 1000),)), item, limit=4)
+        >>> evidence.images[0].size, evidence.dropped
+        ((100, 100), 0)
+    """
+    found = [(ref, image) for ref, image in (*_crops(tcot, item), *_frames(tcot, item))][: max(limit, 0)]
+    return Evidence(
+        images=tuple(image for _, image in found),
+        refs=tuple(ref for ref, _ in found),
+        dropped=len(tcot.boxes) + len(tcot.key_frames) - len(found),
+    )
+
+
+def crop_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Pixel rectangle (left, top, right, bottom) of a box in an image of this size.
+
+    Rounded outwards, clamped to the image, and at least `MIN_CROP` pixels wide and high where the image is.
+
+    Example:
+        >>> crop_pixels(Box(250, 500, 750, 1000), 400, 100)
+        (100, 50, 300, 100)
+        >>> crop_pixels(Box(0, 0, 1, 1), 400, 100)
+        (0, 0, 16, 16)
+    """
+    left, right = _span(box.x1, box.x2, width)
+    top, bottom = _span(box.y1, box.y2, height)
+    return left, top, right, bottom
+
+
+def _span(low: int, high: int, size: int) -> tuple[int, int]:
+    low, high = (min(max(value, 0), SCALE) for value in sorted((low, high)))
+    start, end = low * size // SCALE, -(-high * size // SCALE)
+    least = min(MIN_CROP, size)
+    if end - start < least:
+        start = min(max((start + end - least) // 2, 0), size - least)
+        end = start + least
+    return start, end
+
+
+def _crops(tcot: TCot, item: LoadedItem) -> Iterator[tuple[EvidenceRef, PIL.Image.Image]]:
+    for box in tcot.boxes:
+        if 0 <= box.image < len(item.images):
+            image = item.images[box.image]
+            yield EvidenceRef("crop", box.image, box, None, None), image.crop(crop_pixels(box, *image.size))
+
+
+def _frames(tcot: TCot, item: LoadedItem) -> Iterator[tuple[EvidenceRef, PIL.Image.Image]]:
+    numbered = [(media, index) for media, frames in enumerate(item.videos) for index in range(len(frames.images))]
+    for number in tcot.key_frames:
+        if 1 <= number <= len(numbered):
+            media, index = numbered[number - 1]
+            frames = item.videos[media]
+            yield EvidenceRef("frame", media, None, index + 1, frames.timestamps[index]), frames.images[index]

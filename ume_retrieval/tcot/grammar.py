@@ -1,0 +1,172 @@
+"""The written form of a T-CoT: parse any string, say by name what is wrong with it, and render it again.
+
+The form is that of arXiv 2602.13823, section 3:
+`<thinking>… {json cue}</thinking><rethink>…</rethink><answer>…</answer>`. Nothing is mended silently: whatever `parse` had
+to repair, drop or do without is a `Problem` with a name from `PROBLEMS`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from ume_retrieval.inputs import Modality
+from ume_retrieval.tcot.blocks import BLOCKS, Blocks, clean, cut
+from ume_retrieval.tcot.cues import read_boxes, read_frames, read_keywords, take
+from ume_retrieval.tcot.pattern import pattern
+from ume_retrieval.tcot.problems import PROBLEMS, Findings
+from ume_retrieval.tcot.scan import Value
+from ume_retrieval.tcot.special_tokens import has_special_token, neutralise
+from ume_retrieval.tcot.trace import Box, Problem, TCot
+
+__all__ = [
+    "PROBLEMS",
+    "is_usable",
+    "neutralise",
+    "parse",
+    "pattern",
+    "render",
+    "split_for_evidence",
+    "validate",
+]
+
+_FENCE = re.compile(r"```[a-zA-Z0-9]{0,12}")
+
+
+def parse(text: str, *, images: int = 1, frames: int | None = None) -> TCot:
+    """Read a T-CoT out of any string, in linear time and without ever raising.
+
+    - A cue is the JSON with a cue key, whatever braces stand around it. Objects that follow one another directly are
+      one cue; a cue that comes again after more words replaces the earlier one of its kind.
+    - A cue outside `<thinking>` is read only when the thinking has none.
+    - Of a repeated block the first that says something counts; `<think>` and other spellings only where the right one
+      says nothing. Text without any tag is taken as thinking.
+    - Control tokens of models (`<|im_end|>`, `<emb>`) are broken up in every field.
+
+    Args:
+        text: What the Reasoner wrote, complete or cut off.
+        images: How many images the item has; boxes beyond are dropped.
+        frames: How many frames the Reasoner saw, or None when unknown; key frames beyond are dropped.
+
+    Returns:
+        What could be read, and under `problems` what was wrong: one a name, with the number of times.
+
+    Example:
+        >>> tcot = parse("<thinking>Two {odd} shapes. {'bbox_2d': [40, 40, 293, 293],}</thinking><answer>a cat")
+        >>> tcot.thinking, tcot.boxes, tcot.answer
+        ('Two {odd} shapes.', (Box(x1=40, y1=40, x2=293, y2=293, image=0),), 'a cat')
+        >>> [problem.name for problem in tcot.problems]
+        ['unclosed_answer', 'missing_rethink', 'loose_json']
+    """
+    findings = Findings()
+    if has_special_token(text):
+        findings.note("special_token")
+    blocks = cut(text, findings)
+    thinking, cues = take(blocks.thinking, findings)
+    outside = blocks.outside
+    if not cues:
+        cues, outside = _elsewhere(blocks, findings)
+    bare = _FENCE.sub("", outside)
+    if bare != outside:
+        findings.note("code_fence")
+    if bare.strip():
+        findings.note("text_outside", bare)
+    return TCot(
+        thinking=clean(thinking),
+        rethink=clean(blocks.rethink),
+        answer=clean(blocks.answer),
+        keywords=read_keywords(cues.get("text_keywords", []), findings),
+        boxes=read_boxes(cues.get("bbox_2d", []), images, findings),
+        key_frames=read_frames(cues.get("key_frames", []), frames, findings),
+        problems=findings.problems(),
+        raw=text,
+    )
+
+
+def _elsewhere(blocks: Blocks, findings: Findings) -> tuple[dict[str, list[Value]], str]:
+    """Cues from the first place outside the thinking that has some, and the text outside the blocks without them."""
+    outside, cues = take(blocks.outside, findings)
+    for text in (blocks.rethink, blocks.answer):
+        cues = cues or take(text, findings)[1]
+    if cues:
+        findings.note("cue_outside_thinking", ", ".join(cues))
+    return cues, outside
+
+
+def validate(tcot: TCot, modality: Modality) -> tuple[Problem, ...]:
+    """Say what a T-CoT lacks for an item of this modality: words in each block, and the cue that the modality needs.
+
+    Text needs keywords, an image boxes, a video key frames (arXiv 2602.13823, section 3).
+
+    Returns:
+        Problems beyond those that `parse` noted; empty when the T-CoT is complete.
+
+    Example:
+        >>> [p.name for p in validate(TCot("One shape.", "", "a circle", keywords=("circle",)), "image")]
+        ['empty_rethink', 'missing_boxes']
+    """
+    cue: tuple[object, ...]
+    cue, missing = {
+        "text": (tcot.keywords, "missing_keywords"),
+        "image": (tcot.boxes, "missing_boxes"),
+        "video": (tcot.key_frames, "missing_key_frames"),
+    }[modality]
+    empty = [f"empty_{block}" for block in BLOCKS if not clean(getattr(tcot, block))]
+    return tuple(Problem(name) for name in (*empty, *(() if cue else (missing,))))
+
+
+def is_usable(tcot: TCot) -> bool:
+    """Tell whether there are words to embed: an answer or a thought.
+
+    Example:
+        >>> is_usable(parse("")), is_usable(parse("a red circle"))
+        (False, True)
+    """
+    return bool(tcot.answer.strip() or tcot.thinking.strip())
+
+
+def render(tcot: TCot) -> str:
+    """Write a T-CoT in its one canonical form; `parse` reads it back.
+
+    Control tokens and the T-CoT's own tags inside its values are broken up, so that the text is safe in any model's
+    prompt and keeps its structure.
+
+    Example:
+        >>> render(TCot("One.", "Yes.", "a red circle", keywords=("red circle",)))
+        '<thinking>One. {"text_keywords": ["red circle"]}</thinking><rethink>Yes.</rethink><answer>a red circle</answer>'
+    """
+    return "".join(split_for_evidence(tcot))
+
+
+def split_for_evidence(tcot: TCot) -> tuple[str, str]:
+    """Render a T-CoT in two pieces, between which its evidence pictures stand in the Embedder's input.
+
+    Returns:
+        The text up to and with `</thinking>`, and the rest.
+
+    Example:
+        >>> split_for_evidence(TCot("Look.", "Yes.", "cat", boxes=(Box(40, 40, 293, 293),)))
+        ('<thinking>Look. {"bbox_2d": [[40, 40, 293, 293]]}</thinking>', '<rethink>Yes.</rethink><answer>cat</answer>')
+    """
+    values: dict[str, list[object]] = {
+        "text_keywords": [clean(keyword) for keyword in tcot.keywords],
+        "bbox_2d": _nested(tcot.boxes),
+        "key_frames": list(tcot.key_frames),
+    }
+    # Letters stay letters (no \u escapes): the Embedder reads the words, not their codes.
+    cues = (json.dumps({key: listed}, ensure_ascii=False) for key, listed in values.items() if listed)
+    thinking = " ".join(part for part in (clean(tcot.thinking), *cues) if part)
+    return (
+        f"<thinking>{thinking}</thinking>",
+        f"<rethink>{clean(tcot.rethink)}</rethink><answer>{clean(tcot.answer)}</answer>",
+    )
+
+
+def _nested(boxes: Sequence[Box]) -> list[object]:
+    """Boxes as lists: of the first image alone in depth 2, else one list an image in depth 3."""
+    count = max((box.image for box in boxes), default=0) + 1
+    by_image: list[list[list[int]]] = [[] for _ in range(count)]
+    for box in boxes:
+        by_image[box.image].append([box.x1, box.y1, box.x2, box.y2])
+    return list(by_image[0] if count == 1 else by_image)
