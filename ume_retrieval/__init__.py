@@ -1,1 +1,84 @@
+"""Reasoning multimodal retrieval (arXiv 2602.13823) over any strong Embedder.
 
+Names are imported when they are first used, so that `import ume_retrieval` costs nothing.
+
+Example:
+    >>> from ume_retrieval import Item
+    >>> Item(text="a red circle").modality
+    'text'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ume_retrieval.cache import TraceCache as TraceCache
+    from ume_retrieval.checkpoint import EmbedderSpec as EmbedderSpec
+    from ume_retrieval.checkpoint import ModelInfo as ModelInfo
+    from ume_retrieval.checkpoint import Prompts as Prompts
+    from ume_retrieval.checkpoint import ReasonerSpec as ReasonerSpec
+    from ume_retrieval.checkpoint import VisualBudget as VisualBudget
+    from ume_retrieval.embedder.base import Embedder as Embedder
+    from ume_retrieval.errors import CacheError as CacheError
+    from ume_retrieval.errors import Failure as Failure
+    from ume_retrieval.errors import InputError as InputError
+    from ume_retrieval.errors import MediaError as MediaError
+    from ume_retrieval.errors import MissingExtra as MissingExtra
+    from ume_retrieval.errors import ModelError as ModelError
+    from ume_retrieval.errors import ReasoningError as ReasoningError
+    from ume_retrieval.errors import StoreError as StoreError
+    from ume_retrieval.errors import UmeError as UmeError
+    from ume_retrieval.inputs import Clip as Clip
+    from ume_retrieval.inputs import Frames as Frames
+    from ume_retrieval.inputs import Item as Item
+    from ume_retrieval.inputs import LoadedItem as LoadedItem
+    from ume_retrieval.inputs import Page as Page
+    from ume_retrieval.media.limits import Limits as Limits
+    from ume_retrieval.pipeline import ReasoningEmbedder as ReasoningEmbedder
+    from ume_retrieval.reasoner.base import Reasoner as Reasoner
+    from ume_retrieval.reasoner.base import Sampling as Sampling
+    from ume_retrieval.results import EncodeResult as EncodeResult
+    from ume_retrieval.results import Trace as Trace
+    from ume_retrieval.results import Usage as Usage
+    from ume_retrieval.tcot.trace import TCot as TCot
+
+_HOMES = {
+    "cache": ("TraceCache",),
+    "checkpoint": ("EmbedderSpec", "ModelInfo", "Prompts", "ReasonerSpec", "VisualBudget"),
+    "embedder.base": ("Embedder",),
+    "errors": (
+        "CacheError",
+        "Failure",
+        "InputError",
+        "MediaError",
+        "MissingExtra",
+        "ModelError",
+        "ReasoningError",
+        "StoreError",
+        "UmeError",
+    ),
+    "inputs": ("Clip", "Frames", "Item", "LoadedItem", "Page"),
+    "media.limits": ("Limits",),
+    "pipeline": ("ReasoningEmbedder",),
+    "reasoner.base": ("Reasoner", "Sampling"),
+    "results": ("EncodeResult", "Trace", "Usage"),
+    "tcot.trace": ("TCot",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - one table instead of two lists of the same names
+
+__version__ = version("ume-retrieval")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -40,7 +40,6 @@ CREATE TABLE IF NOT EXISTS traces (
 """
 
 BUSY_TIMEOUT_S = 60.0
-KEYS_A_QUERY = 500
 
 
 def trace_key(
@@ -55,7 +54,8 @@ def trace_key(
 ) -> str:
     """Key under which a trace is kept: everything that decides what the Reasoner would write.
 
-    The wording of the prompts counts as well as their version. The engine does not: the same weights write the same trace.
+    The wording of the prompts counts as well as their version. The engine does not: the same weights write the same
+    trace.
 
     Args:
         content_id: Digest of the item's content and sampling (`media.content_id`), never a file name.
@@ -112,7 +112,8 @@ class TraceRecord:
 class TraceCache:
     """A file of traces, safe under several threads, several processes and `kill -9`.
 
-    A write is there entirely or not at all. No connection is held between calls, so instances may be shared, forked and dropped.
+    A write is there entirely or not at all. No connection is held between calls, so an instance may be shared, forked
+    and dropped.
 
     Args:
         path: The SQLite file; made, with its folders, when it is not there.
@@ -154,19 +155,13 @@ class TraceCache:
         Raises:
             CacheError: When the file cannot be read.
         """
-        wanted = list(dict.fromkeys(keys))
-        found: dict[str, TraceRecord] = {}
         with self._database() as database:
-            for start in range(0, len(wanted), KEYS_A_QUERY):
-                some = wanted[start : start + KEYS_A_QUERY]
-                marks = ",".join("?" * len(some))
-                rows = database.execute(
-                    "SELECT key, text, prompt_tokens, completion_tokens, finish, reasoner, created_at"
-                    f" FROM traces WHERE key IN ({marks})",
-                    some,
-                )
-                found.update((row[0], TraceRecord(*row[1:])) for row in rows)
-        return found
+            rows = database.execute(
+                "SELECT key, text, prompt_tokens, completion_tokens, finish, reasoner, created_at"
+                " FROM traces WHERE key IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(keys)),),
+            ).fetchall()
+        return {key: TraceRecord(*values) for key, *values in rows}
 
     def put_many(self, records: Mapping[str, TraceRecord]) -> None:
         """Keep records in one transaction. A key that is known already keeps its first record.
@@ -223,7 +218,8 @@ class TraceCache:
             surplus = max(1, int(count * (1 - max_bytes / self.size_bytes)))
             with self._database() as database:
                 forgotten += database.execute(
-                    "DELETE FROM traces WHERE key IN (SELECT key FROM traces ORDER BY created_at, key LIMIT ?)", (surplus,)
+                    "DELETE FROM traces WHERE key IN (SELECT key FROM traces ORDER BY created_at, key LIMIT ?)",
+                    (surplus,),
                 ).rowcount
                 database.execute("VACUUM")
         return forgotten
@@ -247,7 +243,7 @@ class TraceCache:
         try:
             # isolation_level=None: transactions begin and end where this file says so.
             with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as database:
-                # WAL lets readers go on while one process writes; NORMAL survives a killed process, and a power cut undamaged.
+                # WAL lets readers go on while one process writes; NORMAL loses nothing when a process is killed.
                 database.execute("PRAGMA journal_mode = WAL").fetchall()
                 database.execute("PRAGMA synchronous = NORMAL")
                 yield database

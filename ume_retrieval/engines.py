@@ -43,9 +43,9 @@ class Engine:
 
 
 def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
-    spec = cast(EmbedderSpec, resolved.spec)
+    spec = cast("EmbedderSpec", resolved.spec)
     if spec.family == "sentence-transformers":
-        from ume_retrieval.embedder.sentence_transformers import SentenceTransformersEmbedder
+        from ume_retrieval.embedder.sentence_transformers import SentenceTransformersEmbedder  # noqa: PLC0415 - imports torch
 
         return SentenceTransformersEmbedder.from_pretrained(
             resolved.model,
@@ -55,7 +55,7 @@ def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder
             spec=spec,
             trust_remote_code=options.trust_remote_code,
         )
-    from ume_retrieval.embedder.transformers import TransformersEmbedder
+    from ume_retrieval.embedder.transformers import TransformersEmbedder  # noqa: PLC0415 - imports torch
 
     return TransformersEmbedder.from_pretrained(
         resolved.model, revision=resolved.revision, device=options.device, dtype=options.dtype, spec=spec
@@ -63,18 +63,20 @@ def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder
 
 
 def _transformers_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
-    from ume_retrieval.reasoner.transformers import TransformersReasoner
+    from ume_retrieval.reasoner.transformers import TransformersReasoner  # noqa: PLC0415 - imports torch
 
     return TransformersReasoner.from_pretrained(
         resolved.model,
         revision=resolved.revision,
         device=options.device,
         dtype=options.dtype,
-        spec=cast(ReasonerSpec, resolved.spec),
+        spec=cast("ReasonerSpec", resolved.spec),
     )
 
 
-ENGINES: Mapping[str, Engine] = MappingProxyType({"transformers": Engine(_transformers_embedder, _transformers_reasoner)})
+ENGINES: Mapping[str, Engine] = MappingProxyType(
+    {"transformers": Engine(_transformers_embedder, _transformers_reasoner)}
+)
 """Every engine that exists; "auto" takes the first."""
 
 

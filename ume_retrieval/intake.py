@@ -13,7 +13,9 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page
 from ume_retrieval.ledger import Ledger
-from ume_retrieval.media import Limits, load
+from ume_retrieval.media import load
+from ume_retrieval.media.files import display_name, is_remote
+from ume_retrieval.media.limits import Limits
 
 Input: TypeAlias = str | PIL.Image.Image | Page | Clip | Frames | Item | LoadedItem
 """One thing to encode. A `str` is text, never a path."""
@@ -83,8 +85,8 @@ class Loaded:
 class Intake:
     """Loads inputs for both models.
 
-    Two models may sample a video differently. It is decoded once for each distinct sampling, and evidence is taken from the
-    Reasoner's frames, because its key frames are numbered in them.
+    Two models may sample a video differently. It is decoded once for each distinct sampling, and evidence is taken
+    from the Reasoner's frames, because its key frames are numbered in them.
 
     Attributes:
         reasoner_budget: How the Reasoner samples, or None when it is not asked.
@@ -101,7 +103,7 @@ class Intake:
     chunk_items: int
 
     def chunks(self, inputs: Sequence[Input], ledger: Ledger) -> Iterator[list[Loaded]]:
-        """Load in order; a chunk ends at `chunk_items` inputs or `CHUNK_PIXELS` pixels, so that memory stays bounded."""
+        """Load in order; a chunk ends at `chunk_items` inputs or `CHUNK_PIXELS` pixels, so memory stays bounded."""
         position = 0
         while position < len(inputs):
             start, pixels, chunk = position, 0, list[Loaded]()
@@ -114,7 +116,8 @@ class Intake:
                     except UmeError as error:
                         ledger.fail(error, index=position, source=_source(value))
                     position += 1
-            ledger.advance("load", position - start)
+            ledger.reached = position
+            ledger.report("load")
             yield chunk
 
     def _load(self, value: Input, index: int) -> Loaded:
@@ -151,12 +154,12 @@ def _pixels(loaded: Loaded) -> int:
 
 
 def _source(value: object) -> str:
-    """The first file that an input names, safe to show."""
+    """The first file that an input names, safe to show; addresses may carry secrets and stay unnamed."""
     media = (*value.images, *value.videos) if isinstance(value, Item) else (value,)
     for one in media:
         path = one.path if isinstance(one, (Page, Clip)) else one
         if isinstance(path, Path) or (isinstance(path, str) and isinstance(value, Item)):
-            return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            return "" if is_remote(path) else display_name(path)
     return ""
 
 

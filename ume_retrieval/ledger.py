@@ -38,6 +38,7 @@ class Ledger:
         prompt_tokens: Tokens that the Reasoner read.
         completion_tokens: Tokens that the Reasoner wrote.
         embedded_tokens: Tokens that the Embedder read.
+        reached: Inputs up to the end of the current chunk, failed ones included.
     """
 
     def __init__(self, total: int, *, strict: bool, on_progress: Progress | None = None) -> None:
@@ -51,8 +52,8 @@ class Ledger:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.embedded_tokens = 0
-        self._seconds: defaultdict[Stage, float] = defaultdict(float)
-        self._done = Counter[Stage]()
+        self.reached = 0
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._on_progress = on_progress
 
     def fail(self, error: UmeError, *, index: int, source: str = "") -> None:
@@ -62,7 +63,9 @@ class Ledger:
             raise error
         self.failures.append(Failure.of(error, index=index, source=source))
 
-    def attempt(self, call: Callable[[Sequence[Chat]], list[Reply]], chats: Sequence[Chat]) -> list[Reply | UmeError]:
+    def attempt(
+        self, call: Callable[[Sequence[Chat]], Sequence[Reply]], chats: Sequence[Chat]
+    ) -> list[Reply | UmeError]:
         """Run an engine over chats; a chat that it refuses costs the others a second try, not their place.
 
         Returns:
@@ -90,11 +93,14 @@ class Ledger:
         finally:
             self._seconds[stage] += time.perf_counter() - start
 
-    def advance(self, stage: Stage, inputs: int) -> None:
-        """Report that so many more inputs are through a stage, failed ones included."""
-        self._done[stage] += inputs
+    def report(self, stage: Stage) -> None:
+        """Tell the caller that the current chunk is through a stage."""
         if self._on_progress is not None:
-            self._on_progress(self._done[stage], self.total, stage)
+            self._on_progress(self.reached, self.total, stage)
+
+    def failures_in_order(self) -> tuple[Failure, ...]:
+        """What was left out, by position of the input."""
+        return tuple(sorted(self.failures, key=lambda failure: failure.index))
 
     def usage(self) -> Usage:
         """The cost so far."""

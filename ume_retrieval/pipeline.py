@@ -19,12 +19,12 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.intake import Input, Intake, as_sequence
 from ume_retrieval.ledger import Ledger, Progress
-from ume_retrieval.media import Limits
-from ume_retrieval.precision import Precision, check_precision, check_truncation, quantize, truncate, unit_rows
+from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.reasoner.base import Reasoner, Sampling
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
 from ume_retrieval.stages import CallMemory, Embedding, Reasoned, Reasoning
+from ume_retrieval.vectors import Precision, check_precision, check_truncation, cosine, quantize, truncate
 
 Inputs: TypeAlias = Input | Sequence[Input]
 """One input, or several."""
@@ -54,9 +54,10 @@ class QueryOptions(CorpusOptions, total=False):
 class ReasoningEmbedder:
     """A Reasoner laid over an Embedder.
 
-    Each item passes four stages: its media are decoded; the Reasoner writes a T-CoT, unless the cache has it; the regions or
-    frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs are handled in bounded chunks, so
-    memory does not grow with their number. Calls from several threads are safe; each engine serves one at a time.
+    Each item passes four stages: its media are decoded; the Reasoner writes a T-CoT, unless the cache has it; the
+    regions or frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs are handled
+    in bounded chunks, so memory for pixels does not grow with their number. Calls from several threads are safe; each
+    engine serves one at a time.
 
     Args:
         embedder: Makes the vectors.
@@ -82,7 +83,7 @@ class ReasoningEmbedder:
         reasoner: Reasoner | None = None,
         *,
         cache: TraceCache | None = None,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         allow_remote: bool = False,
         sampling: Sampling | None = None,
         chunk_items: int = 64,
@@ -94,7 +95,7 @@ class ReasoningEmbedder:
         self.cache = cache
         self.limits = limits
         self.allow_remote = allow_remote
-        self.sampling = sampling or Sampling(max_tokens=reasoner.spec.max_tokens if reasoner else 1)
+        self.sampling = sampling
         self.chunk_items = chunk_items
         self._reasoner_lock = threading.Lock()
         self._embedder_lock = threading.Lock()
@@ -109,7 +110,7 @@ class ReasoningEmbedder:
         device: str = "auto",
         dtype: str = "auto",
         cache: TraceCache | Path | Literal["auto"] | None = "auto",
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         allow_remote: bool = False,
         sampling: Sampling | None = None,
         chunk_items: int = 64,
@@ -119,12 +120,12 @@ class ReasoningEmbedder:
 
         Args:
             name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
-            reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or the pair
-                names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
+            reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or
+                the pair names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
             device: "auto" (a GPU when there is one), "cpu", "cuda", …
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
-            cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; a path; an open cache; None keeps none.
+            cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None.
             limits: Limits on what is decoded.
             allow_remote: Whether addresses in items may be fetched.
             sampling: How the Reasoner decodes; greedily by default.
@@ -139,20 +140,17 @@ class ReasoningEmbedder:
         chosen = choose_engine(engine)
         options = LoadOptions(device, dtype, trust_remote_code)
         resolved = resolve_embedder(str(name))
-        if isinstance(reasoner, (str, Path)):
-            reasoner_name = resolved.reasoner if reasoner == "auto" else str(reasoner)
-            wanted = resolve_reasoner(reasoner_name) if reasoner_name else None
-        else:
-            wanted = None
+        if reasoner == "auto":
+            reasoner = resolved.reasoner
+        # Every name is understood before a model is loaded: a typing error shows at once.
+        wanted = resolve_reasoner(str(reasoner)) if isinstance(reasoner, (str, Path)) else None
+        given = None if isinstance(reasoner, (str, Path)) else reasoner
         if cache == "auto":
             cache = default_cache_path()
         opened = TraceCache(cache) if isinstance(cache, Path) else cache
-        embedder = chosen.load_embedder(resolved, options)
-        if wanted is not None:
-            reasoner = chosen.load_reasoner(wanted, options)
         return cls(
-            embedder,
-            None if isinstance(reasoner, (str, Path)) else reasoner,
+            chosen.load_embedder(resolved, options),
+            chosen.load_reasoner(wanted, options) if wanted else given,
             cache=opened,
             limits=limits,
             allow_remote=allow_remote,
@@ -195,28 +193,36 @@ class ReasoningEmbedder:
         """Encode what is searched with.
 
         Args:
-            inputs: One input or several: text, PIL images, pages, clips, frames, `Item`s. A `str` is text, never a path.
+            inputs: One or several: text, PIL images, pages, clips, frames, `Item`s. A `str` is text, never a path.
             return_traces: Return an `EncodeResult` instead of the bare vectors.
-            reasoning: "always" asks the Reasoner for every item that the cache does not know; "never" embeds directly.
+            reasoning: "always" asks the Reasoner for each item that the cache does not know; "never" embeds directly.
             truncate_dim: Keep the first components only and normalise again, 1..`dimension`.
-            precision: How vectors are stored, see `precision.quantize`.
-            strict: Raise the first failure. False goes on: failed rows are NaN (0 in integer precisions) and are named in
-                `EncodeResult.failures`.
+            precision: How vectors are stored, see `vectors.quantize`.
+            strict: Raise the first failure. False goes on: failed rows are NaN (0 in integer precisions) and are named
+                in `EncodeResult.failures`.
             on_progress: Called with (inputs done, inputs in all, stage) after each chunk, in the thread that encodes.
             target: What the query looks for, when that is known; a text query for a video has a prompt of its own.
 
         Returns:
-            Shape (n, dim), float32 rows of length 1 in input order unless `precision` says otherwise; (dim,) for one input.
+            Shape (n, dim), float32 rows of length 1 in input order, unless `precision` says otherwise; (dim,) for a
+            single input.
 
         Raises:
             InputError: When an argument or, if strict, an item cannot be used.
             MediaError: If strict, when an item's media cannot be decoded.
-            ReasoningError: If strict, when the Reasoner wrote no usable trace. There is no fallback to a direct embedding.
+            ReasoningError: If strict, when the Reasoner wrote no usable trace. Nothing falls back to direct embedding.
             ModelError: If strict, when a model refused an item.
             CacheError: When the cache cannot be used.
         """
         result = self._encode(
-            inputs, "query", target, reasoning, truncate_dim, precision, strict=strict, on_progress=on_progress
+            inputs,
+            "query",
+            target,
+            mode=reasoning,
+            truncate_dim=truncate_dim,
+            precision=precision,
+            strict=strict,
+            on_progress=on_progress,
         )
         return result if return_traces else result.vectors
 
@@ -241,7 +247,14 @@ class ReasoningEmbedder:
     ) -> Vectors | EncodeResult:
         """Encode what is to be found. Arguments, result and errors are those of `encode_query`, without `target`."""
         result = self._encode(
-            inputs, "corpus", None, reasoning, truncate_dim, precision, strict=strict, on_progress=on_progress
+            inputs,
+            "corpus",
+            None,
+            mode=reasoning,
+            truncate_dim=truncate_dim,
+            precision=precision,
+            strict=strict,
+            on_progress=on_progress,
         )
         return result if return_traces else result.vectors
 
@@ -317,37 +330,18 @@ class ReasoningEmbedder:
         return TraceResult(tuple(traces), ledger.failures_in_order(), ledger.usage())
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Cosine similarity of every row of `a` with every row of `b`.
-
-        Args:
-            a: Float vectors, shape (n, dim) or (dim,).
-            b: Float vectors, shape (m, dim) or (dim,). Bring integer precisions back with `precision.dequantize` first.
-
-        Returns:
-            Float32, shape (n, m), values -1..1; a one-dimensional argument counts as one row.
-
-        Raises:
-            InputError: When shapes or number types do not fit.
-        """
-        left, right = (np.atleast_2d(np.asarray(vectors)) for vectors in (a, b))
-        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
-            raise InputError(f"cannot compare shapes {left.shape} and {right.shape}", hint="encode both the same way")
-        if left.dtype.kind != "f" or right.dtype.kind != "f":
-            raise InputError(
-                f"cannot compare {left.dtype} with {right.dtype}", hint="use ume_retrieval.precision.dequantize first"
-            )
-        rows: npt.NDArray[np.float32] = unit_rows(left.astype(np.float32)) @ unit_rows(right.astype(np.float32)).T
-        return rows
+        """Cosine similarity of every row of `a` with every row of `b`, shape (n, m); see `vectors.cosine`."""
+        return cosine(a, b)
 
     def _encode(
         self,
         inputs: Inputs,
         side: Side,
         target: Modality | None,
+        *,
         mode: ReasoningMode,
         truncate_dim: int | None,
         precision: Precision,
-        *,
         strict: bool,
         on_progress: Progress | None,
     ) -> EncodeResult:
@@ -368,9 +362,7 @@ class ReasoningEmbedder:
                 vectors[one.loaded.index] = vector
                 traces[one.loaded.index] = one.trace
         stored = quantize(vectors if truncate_dim is None else truncate(vectors, truncate_dim), precision)
-        return EncodeResult(
-            stored[0] if single else stored, tuple(traces), ledger.failures_in_order(), ledger.usage()
-        )
+        return EncodeResult(stored[0] if single else stored, tuple(traces), ledger.failures_in_order(), ledger.usage())
 
     def _intake(self, reasoning: Reasoning | None) -> Intake:
         return Intake(
@@ -393,7 +385,7 @@ class ReasoningEmbedder:
             raise InputError(f"unknown target {target!r}", hint="use 'text', 'image' or 'video'")
         return Reasoning(
             reasoner=self.reasoner,
-            sampling=self.sampling,
+            sampling=self.sampling or Sampling(max_tokens=self.reasoner.spec.max_tokens),
             traces=self.cache if self.cache is not None else CallMemory(),
             evidence_limit=self.embedder.spec.budget.evidence_images,
             side=side,

@@ -177,8 +177,8 @@ def resolve_reasoner(name: str) -> Resolved:
     """Understand the name of a Reasoner; reads local files only.
 
     In this order: a preset (any case) or the hub id of one; a folder that describes itself (`ume.json`), that holds a
-    pair (`embedder/` and `reasoner/`), or that holds an instruct model (`config.json`); any other hub id. Models that do
-    not describe themselves are asked with the default prompts.
+    pair (`embedder/` and `reasoner/`), or that holds an instruct model (`config.json`); any other hub id. A model that
+    does not describe itself is asked with the default prompts.
 
     Args:
         name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
@@ -246,14 +246,17 @@ def _reasoner_folder(folder: Path) -> Resolved:
     if (folder / "config.json").is_file():
         return Resolved(str(folder), None, INSTRUCT)
     raise ModelError(
-        f"the folder {folder} holds no model (neither ume.json nor config.json)", hint="name the checkpoint's own folder"
+        f"the folder {folder} holds no model (neither ume.json nor config.json)",
+        hint="name the checkpoint's own folder",
     )
 
 
 def _spec_of_role(folder: Path, role: Role) -> EmbedderSpec | ReasonerSpec | None:
     spec = read_spec(folder)
     if spec is not None and spec.role != role:
-        raise ModelError(f"the folder {folder} holds a {spec.role}, not a {role}", hint=f"hand it in as the {spec.role}")
+        raise ModelError(
+            f"the folder {folder} holds a {spec.role}, not a {role}", hint=f"hand it in as the {spec.role}"
+        )
     return spec
 
 

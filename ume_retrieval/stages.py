@@ -91,14 +91,16 @@ class Reasoning:
         known.update(fresh)
         reasoned: list[Reasoned] = []
         for key, loaded in zip(keys, chunk, strict=True):
+            if key in refused:
+                ledger.fail(refused[key], index=loaded.index, source=loaded.source)
+                continue
             cached = key not in fresh or asked[key] is not loaded
+            ledger.cached_traces += int(cached)
             try:
-                if key in refused:
-                    raise refused[key]
                 reasoned.append(self._reasoned(loaded, known[key], ledger, cached=cached))
-            except UmeError as error:
+            except ReasoningError as error:
                 ledger.fail(error, index=loaded.index, source=loaded.source)
-            ledger.cached_traces += cached and key not in refused
+        ledger.report("reason")
         return reasoned
 
     def _key(self, loaded: Loaded) -> str:
@@ -112,9 +114,7 @@ class Reasoning:
             sampling=self.sampling,
         )
 
-    def _ask(
-        self, asked: Mapping[str, Loaded], ledger: Ledger
-    ) -> tuple[dict[str, TraceRecord], dict[str, UmeError]]:
+    def _ask(self, asked: Mapping[str, Loaded], ledger: Ledger) -> tuple[dict[str, TraceRecord], dict[str, UmeError]]:
         """Generate and keep traces; returns the records, and for the other keys the reason why there is none."""
         chats: dict[str, Chat] = {}
         refused: dict[str, UmeError] = {}
@@ -202,10 +202,11 @@ class Embedding:
             if isinstance(reply, UmeError):
                 ledger.fail(reply, index=one.loaded.index, source=one.loaded.source)
             elif not np.isfinite(reply).all():
-                error = ModelError("the Embedder's vector is not finite", hint="try dtype='float32'")
-                ledger.fail(error, index=one.loaded.index, source=one.loaded.source)
+                broken = ModelError("the Embedder's vector is not finite", hint="try dtype='float32'")
+                ledger.fail(broken, index=one.loaded.index, source=one.loaded.source)
             else:
                 done.append((one, reply))
+        ledger.report("embed")
         return done
 
     def _embed(self, chats: Sequence[Chat], ledger: Ledger) -> list[FloatRow]:

@@ -66,9 +66,9 @@ class FakeReasoner:
     Example:
         >>> from ume_retrieval.chat import Message, TextPart
         >>> reasoner = FakeReasoner()
-        >>> [reply] = reasoner.generate([(Message("user", (TextPart("a red circle"),)),)], Sampling())
+        >>> [reply] = reasoner.generate([(Message("user", (TextPart("red"),)),)], Sampling())
         >>> reply.text
-        '<thinking>words {"text_keywords": ["red", "circle"]}</thinking><rethink>sure</rethink><answer>a red circle</answer>'
+        '<thinking>words {"text_keywords": ["red"]}</thinking><rethink>sure</rethink><answer>red</answer>'
         >>> reasoner.calls
         1
     """

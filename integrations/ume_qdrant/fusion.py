@@ -18,12 +18,12 @@ Grouping: TypeAlias = Literal["point", "moment", "source"]
 def fuse(direct: Mapping[str, float], reasoned: Mapping[str, float], weight: float) -> dict[str, float]:
     """Weighted mean of two cosine similarities.
 
-    Both vectors come from one model, so their cosines share a scale and keep what ranks throw away: how much better the best is.
-    Reciprocal rank fusion would give a clear winner and a narrow one the same credit.
+    Both vectors come from one model, so their cosines share a scale and keep what ranks throw away: how much better the
+    best is. Reciprocal rank fusion would give a clear winner and a narrow one the same credit.
 
-    A point without a `reasoned` score is estimated: its direct score plus the mean difference between reasoned and direct
-    scores over the points that have both. So a corpus that is half enriched is ranked as one, although reasoned cosines
-    may lie higher or lower as a whole.
+    A point without a `reasoned` score is estimated: its direct score plus the mean difference between reasoned and
+    direct scores over the points that have both. So a corpus that is half enriched is ranked as one, although reasoned
+    cosines may lie higher or lower as a whole.
 
     Args:
         direct: Cosine by point id; every point has one.

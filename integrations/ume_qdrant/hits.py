@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ume_qdrant.filters import Kind
-from ume_qdrant.schema import item_of
+from ume_qdrant.sources import item_of
 from ume_qdrant.store import Payload
 from ume_qdrant.traces import HitEvidence, evidence_of, tcot_of
 from ume_retrieval.inputs import Item
@@ -90,4 +90,4 @@ class SearchResult:
 
     hits: tuple[Hit, ...]
     query_trace: Trace | None = None
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ume_retrieval.errors import StoreMismatch
+
+if TYPE_CHECKING:
+    from ume_retrieval.pipeline import ReasoningEmbedder
 
 SCHEMA_VERSION: Final = 1
 """Changes when stored points would be misread by older or newer code."""
@@ -103,6 +106,25 @@ class CollectionMeta:
                 f"collection {collection!r} does not say which model it was made with",
                 hint="it was not made by this library (or by a newer version): choose another collection name",
             ) from error
+
+
+def meta_of(embedder: ReasoningEmbedder, *, reasoned: bool) -> CollectionMeta:
+    """What a collection made with these models says of itself.
+
+    Args:
+        embedder: The models.
+        reasoned: Whether `reasoned` vectors are concerned; only then does the Reasoner count.
+    """
+    info = embedder.info
+    meta = CollectionMeta(info.embedder.name, info.embedder.revision, embedder.embedder.spec.family, embedder.dimension)
+    if not reasoned or info.reasoner is None:
+        return meta
+    return replace(
+        meta,
+        reasoner=info.reasoner.name,
+        reasoner_revision=info.reasoner.revision,
+        prompt_version=info.prompt_version or "",
+    )
 
 
 REASONER_FIELDS: Final = ("reasoner", "reasoner_revision", "prompt_version")

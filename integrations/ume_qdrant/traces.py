@@ -105,10 +105,10 @@ def evidence_of(payload: Mapping[str, Any] | None) -> HitEvidence:
 
 
 def clean(value: Any) -> Any:
-    """The value with lone surrogates replaced, which neither JSON over a wire nor an engine can hold.
+    r"""The value with lone surrogates replaced, which neither JSON over a wire nor an engine can hold.
 
     Example:
-        >>> clean({"keywords": ["caf\\ud800e"]})
+        >>> clean({"keywords": ["caf\ud800e"]})
         {'keywords': ['caf?e']}
     """
     if isinstance(value, str):

@@ -13,6 +13,39 @@ from ume_retrieval.report.views import query_view
 from ume_retrieval.report.wording import legible, one_line
 
 
+def write_html(page: ReportPage, path: str | Path) -> Path:
+    """Write a report as one self-contained HTML file.
+
+    Args:
+        page: What to show. Its texts may come from models and from file names: whatever they hold is shown as text.
+        path: The file to write, replaced if it exists; missing folders are made.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        InputError: When the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_html(ReportPage("Holiday photos"), Path(folder) / "report.html").name
+        'report.html'
+    """
+    target = Path(path)
+    document = render_html(page)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(document, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"cannot write the report to {one_line(str(target))}: {reason}",
+            hint="choose a file in a folder that you may write to",
+        ) from error
+    return target
+
+
 def render_html(page: ReportPage) -> str:
     """Render a report as HTML text, for an app that serves it itself.
 

@@ -131,8 +131,8 @@ def query_view(number: int, query: ReportQuery) -> QueryView:
         query: The query.
 
     Example:
-        >>> view = query_view(1, ReportQuery("dog", (ReportHit("a.jpg", "image", 0.5), ReportHit("b.jpg", "image", 0.25))))
-        >>> [(hit.rank, hit.score, hit.share) for hit in view.hits]
+        >>> hits = (ReportHit("a.jpg", "image", 0.5), ReportHit("b.jpg", "image", 0.25))
+        >>> [(hit.rank, hit.score, hit.share) for hit in query_view(1, ReportQuery("a beach", hits)).hits]
         [(1, '0.500', 100.0), (2, '0.250', 50.0)]
     """
     best = max((hit.score for hit in query.hits if math.isfinite(hit.score)), default=0.0)

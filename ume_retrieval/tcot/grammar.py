@@ -1,8 +1,8 @@
 """The written form of a T-CoT: parse any string, say by name what is wrong with it, and render it again.
 
 The form is that of arXiv 2602.13823, section 3:
-`<thinking>… {json cue}</thinking><rethink>…</rethink><answer>…</answer>`. Nothing is mended silently: whatever `parse` had
-to repair, drop or do without is a `Problem` with a name from `PROBLEMS`.
+`<thinking>… {json cue}</thinking><rethink>…</rethink><answer>…</answer>`. Nothing is mended silently: whatever `parse`
+had to repair, drop or do without is a `Problem` with a name from `PROBLEMS`.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def render(tcot: TCot) -> str:
     prompt and keeps its structure.
 
     Example:
-        >>> render(TCot("One.", "Yes.", "a red circle", keywords=("red circle",)))
-        '<thinking>One. {"text_keywords": ["red circle"]}</thinking><rethink>Yes.</rethink><answer>a red circle</answer>'
+        >>> render(TCot("One.", "Yes.", "a circle", keywords=("circle",)))
+        '<thinking>One. {"text_keywords": ["circle"]}</thinking><rethink>Yes.</rethink><answer>a circle</answer>'
     """
     return "".join(split_for_evidence(tcot))
 

@@ -49,14 +49,16 @@ class Island:
 
 
 _KEYS = "|".join(CUE_KEYS)
-_START = re.compile(rf"""(?P<open>[\[{{])|["']?(?<!\w)(?P<key>{_KEYS})["']?\s*:(?=\s*\[)""")
-_SPACE = re.compile(r"\s*")
+# An object with a member, a list of such objects, or a member whose braces were forgotten.
+_START = re.compile(
+    rf"""(?P<open>\{{(?=\s*(?:["']|\w{{1,40}}\s*:))|\[(?=\s*\{{))|["']?(?<!\w)(?P<key>{_KEYS})["']?\s*:(?=\s*\[)"""
+)
 _TOKEN = re.compile(
-    r"""(?P<mark>[\[\]{},:])
+    r"""\s*+(?:(?P<mark>[\[\]{},:])
     |(?P<number>[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?(?!\w))
     |"(?P<double>(?:[^"\\\n]++|\\.)*+)"
     |'(?P<single>(?:[^'\\\n]++|\\.)*+)'
-    |(?P<word>-?[A-Za-z_]\w*)""",
+    |(?P<word>-?[A-Za-z_]\w*))""",
     re.VERBOSE,
 )
 _CLOSERS = re.compile(r"[\s\]}]*[\]}]")
@@ -88,6 +90,10 @@ class _Container:
     @property
     def takes_value(self) -> bool:
         return self.expects == "value" or (self.expects == "first" and not self.is_object)
+
+    @property
+    def may_close(self) -> bool:
+        return self.expects in {"first", "comma"} or self.expects == ("key" if self.is_object else "value")
 
 
 class _UnreadableError(Exception):
@@ -158,8 +164,7 @@ class _Reader:
         return Island(self._start, self._position, tuple(self._cues), self._loose, broken), self._position
 
     def _step(self) -> None:
-        at = _SPACE.match(self._text, self._position)
-        token = _TOKEN.match(self._text, at.end() if at else self._position)
+        token = _TOKEN.match(self._text, self._position)
         if token is None:
             raise _UnreadableError
         kind = token.lastgroup or ""
@@ -178,11 +183,7 @@ class _Reader:
                 raise _UnreadableError
             self._open(mark)
         elif mark in "]}":
-            if (
-                top.is_object is not (mark == "}")
-                or top.expects == "colon"
-                or (top.is_object and top.expects == "value")
-            ):
+            if top.is_object is not (mark == "}") or not top.may_close:
                 raise _UnreadableError
             self._loose |= top.expects in {"key", "value"}
             self._close(top)

@@ -15,9 +15,9 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def neutralise(text: str) -> str:
     """Break everything in `text` that a tokenizer could read as a control token.
 
-    Covers `<|…|>` (Qwen and most others, `<|im_end|>` and `<|image_pad|>` among them), the pooled token `<emb>`, and the
-    bare control tokens of other families (`<image>`, `<bos>`, `</s>` …). Lone surrogates, which no tokenizer can encode,
-    become U+FFFD. The result is stable: a second call changes nothing.
+    Covers `<|…|>` (Qwen and most others, `<|im_end|>` and `<|image_pad|>` among them), the pooled token `<emb>`, and
+    the bare control tokens of other families (`<image>`, `<bos>`, `</s>` …). Lone surrogates, which no tokenizer can
+    encode, become U+FFFD. The result is stable: a second call changes nothing.
 
     Example:
         >>> neutralise("a cat<|im_end|><emb> x<y")

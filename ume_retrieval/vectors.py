@@ -1,4 +1,4 @@
-"""Vectors in fewer bytes, under the names that sentence-transformers uses."""
+"""Vectors compared, shortened, and stored in fewer bytes under the names that sentence-transformers uses."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def check_precision(precision: str) -> None:
         raise InputError(f"unknown precision {precision!r}", hint=f"use one of {', '.join(get_args(Precision))}")
 
 
+def check_truncation(dimension: int, full: int) -> None:
+    """Refuse to keep more components than there are, or none.
+
+    Raises:
+        InputError: When `dimension` is outside 1..`full`.
+    """
+    if not 1 <= dimension <= full:
+        raise InputError(
+            f"truncate_dim is {dimension}, but the vectors have {full} components", hint=f"use 1 to {full}"
+        )
+
+
 def truncate(vectors: FloatRows, dimension: int) -> FloatRows:
     """Keep the first components and bring the rows back to unit length (Matryoshka use of a vector).
 
@@ -42,11 +54,7 @@ def truncate(vectors: FloatRows, dimension: int) -> FloatRows:
         >>> truncate(np.array([[0.6, 0.0, 0.8]], dtype=np.float32), 2)
         array([[1., 0.]], dtype=float32)
     """
-    if not 1 <= dimension <= vectors.shape[1]:
-        raise InputError(
-            f"truncate_dim is {dimension}, but the vectors have {vectors.shape[1]} components",
-            hint=f"use 1 to {vectors.shape[1]}",
-        )
+    check_truncation(dimension, vectors.shape[1])
     return unit_rows(vectors[:, :dimension])
 
 
@@ -59,9 +67,9 @@ def unit_rows(vectors: FloatRows) -> FloatRows:
 def quantize(vectors: FloatRows, precision: Precision) -> npt.NDArray[np.generic]:
     """Store vectors in fewer bytes.
 
-    "int8" scales each row by itself so that its largest component becomes 127 or -127: no calibration set is needed, nothing
-    is clipped, a row does not depend on its batch, and cosines stay (the length goes). "uint8" is "int8" plus 128.
-    "binary" and "ubinary" keep the signs, eight a byte, exactly as sentence-transformers packs them.
+    "int8" scales each row by itself so that its largest component becomes 127 or -127: no calibration set is needed,
+    nothing is clipped, a row does not depend on its batch, and cosines stay (the length goes). "uint8" is "int8" plus
+    128. "binary" and "ubinary" keep the signs, eight a byte, exactly as sentence-transformers packs them.
 
     Args:
         vectors: Float32, shape (n, d). A NaN row becomes zeros in the integer precisions.
@@ -107,6 +115,34 @@ def dequantize(stored: npt.NDArray[np.generic], precision: Precision) -> FloatRo
     """
     check_precision(precision)
     if precision in {"binary", "ubinary"}:
-        packed = stored.view(np.uint8) ^ (128 if precision == "binary" else 0)
+        packed = stored.view(np.uint8) ^ np.uint8(128 if precision == "binary" else 0)
         return unit_rows(np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1)
     return unit_rows(stored.astype(np.float32) - (128 if precision == "uint8" else 0))
+
+
+def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatRows:
+    """Cosine similarity of every row of `a` with every row of `b`.
+
+    Args:
+        a: Float vectors, shape (n, dim) or (dim,).
+        b: Float vectors, shape (m, dim) or (dim,).
+
+    Returns:
+        Shape (n, m), values -1..1; a one-dimensional argument counts as one row.
+
+    Raises:
+        InputError: When shapes do not fit, or vectors are stored as integers.
+
+    Example:
+        >>> cosine([1.0, 0.0], [[2.0, 0.0], [0.0, 3.0]])
+        array([[1., 0.]], dtype=float32)
+    """
+    left, right = (np.atleast_2d(np.asarray(vectors)) for vectors in (a, b))
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+        raise InputError(f"cannot compare shapes {left.shape} and {right.shape}", hint="encode both the same way")
+    if left.dtype.kind != "f" or right.dtype.kind != "f":
+        raise InputError(
+            f"cannot compare {left.dtype} with {right.dtype} vectors", hint="use ume_retrieval.vectors.dequantize first"
+        )
+    similarities: FloatRows = unit_rows(left.astype(np.float32)) @ unit_rows(right.astype(np.float32)).T
+    return similarities

@@ -1,0 +1,238 @@
+"""One bad item never loses its batch; strict mode raises its own error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ume_retrieval import InputError, Item, MediaError, ModelError, ReasoningEmbedder, ReasoningError, TraceCache
+from ume_retrieval.chat import Chat, TextPart
+from ume_retrieval.embedder.base import Embeddings
+from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.testing import FakeReasoner, HashEmbedder
+
+
+def said(chat: Chat) -> str:
+    return " ".join(part.text for message in chat for part in message.parts if isinstance(part, TextPart))
+
+
+class Refusing(HashEmbedder):
+    """Refuses every batch that has a chat with one of these words."""
+
+    def __init__(self, *words: str, retryable: bool = False) -> None:
+        super().__init__()
+        self.words = words
+        self.retryable = retryable
+        self.batches = 0
+
+    def embed(self, chats: Sequence[Chat]) -> Embeddings:
+        self.batches += 1
+        for chat in chats:
+            if any(word in said(chat) for word in self.words):
+                raise InputError("too long", hint="shorten it", retryable=self.retryable)
+        return super().embed(chats)
+
+
+def mute_on(word: str) -> FakeReasoner:
+    """Writes nothing when the word is asked about."""
+    canonical = FakeReasoner()
+
+    def answer(chat: Chat) -> str:
+        return "" if word in said(chat) else canonical.generate([chat], Sampling())[0].text
+
+    return FakeReasoner(answer)
+
+
+def test_broken_media_strikes_its_own_item_only(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    items = ["a cat", Item(images=(broken,)), Item(images=(tmp_path / "missing.png",)), "a dog"]
+    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    result = embedder.encode_corpus(items, strict=False, return_traces=True)
+    assert [(failure.index, failure.source) for failure in result.failures] == [
+        (1, str(broken)),
+        (2, str(tmp_path / "missing.png")),
+    ]
+    assert [failure.error for failure in result.failures] == ["broken_media", "media_not_found"]
+    assert np.isnan(result.vectors[1:3]).all()
+    np.testing.assert_array_equal(result.vectors[[0, 3]], embedder.encode_corpus(["a cat", "a dog"]))
+    assert [trace is None for trace in result.traces] == [False, True, True, False]
+    with pytest.raises(MediaError) as raised:
+        embedder.encode_corpus(items)
+    assert raised.value.__notes__ == [f"input 1 ({broken})"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(bad=st.sets(st.integers(0, 8)), chunk_items=st.integers(1, 10))
+def test_every_failed_row_is_nan_and_named_and_no_other(bad: set[int], chunk_items: int) -> None:
+    items = ["" if number in bad else f"thing {number}" for number in range(9)]
+    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), chunk_items=chunk_items)
+    result = embedder.encode_query(items, strict=False, return_traces=True)
+    assert {failure.index for failure in result.failures} == bad
+    assert set(np.flatnonzero(np.isnan(result.vectors).any(axis=1)).tolist()) == bad
+
+
+def test_an_unusable_trace_is_a_failure_and_never_a_direct_vector() -> None:
+    engine = HashEmbedder()
+    embedder = ReasoningEmbedder(engine, mute_on("mute"))
+    result = embedder.encode_query(["loud", "mute", "mute"], strict=False, return_traces=True)
+    assert [(failure.index, failure.error) for failure in result.failures] == [
+        (1, "reasoning_error"),
+        (2, "reasoning_error"),
+    ]
+    assert all(failure.hint for failure in result.failures)
+    assert engine.calls == 1
+    assert result.usage.trace_problems["empty_answer"] == 2
+    with pytest.raises(ReasoningError):
+        embedder.encode_query(["loud", "mute"])
+
+
+def test_what_was_reasoned_before_a_strict_failure_is_kept(tmp_path: Path) -> None:
+    cache = TraceCache(tmp_path / "traces.sqlite3")
+    with pytest.raises(ReasoningError):
+        ReasoningEmbedder(HashEmbedder(), mute_on("mute"), cache=cache).encode_query(["loud", "mute"])
+    again = mute_on("mute")
+    ReasoningEmbedder(HashEmbedder(), again, cache=cache).encode_query(["loud"])
+    assert again.calls == 0
+
+
+def test_a_chat_that_the_engine_refuses_costs_the_others_nothing() -> None:
+    engine = Refusing("long", "huge")
+    texts = [f"thing {number}" for number in range(14)]
+    texts[3], texts[11] = "long", "huge"
+    result = ReasoningEmbedder(engine).encode_corpus(texts, reasoning="never", strict=False, return_traces=True)
+    assert [(failure.index, failure.message, failure.hint) for failure in result.failures] == [
+        (3, "too long", "shorten it"),
+        (11, "too long", "shorten it"),
+    ]
+    assert np.isfinite(np.delete(result.vectors, [3, 11], axis=0)).all()
+    assert result.usage.embedder_calls == engine.calls == 12
+    with pytest.raises(InputError, match="too long"):
+        ReasoningEmbedder(engine).encode_corpus(texts, reasoning="never")
+
+
+def test_what_may_pass_later_is_not_searched_for_a_culprit() -> None:
+    engine = Refusing("thing", retryable=True)
+    texts = [f"thing {number}" for number in range(8)]
+    result = ReasoningEmbedder(engine).encode_corpus(texts, reasoning="never", strict=False, return_traces=True)
+    assert engine.batches == 1
+    assert len(result.failures) == 8
+    assert all(failure.retryable for failure in result.failures)
+
+
+def test_a_chat_that_the_reasoner_refuses_is_left_out_with_its_twins() -> None:
+    class Picky(FakeReasoner):
+        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+            if any("long" in said(chat) for chat in chats):
+                raise InputError("too long")
+            return super().generate(chats, sampling)
+
+    reasoner = Picky()
+    result = ReasoningEmbedder(HashEmbedder(), reasoner).encode_query(
+        ["a", "long", "b", "long", "a"], strict=False, return_traces=True
+    )
+    assert [failure.index for failure in result.failures] == [1, 3]
+    assert (result.usage.reasoner_calls, result.usage.cached_traces) == (2, 1)
+
+
+def test_a_vector_that_is_no_number_is_refused() -> None:
+    class Overflowing(HashEmbedder):
+        def embed(self, chats: Sequence[Chat]) -> Embeddings:
+            embeddings = super().embed(chats)
+            embeddings.vectors[1, 0] = np.inf
+            return embeddings
+
+    embedder = ReasoningEmbedder(Overflowing())
+    result = embedder.encode_query(["a", "b", "c"], reasoning="never", strict=False, return_traces=True)
+    assert [(failure.index, failure.error) for failure in result.failures] == [(1, "model_error")]
+    assert np.isnan(result.vectors[1]).all()
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_failed_rows_are_zero_where_there_is_no_nan(precision: Any) -> None:
+    vectors = ReasoningEmbedder(HashEmbedder()).encode_query(
+        ["a", "", "c"], reasoning="never", strict=False, precision=precision
+    )
+    assert not vectors[1].any()
+    assert vectors[0].any()
+    assert vectors[2].any()
+
+
+def test_an_engine_that_loses_count_is_caught() -> None:
+    class Losing(FakeReasoner):
+        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+            return super().generate(chats, sampling)[:-1]
+
+    class Flat(HashEmbedder):
+        def embed(self, chats: Sequence[Chat]) -> Embeddings:
+            return Embeddings(super().embed(chats).vectors[:, :3], 1)
+
+    with pytest.raises(ModelError, match="1 replies to 2 chats"):
+        ReasoningEmbedder(HashEmbedder(), Losing()).encode_query(["a", "b"])
+    with pytest.raises(ModelError, match="shape"):
+        ReasoningEmbedder(Flat()).encode_query(["a", "b"], reasoning="never")
+
+
+@pytest.mark.parametrize("wrong", [7, None, b"bytes", {"text": "a"}, Path("cat.png"), object()])
+def test_an_input_of_another_type_is_refused_with_a_hint(wrong: Any) -> None:
+    embedder = ReasoningEmbedder(HashEmbedder())
+    with pytest.raises(InputError) as alone:
+        embedder.encode_query(wrong, reasoning="never")
+    result = embedder.encode_query(["a", wrong], reasoning="never", strict=False, return_traces=True)
+    assert alone.value.hint
+    assert [(failure.index, failure.error) for failure in result.failures] == [(1, "invalid_input")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reasoning": "auto"},
+        {"reasoning": "sometimes"},
+        {"precision": "int4"},
+        {"truncate_dim": 0},
+        {"truncate_dim": 65},
+        {"target": "sound"},
+    ],
+)
+def test_arguments_are_checked_before_any_work(options: dict[str, Any]) -> None:
+    engine, reasoner = HashEmbedder(), FakeReasoner()
+    with pytest.raises(InputError) as raised:
+        ReasoningEmbedder(engine, reasoner).encode_query(["a"], **options)
+    assert raised.value.hint
+    assert engine.calls == reasoner.calls == 0
+
+
+def test_reasoning_without_a_reasoner_says_how_to_get_one() -> None:
+    embedder = ReasoningEmbedder(HashEmbedder())
+    for call in (embedder.encode_query, embedder.encode_corpus, lambda items: embedder.trace(items, "query")):
+        with pytest.raises(InputError) as raised:
+            call(["a"])
+        assert "reasoning='never'" in raised.value.hint
+    with pytest.raises(InputError):
+        ReasoningEmbedder(HashEmbedder(), FakeReasoner()).trace(["a"], "sideways")  # type: ignore[arg-type]
+    with pytest.raises(InputError):
+        ReasoningEmbedder(HashEmbedder(), chunk_items=0)
+
+
+def test_a_remote_address_fails_unnamed_because_it_may_carry_a_key() -> None:
+    item = Item(images=("https://someone:secret@example.org/cat.png?token=secret",))
+    result = ReasoningEmbedder(HashEmbedder()).encode_query([item], reasoning="never", strict=False, return_traces=True)
+    [failure] = result.failures
+    assert failure.error == "remote_not_allowed"
+    assert "secret" not in failure.message + failure.hint + failure.source
+
+
+def test_a_bug_in_an_engine_is_not_swallowed() -> None:
+    class Buggy(HashEmbedder):
+        def embed(self, chats: Sequence[Chat]) -> Embeddings:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ReasoningEmbedder(Buggy()).encode_query(PIL.Image.new("RGB", (8, 8)), reasoning="never", strict=False)

@@ -1,0 +1,149 @@
+"""Direct against reasoned retrieval on a Shapes benchmark: hit@1 by task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ume_retrieval import ReasoningEmbedder, Usage
+from ume_training.shapes.benchmark import Query, TaskSet
+
+Similarities = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Shares of queries whose first hit is right, 0..1.
+
+    Attributes:
+        direct: Without reasoning on either side.
+        reasoned: With reasoning on both sides.
+        fused: By the sum of both similarities.
+    """
+
+    direct: float
+    reasoned: float
+    fused: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScores:
+    """One task's scores.
+
+    Attributes:
+        name: Of the task.
+        group: The MMEB-V2 group that it stands for.
+        queries: How many were asked.
+        candidates: How many each was asked against.
+        scores: The shares.
+    """
+
+    name: str
+    group: str
+    queries: int
+    candidates: int
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Scores of every task, their mean, and what they cost.
+
+    Attributes:
+        tasks: In the benchmark's order.
+        mean: Over tasks, each counting the same, as in MMEB-V2.
+        usage: Of all encodings together.
+    """
+
+    tasks: tuple[TaskScores, ...]
+    mean: Scores
+    usage: Usage
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form that `ume eval shapes --json` prints."""
+        return {
+            "tasks": {
+                task.name: {
+                    "group": task.group,
+                    "queries": task.queries,
+                    "candidates": task.candidates,
+                    **_modes(task.scores),
+                }
+                for task in self.tasks
+            },
+            **_modes(self.mean),
+            "reasoner_calls": self.usage.reasoner_calls,
+            "completion_tokens": self.usage.completion_tokens,
+        }
+
+
+def evaluate(
+    embedder: ReasoningEmbedder,
+    benchmark: Sequence[TaskSet],
+    on_task: Callable[[str], None] | None = None,
+) -> Report:
+    """Run every task both ways.
+
+    Args:
+        embedder: Reasoner and Embedder.
+        benchmark: From `build_benchmark`.
+        on_task: Called with each task's name before it runs.
+    """
+    tasks, usage = [], Usage()
+    for task in benchmark:
+        if on_task:
+            on_task(task.name)
+        similarities = {}
+        for mode in ("never", "always"):
+            queries = embedder.encode_query(
+                [query.item for query in task.queries],
+                reasoning=mode,
+                target=task.queries[0].target,
+                return_traces=True,
+            )
+            corpus = embedder.encode_corpus(
+                [candidate.item for candidate in task.candidates], reasoning=mode, return_traces=True
+            )
+            similarities[mode] = embedder.similarity(queries.vectors, corpus.vectors)
+            usage = usage + queries.usage + corpus.usage
+        scores = Scores(
+            direct=hit_at_1(similarities["never"], task.queries),
+            reasoned=hit_at_1(similarities["always"], task.queries),
+            fused=hit_at_1(similarities["never"] + similarities["always"], task.queries),
+        )
+        tasks.append(TaskScores(task.name, task.group, len(task.queries), len(task.candidates), scores))
+    return Report(tuple(tasks), mean_scores([task.scores for task in tasks]), usage)
+
+
+def hit_at_1(similarities: Similarities, queries: Sequence[Query]) -> float:
+    """Share of queries whose nearest candidate answers them; a tie goes to the first.
+
+    Args:
+        similarities: Shape (queries, candidates).
+        queries: In row order.
+    """
+    best = similarities.argmax(axis=1).tolist()
+    return sum(top in query.relevant for top, query in zip(best, queries, strict=True)) / len(queries)
+
+
+def mean_scores(scores: Sequence[Scores]) -> Scores:
+    """Mean of each mode.
+
+    Example:
+        >>> mean_scores([Scores(0.0, 1.0, 0.5), Scores(1.0, 1.0, 0.5)])
+        Scores(direct=0.5, reasoned=1.0, fused=0.5)
+    """
+    count = len(scores)
+    return Scores(
+        direct=sum(score.direct for score in scores) / count,
+        reasoned=sum(score.reasoned for score in scores) / count,
+        fused=sum(score.fused for score in scores) / count,
+    )
+
+
+def _modes(scores: Scores) -> dict[str, dict[str, float]]:
+    return {name: {"hit@1": round(getattr(scores, name), 4)} for name in ("direct", "reasoned", "fused")}

@@ -1,0 +1,228 @@
+"""Images: any picture that Pillow reads becomes 8-bit RGB, upright, on white."""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from PIL.Image import Transpose
+
+from ume_retrieval.errors import BrokenMedia, InputError, MediaError, MediaTooLarge, UnsupportedMedia
+from ume_retrieval.inputs import ImageInput, Page
+from ume_retrieval.media.files import display_name, local_path, open_file
+from ume_retrieval.media.formats import HEAD_BYTES, sniff
+from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.pages import PAGE_PIXELS, render_page
+from ume_retrieval.media.remote import fetch
+
+_PLUGINS = {
+    "jpeg": ("JPEG", "MPO"),
+    "png": ("PNG",),
+    "webp": ("WEBP",),
+    "gif": ("GIF",),
+    "bmp": ("BMP",),
+    "tiff": ("TIFF",),
+}
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_WARNINGS = threading.Lock()
+
+
+def open_image(
+    source: ImageInput, limits: Limits = DEFAULT_LIMITS, *, page_pixels: int = PAGE_PIXELS, allow_remote: bool = False
+) -> PIL.Image.Image:
+    """Turn an image of any kind into pixels.
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit and floating-point values are scaled to 8 bits, and of
+    an animated image the first frame is taken. The size is read from the header and checked before anything is decoded.
+
+    Args:
+        source: A file, encoded bytes, decoded pixels or a PDF page. JPEG, PNG, WebP, GIF, BMP and TIFF are told apart
+            by their bytes.
+        limits: Ceilings on pixels and bytes.
+        page_pixels: Most pixels of a rendered PDF page.
+        allow_remote: Fetch http and https addresses.
+
+    Returns:
+        A new RGB image without metadata.
+
+    Raises:
+        MediaNotFound: When the file cannot be opened.
+        UnsupportedMedia: When the bytes are no such image.
+        BrokenMedia: When they do not decode.
+        MediaTooLarge: When a limit would be exceeded.
+        RemoteNotAllowed: When an address is given and `allow_remote` is off.
+
+    Example:
+        >>> image = open_image(PIL.Image.new("RGBA", (4, 2), (255, 0, 0, 0)))
+        >>> image.mode, image.size, image.getpixel((0, 0))
+        ('RGB', (4, 2), (255, 255, 255))
+    """
+    if isinstance(source, PIL.Image.Image):
+        _check_size(source, "the image", limits)
+        return _pixels(source, "the image")
+    if isinstance(source, Page):
+        return render_page(source, page_pixels, limits)
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(_bounded(source, limits)), "the image", limits)
+    if not isinstance(source, (str, Path)):
+        raise InputError(f"an image cannot be a {type(source).__name__}", hint="pass a path, bytes, a PIL image or a Page")
+    if allow_remote and isinstance(source, str) and (fetched := fetch(source, limits)) is not None:
+        return _decode(io.BytesIO(fetched), "the fetched image", limits)
+    path = local_path(source)
+    with open_file(path, limits) as handle:
+        return _decode(handle, display_name(path), limits)
+
+
+def check_image(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Read the header of an image file: cheap, nothing is decoded.
+
+    Returns:
+        Width and height as stored, in pixels.
+
+    Raises:
+        MediaError: As `open_image`; damage behind the header shows only when the image is opened.
+    """
+    with open_file(path, limits) as handle:
+        return _header(handle, display_name(path), limits).size
+
+
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Bring decoded pixels into the one form that models see: 8-bit RGB, upright, on white, without metadata.
+
+    Integer images of more than 8 bits are scaled from their full range (65535, or 4095 for 12-bit TIFF). 32-bit integers
+    beyond 16 bits, and floats outside of 0..1 and 0..255, have no full range: they are stretched from their least to their
+    greatest value.
+
+    Raises:
+        ValueError: When Pillow has no conversion from the image's mode.
+    """
+    orientation = _orientation(image)
+    if image.mode.startswith(("I", "F")):
+        image = PIL.Image.fromarray(_eight_bit(image))
+    elif image.has_transparency_data:
+        transparent = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), transparent)
+    image = image.convert("RGB")
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    # Whoever opens the result and applies EXIF again would turn it twice.
+    image.info = {}
+    return image
+
+
+def _bounded(data: bytes, limits: Limits) -> bytes:
+    if not data:
+        raise BrokenMedia("the image is empty")
+    if len(data) > limits.max_bytes:
+        raise MediaTooLarge(f"the image has {len(data)} bytes, more than {limits.max_bytes}", hint="raise Limits.max_bytes")
+    return data
+
+
+def _decode(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
+    return _pixels(_header(handle, name, limits), name)
+
+
+def _header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
+    form = sniff(handle.read(HEAD_BYTES))
+    if form not in _PLUGINS:
+        raise UnsupportedMedia(
+            f"{name} is no image that can be read" + (f", its bytes are {form}" if form else ""),
+            hint={"pdf": "pass a page of it: Page(path, 1)", None: "convert it to JPEG or PNG"}.get(
+                form, "pass it as a video"
+            ),
+        )
+    handle.seek(0)
+    try:
+        with _without_warnings():
+            image = PIL.Image.open(handle, formats=_PLUGINS[form])
+    except PIL.Image.DecompressionBombError as error:
+        raise MediaTooLarge(
+            f"{name} has more pixels than Pillow opens", hint="raise PIL.Image.MAX_IMAGE_PIXELS and Limits.max_pixels"
+        ) from error
+    except Exception as error:  # noqa: BLE001  # Pillow's parsers raise almost any type on damaged bytes
+        raise _broken(name, error) from error
+    _check_size(image, name, limits)
+    return image
+
+
+def _check_size(image: PIL.Image.Image, name: str, limits: Limits) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise BrokenMedia(f"{name} has no pixels")
+    if width * height > limits.max_pixels:
+        raise MediaTooLarge(
+            f"{name} has {width} x {height} pixels, more than {limits.max_pixels}",
+            hint="make the image smaller or raise Limits.max_pixels",
+        )
+
+
+def _pixels(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    try:
+        image.load()
+        return to_rgb(image)
+    except Exception as error:  # noqa: BLE001  # as above: decoders raise almost any type
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> MediaError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return BrokenMedia(f"{name} does not decode: {reason}", hint="copy, download or export the image again")
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Odd metadata and sizes between Pillow's soft and hard bound only warn; our own checks decide."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _orientation(image: PIL.Image.Image) -> object:
+    try:
+        with _without_warnings():
+            return image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001  # damaged EXIF data must not cost the picture
+        return None
+
+
+def _eight_bit(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image).astype(np.float32)
+    low, high = _value_range(image.mode, values, tags.get(_TIFF_BITS))
+    scaled = (values - low) * (255.0 / (high - low))
+    grey: npt.NDArray[np.uint8] = np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
+    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    if isinstance(key := image.info.get("transparency"), int):
+        grey[values == key] = 255
+    return grey
+
+
+def _value_range(mode: str, values: npt.NDArray[np.float32], tiff_bits: object) -> tuple[float, float]:
+    """The values that stand for black and white."""
+    if mode.startswith("I;16"):
+        return 0.0, 2.0 ** tiff_bits[0] - 1 if isinstance(tiff_bits, tuple) else 65535.0
+    finite = values[np.isfinite(values)]
+    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    full = 65535.0 if mode == "I" else 1.0 if most <= 1.0 else 255.0
+    if least >= 0 and most <= full:
+        return 0.0, full
+    return least, most if most > least else least + 1.0

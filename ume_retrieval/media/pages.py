@@ -1,0 +1,117 @@
+"""PDF pages as images, by PDFium."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import PIL.Image
+import pypdfium2
+import pypdfium2.raw
+
+from ume_retrieval.errors import BrokenMedia, MediaNotFound, MediaTooLarge, UnsupportedMedia
+from ume_retrieval.inputs import Page
+from ume_retrieval.media.files import display_name, open_file
+from ume_retrieval.media.formats import HEAD_BYTES, sniff
+from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+
+PAGE_PIXELS = 4 * 768 * 32 * 32
+"""Default size of a rendered page: four times what the model sees (about 190 dpi on A4), so that crops stay legible."""
+
+MAX_DPI = 300.0
+"""A small page is not blown up beyond this."""
+
+_TAIL_BYTES = 2048
+_PDFIUM = threading.Lock()
+"""PDFium must not be entered by two threads."""
+
+
+def count_pages(path: Path, limits: Limits = DEFAULT_LIMITS) -> int:
+    """Number of pages of a PDF.
+
+    Raises:
+        MediaNotFound: When the file cannot be opened.
+        UnsupportedMedia: When it is no PDF, or one that asks for a password.
+        BrokenMedia: When it is cut or damaged, or has no page.
+        MediaTooLarge: When it has more than `limits.max_pages`.
+    """
+    with _document(path, limits) as document:
+        return len(document)
+
+
+def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFAULT_LIMITS) -> PIL.Image.Image:
+    """Render one page on white, as large as `max_pixels` and 300 dpi allow.
+
+    Args:
+        page: The PDF and the number of the page, 1-based.
+        max_pixels: Most pixels of the picture; `limits.max_pixels` counts too.
+        limits: Ceilings on bytes, pages and pixels.
+
+    Returns:
+        An RGB image in the page's shape.
+
+    Raises:
+        MediaNotFound: When the file cannot be opened or has no such page.
+        MediaError: Otherwise as `count_pages`.
+    """
+    name = display_name(page.path)
+    with _document(page.path, limits) as document:
+        if not 1 <= page.page <= len(document):
+            raise MediaNotFound(
+                f"{name} has no page {page.page}", hint=f"it has {len(document)}; the first page is number 1"
+            )
+        try:
+            sheet = document[page.page - 1]
+            scale = _scale(*sheet.get_size(), min(max_pixels, limits.max_pixels), name)
+            picture: PIL.Image.Image = sheet.render(scale=scale, rev_byteorder=True).to_pil()
+        except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
+            raise BrokenMedia(f"page {page.page} of {name} does not render: {error}", hint="export the PDF again") from error
+        return picture.convert("RGB")
+
+
+def _scale(width_pt: float, height_pt: float, max_pixels: int, name: str) -> float:
+    if not (0 < width_pt < math.inf and 0 < height_pt < math.inf):
+        raise BrokenMedia(f"{name} has a page without an area", hint="export the PDF again")
+    scale = min(MAX_DPI / 72, math.sqrt(max_pixels / (width_pt * height_pt)))
+    # PDFium rounds both sides up.
+    while math.ceil(width_pt * scale) * math.ceil(height_pt * scale) > max_pixels:
+        if scale * max(width_pt, height_pt) < 1:
+            raise MediaTooLarge(f"a page of {name} does not fit into {max_pixels} pixels", hint="raise max_pixels")
+        scale *= 0.99
+    return scale
+
+
+@contextmanager
+def _document(path: Path, limits: Limits) -> Iterator[pypdfium2.PdfDocument]:
+    name = display_name(path)
+    with _PDFIUM, open_file(path, limits) as handle:
+        if sniff(handle.read(HEAD_BYTES)) != "pdf":
+            raise UnsupportedMedia(f"{name} is no PDF", hint="pass images as images and videos as videos")
+        size = handle.seek(0, 2)
+        handle.seek(max(0, size - _TAIL_BYTES))
+        if b"%%EOF" not in handle.read():
+            # PDFium would rebuild what is left and show fewer or emptier pages.
+            raise BrokenMedia(f"{name} is cut short: it has no end mark", hint="copy or download the file again")
+        handle.seek(0)
+        try:
+            document = pypdfium2.PdfDocument(handle)
+        except pypdfium2.PdfiumError as error:
+            if error.err_code in (pypdfium2.raw.FPDF_ERR_PASSWORD, pypdfium2.raw.FPDF_ERR_SECURITY):
+                raise UnsupportedMedia(
+                    f"{name} asks for a password", hint="save a copy without a password and use that"
+                ) from error
+            raise BrokenMedia(f"{name} does not open as a PDF", hint="copy, download or export it again") from error
+        with document:
+            if document.get_formtype() == pypdfium2.raw.FORMTYPE_ACRO_FORM:
+                document.init_forms()
+            if len(document) == 0:
+                raise BrokenMedia(f"{name} has no page", hint="export the PDF again")
+            if len(document) > limits.max_pages:
+                raise MediaTooLarge(
+                    f"{name} has {len(document)} pages, more than {limits.max_pages}",
+                    hint="split the PDF or raise Limits.max_pages",
+                )
+            yield document
