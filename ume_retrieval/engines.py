@@ -45,7 +45,7 @@ class Engine:
 def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
     spec = cast("EmbedderSpec", resolved.spec)
     if spec.family == "sentence-transformers":
-        from ume_retrieval.embedder.sentence_transformers import SentenceTransformersEmbedder  # noqa: PLC0415 - imports torch
+        from ume_retrieval.embedder.sentence_transformers import SentenceTransformersEmbedder
 
         return SentenceTransformersEmbedder.from_pretrained(
             resolved.model,
@@ -55,7 +55,7 @@ def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder
             spec=spec,
             trust_remote_code=options.trust_remote_code,
         )
-    from ume_retrieval.embedder.transformers import TransformersEmbedder  # noqa: PLC0415 - imports torch
+    from ume_retrieval.embedder.transformers import TransformersEmbedder
 
     return TransformersEmbedder.from_pretrained(
         resolved.model, revision=resolved.revision, device=options.device, dtype=options.dtype, spec=spec
@@ -63,7 +63,7 @@ def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder
 
 
 def _transformers_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
-    from ume_retrieval.reasoner.transformers import TransformersReasoner  # noqa: PLC0415 - imports torch
+    from ume_retrieval.reasoner.transformers import TransformersReasoner
 
     return TransformersReasoner.from_pretrained(
         resolved.model,

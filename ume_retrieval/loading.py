@@ -96,7 +96,9 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
     model.to(target)
     model.eval()
     commit = getattr(model.config, "_commit_hash", None)
-    return Loaded(model, processor, commit or (fingerprint(Path(name)) if Path(name).is_dir() else revision or "unknown"))
+    return Loaded(
+        model, processor, commit or (fingerprint(Path(name)) if Path(name).is_dir() else revision or "unknown")
+    )
 
 
 def fingerprint(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 import httpx
@@ -13,7 +14,7 @@ from ume_qdrant.filters import Filter, any_of
 from ume_qdrant.refusals import REFUSALS, describe
 from ume_qdrant.retry import Retry
 from ume_qdrant.schema import INDEXES, CollectionMeta
-from ume_qdrant.store import Point, Scored, Vector, VectorName
+from ume_qdrant.store import Point, Scored, Vector, VectorName, batches
 from ume_retrieval.errors import StoreError
 
 P = ParamSpec("P")
@@ -81,6 +82,11 @@ class ClientStore:
         """Name of the collection."""
         return self._collection
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """None: a server's files are its own matter."""
+        return ()
+
     def exists(self) -> bool:
         """Whether the collection is there."""
         return self._ask(self._client.collection_exists, self._collection)
@@ -122,13 +128,13 @@ class ClientStore:
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points whole."""
-        for some in _batches(points, BATCH):
+        for some in batches(points, BATCH):
             rows = [models.PointStruct(id=p.id, vector=_lists(p), payload=dict(p.payload)) for p in some]
             self._ask(self._client.upsert, self._collection, rows, wait=True)
 
     def update(self, points: Sequence[Point]) -> None:
         """Set vectors, then payload fields, of points that exist."""
-        for some in _batches(points, BATCH):
+        for some in batches(points, BATCH):
             rows = [models.PointVectors(id=p.id, vector=_lists(p)) for p in some if p.vectors]
             vectors = [models.UpdateVectorsOperation(update_vectors=models.UpdateVectors(points=rows))] if rows else []
             payloads = [
@@ -140,14 +146,14 @@ class ClientStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points."""
-        for some in _batches(ids, PAGE):
+        for some in batches(ids, PAGE):
             selector = models.PointIdsList(points=list(some))
             self._ask(self._client.delete, self._collection, selector, wait=True)
 
     def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
         """Read points by id."""
         found: dict[str, Point] = {}
-        for some in _batches(ids, PAGE):
+        for some in batches(ids, PAGE):
             records = self._ask(
                 self._client.retrieve, self._collection, list(some), with_vectors=list(vectors) or False
             )
@@ -228,10 +234,6 @@ def _filter(where: Filter | None) -> models.Filter | None:
     if where.ids is not None:
         must.append(models.HasIdCondition(has_id=list(where.ids)))
     return models.Filter(must=must)
-
-
-def _batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _floats(vector: Vector) -> list[float]:

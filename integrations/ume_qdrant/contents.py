@@ -38,7 +38,9 @@ def list_sources(store: Store, where: Filter | None = None) -> list[SourceSummar
         _, states = found.setdefault(point.payload["source"], (point.payload["kind"], {}))
         state = point.payload["reasoning"]
         states[state] = states.get(state, 0) + 1
-    return [SourceSummary(source, kind, sum(states.values()), states) for source, (kind, states) in sorted(found.items())]
+    return [
+        SourceSummary(source, kind, sum(states.values()), states) for source, (kind, states) in sorted(found.items())
+    ]
 
 
 def delete_sources(store: Store, sources: Sequence[str]) -> int:

@@ -74,6 +74,11 @@ class EdgeStore:
         return self._collection
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders of all collections in the directory."""
+        return tuple(path.parent.absolute() for path in self._directory.glob(f"*/{META_FILE}"))
+
+    @property
     def _folder(self) -> Path:
         return self._directory / self._collection
 

@@ -29,6 +29,7 @@ class Filter:
         pages: Page numbers, 1-based; points that are no page do not match.
         time: Stretch of seconds (start, end); a segment counts when it overlaps it. Points without times do not match.
         reasoning: States of reasoning.
+        digests: SHA-256 of files, hex.
         ids: Point ids.
 
     Raises:
@@ -45,10 +46,11 @@ class Filter:
     pages: tuple[int, ...] | None = None
     time: tuple[float, float] | None = None
     reasoning: tuple[ReasoningState, ...] | None = None
+    digests: tuple[str, ...] | None = None
     ids: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("kinds", "sources", "under", "pages", "reasoning", "ids"):
+        for name in ("kinds", "sources", "under", "pages", "reasoning", "digests", "ids"):
             if isinstance(getattr(self, name), str):
                 raise InputError(f"a filter's {name} takes a tuple", hint=f'write {name}=("…",)')
         if self.time is not None and not self.time[0] < self.time[1]:
@@ -63,7 +65,13 @@ def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
         [('kind', ['image']), ('within', ['photos']), ('page', [2, 3])]
     """
     folders = None if query.under is None else [path.rstrip("/") or path for path in query.under]
-    texts = {"kind": query.kinds, "source": query.sources, "within": folders, "reasoning": query.reasoning}
+    texts = {
+        "kind": query.kinds,
+        "source": query.sources,
+        "within": folders,
+        "reasoning": query.reasoning,
+        "file_digest": query.digests,
+    }
     conditions: list[tuple[str, list[str] | list[int]]] = []
     conditions += [(field, [str(value) for value in values]) for field, values in texts.items() if values is not None]
     if query.pages is not None:

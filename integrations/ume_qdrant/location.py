@@ -52,9 +52,9 @@ def open_store(
     if scheme[1].lower() not in {"http", "https"}:
         raise InputError(f"a store is a directory or an http(s) address, not {scheme[1]}://…")
 
-    from qdrant_client import QdrantClient  # noqa: PLC0415  # costs most of a second that a directory does not need
+    from qdrant_client import QdrantClient  # costs most of a second that a directory does not need
 
-    from ume_qdrant.client import ClientStore  # noqa: PLC0415  # as above
+    from ume_qdrant.client import ClientStore  # as above
 
     client = QdrantClient(
         url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ume_qdrant.filters import Filter
 from ume_qdrant.schema import CollectionMeta
+
+T = TypeVar("T")
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 """One vector, shape (dimension,), L2-normalised."""
@@ -75,6 +78,11 @@ class Store(Protocol):
         """Name of the collection."""
         ...
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders of the engine's own files, so that they are not indexed; none on a server."""
+        ...
+
     def exists(self) -> bool:
         """Whether the collection is there."""
         ...
@@ -135,3 +143,13 @@ class Store(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+def batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Rows in order, `size` at a time.
+
+    Example:
+        >>> list(batches("abcde", 2))
+        ['ab', 'cd', 'e']
+    """
+    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -4,11 +4,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from qdrant_client import QdrantClient
 
 from ume_qdrant.client import ClientStore
 from ume_qdrant.edge import EdgeStore
 from ume_qdrant.store import Store
+
+# Machines that run tests are busy; how long an example takes says nothing here.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+settings.load_profile("unhurried")
 
 Opener = Callable[[str], Store]
 

@@ -140,6 +140,13 @@ def test_boxes_lie_where_the_trace_says() -> None:
     ]
 
 
+def test_key_frames_count_in_the_first_video(clip: Frames) -> None:
+    hit = ReportHit("a.mp4", "video", 1.0, videos=(clip, clip), trace=TCot(key_frames=(2, 7, 0)))
+    reader = Reader(render_html(one_hit(hit)))
+    assert len(reader.all("ol", "strip")) == 2
+    assert [len(reader.all("li", "key")), len(reader.all("p", "key"))] == [1, 1]
+
+
 def test_large_pictures_are_made_small() -> None:
     noise = PIL.Image.effect_noise((3000, 2000), 80)
     document = render_html(one_hit(ReportHit("a.jpg", "image", 1.0, images=(noise,))))

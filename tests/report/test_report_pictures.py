@@ -37,6 +37,12 @@ def test_a_box_frames_its_region_and_hides_nothing_of_it() -> None:
     assert colours(image) == {(0x12, 0x34, 0x56)}
 
 
+def test_a_halo_sets_boxes_off_from_pictures_of_their_own_colour() -> None:
+    image = PIL.Image.new("RGB", (500, 500), BOX_COLOURS[0])
+    marked = draw_boxes(image, [Box(200, 200, 600, 600)])
+    assert colours(marked.crop((80, 200, 100, 202))) == {PIL.ImageColor.getrgb(BOX_COLOURS[0]), (255, 255, 255)}
+
+
 def test_boxes_of_other_images_keep_their_numbers_and_colours() -> None:
     image = PIL.Image.new("RGB", (300, 300), "white")
     boxes = [Box(100, 100, 400, 400), Box(500, 500, 900, 900, image=1)]

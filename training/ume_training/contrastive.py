@@ -8,7 +8,9 @@ LOGIT_SCALE = 50.0
 """1 / tau with tau = 0.02, the paper's."""
 
 
-def symmetric_infonce(queries: Any, items: Any, also_right: Any, scale: float = LOGIT_SCALE) -> tuple[Any, dict[str, float]]:
+def symmetric_infonce(
+    queries: Any, items: Any, also_right: Any, scale: float = LOGIT_SCALE
+) -> tuple[Any, dict[str, float]]:
     """Loss of a batch of pairs, each the others' negative.
 
     Args:

@@ -1,4 +1,4 @@
-"""A training loop that can be killed: the batch of step n depends on the seed and n alone, and state is saved as it goes."""
+"""A training loop that can be killed: batch n depends on the seed and n alone, and state is saved as it goes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Schedule:
     log_every: int = 25
 
     def rate(self, step: int) -> float:
-        """Learning rate of step 0, 1, …
+        """Learning rate of a step, counted from 0.
 
         Example:
             >>> schedule = Schedule(steps=100, learning_rate=1.0, warmup=10)
@@ -70,11 +70,17 @@ def fit(model: Any, step: Step, schedule: Schedule, *, folder: Path, name: str, 
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        weights, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=(0.9, 0.98)
+    )
     done = _restore(model, optimizer, folder)
     recent: list[dict[str, float]] = []
     started, first = time.monotonic(), done
-    columns = (TextColumn(name), BarColumn(), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}  {task.fields[note]}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task(name, total=schedule.steps, completed=done, note="")
         while done < schedule.steps:

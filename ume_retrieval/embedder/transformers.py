@@ -119,7 +119,9 @@ def pooled_token(model: Any, tokenizer: Any, spec: EmbedderSpec) -> int:
     declared = _declared_ids(model.config)
     known = spec.emb_token in tokenizer.get_vocab()
     if not known:
-        tokenizer.add_special_tokens({"additional_special_tokens": [spec.emb_token]}, replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": [spec.emb_token]}, replace_extra_special_tokens=False
+        )
         if not declared:
             logger.warning(
                 "%s is declared neither by tokenizer nor config of %s", spec.emb_token, model.config.name_or_path

@@ -1,1 +1,47 @@
+"""Bytes to pixels, with limits and typed errors: images, video, PDF pages, and the discovery of files.
 
+Example:
+    >>> import PIL.Image
+    >>> from ume_retrieval.checkpoint import VisualBudget
+    >>> from ume_retrieval.inputs import Item
+    >>> loaded = load(Item(images=(PIL.Image.new("L", (32, 32)),)), VisualBudget())
+    >>> loaded.images[0].mode
+    'RGB'
+"""
+
+from ume_retrieval.media.discovery import Entry, discover, entries
+from ume_retrieval.media.files import display_name
+from ume_retrieval.media.identity import content_id
+from ume_retrieval.media.images import check_image, open_image, to_rgb
+from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.loading import load
+from ume_retrieval.media.pages import count_pages, render_page
+from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, sample_times, segments
+from ume_retrieval.media.video import probe_video, sample_video
+from ume_retrieval.media.video_file import VideoInfo
+from ume_retrieval.media.walking import FoundFile, walk
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "OVERLAP_S",
+    "SEGMENT_S",
+    "Entry",
+    "FoundFile",
+    "Limits",
+    "VideoInfo",
+    "check_image",
+    "content_id",
+    "count_pages",
+    "discover",
+    "display_name",
+    "entries",
+    "load",
+    "open_image",
+    "probe_video",
+    "render_page",
+    "sample_times",
+    "sample_video",
+    "segments",
+    "to_rgb",
+    "walk",
+]

@@ -89,7 +89,7 @@ def open_file(path: Path, limits: Limits) -> Iterator[BinaryIO]:
     try:
         handle = path.open("rb")
     except OSError as error:
-        raise _not_found(path, error) from error
+        raise cannot_open(path, error) from error
     with handle:
         yield handle
 
@@ -103,13 +103,14 @@ def file_status(path: Path) -> os.stat_result:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise _not_found(path, error) from error
+        raise cannot_open(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise MediaNotFound(f"{display_name(path)} is no regular file", hint="pass a file, not a folder or a device")
     return status
 
 
-def _not_found(path: Path, error: OSError | ValueError) -> MediaNotFound:
+def cannot_open(path: Path, error: OSError | ValueError) -> MediaNotFound:
+    """Say in one line why the system would not open a path."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return MediaNotFound(f"{display_name(path)} cannot be opened: {reason}", hint="check the path and its permissions")
 
@@ -140,4 +141,4 @@ def _digest(path: Path, limits: Limits) -> bytes:
         try:
             return hashlib.file_digest(handle, "sha256").digest()
         except OSError as error:
-            raise _not_found(path, error) from error
+            raise cannot_open(path, error) from error

@@ -25,7 +25,20 @@ MEDIA_SUFFIXES = frozenset(
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 
 _BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
-_NO_VIDEO_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1", b"crx ")
+_NO_VIDEO_BRANDS = (
+    b"M4A ",
+    b"M4B ",
+    b"M4P ",
+    b"avif",
+    b"avis",
+    b"heic",
+    b"heix",
+    b"hevc",
+    b"heim",
+    b"mif1",
+    b"msf1",
+    b"crx ",
+)
 
 
 def sniff(head: bytes) -> Format | None:

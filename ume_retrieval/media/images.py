@@ -21,7 +21,6 @@ from ume_retrieval.media.files import display_name, local_path, open_file
 from ume_retrieval.media.formats import HEAD_BYTES, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.pages import PAGE_PIXELS, render_page
-from ume_retrieval.media.remote import fetch
 
 _PLUGINS = {
     "jpeg": ("JPEG", "MPO"),
@@ -46,7 +45,7 @@ _WARNINGS = threading.Lock()
 
 
 def open_image(
-    source: ImageInput, limits: Limits = DEFAULT_LIMITS, *, page_pixels: int = PAGE_PIXELS, allow_remote: bool = False
+    source: ImageInput, limits: Limits = DEFAULT_LIMITS, *, page_pixels: int = PAGE_PIXELS
 ) -> PIL.Image.Image:
     """Turn an image of any kind into pixels.
 
@@ -58,7 +57,6 @@ def open_image(
             by their bytes.
         limits: Ceilings on pixels and bytes.
         page_pixels: Most pixels of a rendered PDF page.
-        allow_remote: Fetch http and https addresses.
 
     Returns:
         A new RGB image without metadata.
@@ -68,7 +66,7 @@ def open_image(
         UnsupportedMedia: When the bytes are no such image.
         BrokenMedia: When they do not decode.
         MediaTooLarge: When a limit would be exceeded.
-        RemoteNotAllowed: When an address is given and `allow_remote` is off.
+        RemoteNotAllowed: When an address is given; `load` fetches where that is allowed.
 
     Example:
         >>> image = open_image(PIL.Image.new("RGBA", (4, 2), (255, 0, 0, 0)))
@@ -81,11 +79,11 @@ def open_image(
     if isinstance(source, Page):
         return render_page(source, page_pixels, limits)
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(_bounded(source, limits)), "the image", limits)
+        return _decode(io.BytesIO(check_bytes(source, limits)), "the image", limits)
     if not isinstance(source, (str, Path)):
-        raise InputError(f"an image cannot be a {type(source).__name__}", hint="pass a path, bytes, a PIL image or a Page")
-    if allow_remote and isinstance(source, str) and (fetched := fetch(source, limits)) is not None:
-        return _decode(io.BytesIO(fetched), "the fetched image", limits)
+        raise InputError(
+            f"an image cannot be a {type(source).__name__}", hint="pass a path, bytes, a PIL image or a Page"
+        )
     path = local_path(source)
     with open_file(path, limits) as handle:
         return _decode(handle, display_name(path), limits)
@@ -102,6 +100,22 @@ def check_image(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     """
     with open_file(path, limits) as handle:
         return _header(handle, display_name(path), limits).size
+
+
+def check_bytes(data: bytes, limits: Limits) -> bytes:
+    """Hand encoded bytes back when there are some and not too many.
+
+    Raises:
+        BrokenMedia: When there are none.
+        MediaTooLarge: When there are more than `limits.max_bytes`.
+    """
+    if not data:
+        raise BrokenMedia("the image is empty")
+    if len(data) > limits.max_bytes:
+        raise MediaTooLarge(
+            f"the image has {len(data)} bytes, more than {limits.max_bytes}", hint="raise Limits.max_bytes"
+        )
+    return data
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -126,14 +140,6 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     # Whoever opens the result and applies EXIF again would turn it twice.
     image.info = {}
     return image
-
-
-def _bounded(data: bytes, limits: Limits) -> bytes:
-    if not data:
-        raise BrokenMedia("the image is empty")
-    if len(data) > limits.max_bytes:
-        raise MediaTooLarge(f"the image has {len(data)} bytes, more than {limits.max_bytes}", hint="raise Limits.max_bytes")
-    return data
 
 
 def _decode(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:

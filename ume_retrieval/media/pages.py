@@ -68,7 +68,9 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
             scale = _scale(*sheet.get_size(), min(max_pixels, limits.max_pixels), name)
             picture: PIL.Image.Image = sheet.render(scale=scale, rev_byteorder=True).to_pil()
         except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
-            raise BrokenMedia(f"page {page.page} of {name} does not render: {error}", hint="export the PDF again") from error
+            raise BrokenMedia(
+                f"page {page.page} of {name} does not render: {error}", hint="export the PDF again"
+            ) from error
         return picture.convert("RGB")
 
 

@@ -9,7 +9,6 @@ import urllib.request
 from http.client import HTTPException
 
 from ume_retrieval.errors import MediaError, MediaNotFound, MediaTooLarge, RemoteNotAllowed
-from ume_retrieval.media.files import is_remote
 from ume_retrieval.media.limits import Limits
 
 TIMEOUT_S = 30.0
@@ -18,8 +17,8 @@ TIMEOUT_S = 30.0
 _CHUNK_BYTES = 1 << 20
 
 
-def fetch(address: str, limits: Limits, *, timeout_s: float = TIMEOUT_S) -> bytes | None:
-    """Download an http or https address into memory; None when `address` is a path.
+def fetch(address: str, limits: Limits, *, timeout_s: float = TIMEOUT_S) -> bytes:
+    """Download an http or https address into memory.
 
     Redirects are followed to http and https only. Messages name the host alone, since addresses may carry secrets.
 
@@ -29,8 +28,6 @@ def fetch(address: str, limits: Limits, *, timeout_s: float = TIMEOUT_S) -> byte
         MediaTooLarge: When more than `limits.max_bytes` arrive.
         MediaError: When the server or the network fails; `retryable` is set.
     """
-    if not is_remote(address):
-        return None
     parts = urllib.parse.urlsplit(address.strip())
     if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
         raise RemoteNotAllowed(
@@ -63,7 +60,9 @@ def _download(address: str, limits: Limits, timeout_s: float, host: str) -> byte
         opener.add_handler(handler())
     deadline = time.monotonic() + timeout_s
     received = bytearray()
-    with opener.open(urllib.request.Request(address, headers={"User-Agent": "ume-retrieval"}), timeout=timeout_s) as reply:
+    with opener.open(
+        urllib.request.Request(address, headers={"User-Agent": "ume-retrieval"}), timeout=timeout_s
+    ) as reply:
         while chunk := reply.read1(_CHUNK_BYTES):
             received += chunk
             if len(received) > limits.max_bytes:

@@ -52,9 +52,7 @@ class TransformersReasoner:
         Raises:
             ModelError: When it cannot be found or loaded.
         """
-        loaded = load_checkpoint(
-            name, "AutoModelForImageTextToText", revision=revision, device=device, dtype=dtype
-        )
+        loaded = load_checkpoint(name, "AutoModelForImageTextToText", revision=revision, device=device, dtype=dtype)
         info = ModelInfo(name, loaded.revision, "transformers")
         return cls(loaded.model, loaded.processor, info=info, spec=spec)
 

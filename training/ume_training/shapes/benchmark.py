@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from ume_retrieval.inputs import Clip as VideoStretch
@@ -18,6 +19,10 @@ from ume_training.shapes.world import CLIP_SECONDS, Clip, Page
 
 KIN = 4
 """Pairs of a family: one that is asked for, and three look-alikes."""
+
+CORPUS = "corpus"
+QUERIES = "queries"
+"""Each task's folder keeps its candidates apart from its queries."""
 
 CLIPS_A_VIDEO = 3
 PAGES_A_FILE = 4
@@ -46,12 +51,22 @@ class Candidate:
     """One thing that may be found.
 
     Attributes:
-        item: The text, or where its file is.
+        item: The text, or where its pixels are.
+        path: The file that holds it, a text file for a text.
         sample: What it shows, with its true T-CoT.
     """
 
     item: Item
+    path: Path
     sample: Sample
+
+    @property
+    def place(self) -> tuple[str, float | None, int | None]:
+        """File, first second and page, which tell it from every other candidate."""
+        video = next(iter(self.item.videos), None)
+        image = next(iter(self.item.images), None)
+        start = video.start_s if isinstance(video, VideoStretch) else None
+        return str(self.path), start, image.page if isinstance(image, PdfPage) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +98,19 @@ def build_benchmark(
     for task in TASKS.values():
         rng = random.Random(f"benchmark/{seed}/{task.name}")
         pairs, samples = _draw(task, rng, level, queries, candidates)
-        items = _write(samples, folder / task.name, rng)
+        files = _write(samples, folder / task.name / CORPUS, rng)
         sets.append(
             TaskSet(
                 task.name,
                 task.group,
-                tuple(_query(pair, samples, folder / task.name / "queries", rng) for pair in pairs),
-                tuple(Candidate(item, sample) for item, sample in zip(items, samples, strict=True)),
+                tuple(_query(pair, samples, folder / task.name / QUERIES, rng) for pair in pairs),
+                tuple(Candidate(*file, sample) for file, sample in zip(files, samples, strict=True)),
             )
         )
     return tuple(sets)
 
 
-def _draw(
-    task: Task, rng: random.Random, level: str, queries: int, candidates: int
-) -> tuple[list[Pair], list[Sample]]:
+def _draw(task: Task, rng: random.Random, level: str, queries: int, candidates: int) -> tuple[list[Pair], list[Sample]]:
     """Queries, and all different candidates of their families and more."""
     asked: list[Pair] = []
     pool: dict[str, Sample] = {}
@@ -121,56 +134,39 @@ def _identity(sample: Sample) -> str:
 
 def _query(pair: Pair, samples: Sequence[Sample], folder: Path, rng: random.Random) -> Query:
     relevant = frozenset(i for i, sample in enumerate(samples) if pair.answered_by(sample))
-    return Query(_write([pair.query], folder, rng)[0], relevant, pair.positive.modality)
+    item, _ = _write([pair.query], folder, rng)[0]
+    return Query(item, relevant, pair.positive.modality)
 
 
-def _write(samples: Sequence[Sample], folder: Path, rng: random.Random) -> list[Item]:
-    """Write what is shown, clips by threes into videos and pages by fours into PDFs, and say where each is."""
+def _write(samples: Sequence[Sample], folder: Path, rng: random.Random) -> list[tuple[Item, Path]]:
+    """Write samples, clips by threes into videos and pages by fours into PDFs, and say where each is."""
     folder.mkdir(parents=True, exist_ok=True)
-    writer = _Writer(folder, len(list(folder.iterdir())))
-    items: list[Item | None] = [None] * len(samples)
+    numbers = count(len(list(folder.iterdir())))
     clips = [i for i, sample in enumerate(samples) if isinstance(sample.shown, Clip)]
     pages = [i for i, sample in enumerate(samples) if isinstance(sample.shown, Page)]
-    for start in range(0, len(clips), CLIPS_A_VIDEO):
-        group = clips[start : start + CLIPS_A_VIDEO]
-        for index, stretch in zip(group, writer.video([samples[i] for i in group]), strict=True):
-            items[index] = Item(text=samples[index].text, videos=(stretch,))
-    for start in range(0, len(pages), PAGES_A_FILE):
-        group = pages[start : start + PAGES_A_FILE]
-        for index, page in zip(group, writer.pdf([samples[i] for i in group]), strict=True):
-            items[index] = Item(text=samples[index].text, images=(page,))
-    for index, sample in enumerate(samples):
-        if items[index] is None:
-            items[index] = Item(text=sample.text, images=writer.picture(sample, rng))
-    return [item for item in items if item is not None]
+    written: dict[int, tuple[Item, Path]] = {}
+    for positions in _groups(clips, CLIPS_A_VIDEO):
+        path = folder / f"{next(numbers):04d}.mp4"
+        write_clip([clip for i in positions if isinstance(clip := samples[i].shown, Clip)], path)
+        for order, i in enumerate(positions):
+            stretch = VideoStretch(path, float(CLIP_SECONDS * order), float(CLIP_SECONDS * (order + 1)))
+            written[i] = Item(text=samples[i].text, videos=(stretch,)), path
+    for positions in _groups(pages, PAGES_A_FILE):
+        path = folder / f"{next(numbers):04d}.pdf"
+        write_pages([page for i in positions if isinstance(page := samples[i].shown, Page)], path)
+        for order, i in enumerate(positions):
+            written[i] = Item(text=samples[i].text, images=(PdfPage(path, order + 1),)), path
+    for i, sample in enumerate(samples):
+        if sample.shown is None:
+            path = folder / f"{next(numbers):04d}.txt"
+            path.write_text(f"{sample.text}\n", encoding="utf-8")
+            written[i] = Item(text=sample.text), path
+        elif not isinstance(sample.shown, Clip) and i not in written:
+            path = folder / f"{next(numbers):04d}.png"
+            draw(sample.shown, rng).save(path)
+            written[i] = Item(text=sample.text, images=(path,)), path
+    return [written[i] for i in range(len(samples))]
 
 
-@dataclass
-class _Writer:
-    """Numbers the files of one folder."""
-
-    folder: Path
-    count: int = field(default=0)
-
-    def _path(self, suffix: str) -> Path:
-        self.count += 1
-        return self.folder / f"{self.count:04d}{suffix}"
-
-    def video(self, samples: Sequence[Sample]) -> list[VideoStretch]:
-        path = self._path(".mp4")
-        write_clip([sample.shown for sample in samples if isinstance(sample.shown, Clip)], path)
-        return [
-            VideoStretch(path, float(CLIP_SECONDS * i), float(CLIP_SECONDS * (i + 1))) for i in range(len(samples))
-        ]
-
-    def pdf(self, samples: Sequence[Sample]) -> list[PdfPage]:
-        path = self._path(".pdf")
-        write_pages([sample.shown for sample in samples if isinstance(sample.shown, Page)], path)
-        return [PdfPage(path, number) for number in range(1, len(samples) + 1)]
-
-    def picture(self, sample: Sample, rng: random.Random) -> tuple[Path, ...]:
-        if sample.shown is None or isinstance(sample.shown, Clip):
-            return ()
-        path = self._path(".png")
-        draw(sample.shown, rng).save(path)
-        return (path,)
+def _groups(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (positions[start : start + size] for start in range(0, len(positions), size))

@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
@@ -83,7 +84,7 @@ def write_clip(clips: Sequence[Clip], path: Path) -> None:
         stream.time_base = Fraction(1, CLIP_FPS)
         for index in range(len(clips) * CLIP_SECONDS * CLIP_FPS):
             clip, time_s = divmod(index / CLIP_FPS, CLIP_SECONDS)
-            frame = av.VideoFrame.from_image(draw_clip(clips[int(clip)], time_s))
+            frame = av.VideoFrame.from_ndarray(np.asarray(draw_clip(clips[int(clip)], time_s)), format="rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -53,14 +53,13 @@ class Sample:
     def item(self, rng: random.Random) -> LoadedItem:
         """Draw it. `rng` moves things by a pixel or two, so that no two drawings need be equal."""
         digest = hashlib.sha256(repr((self.text, self.shown, rng.random())).encode()).hexdigest()
-        clip = self.shown if isinstance(self.shown, Clip) else None
-        return LoadedItem(
-            text=self.text,
-            images=() if self.shown is None or clip else (draw(self.shown, rng),),
-            videos=(clip_frames(clip),) if clip else (),
-            instruction=None,
-            content_id=digest,
-        )
+        images: tuple[PIL.Image.Image, ...] = ()
+        videos: tuple[Frames, ...] = ()
+        if isinstance(self.shown, Clip):
+            videos = (clip_frames(self.shown),)
+        elif self.shown is not None:
+            images = (draw(self.shown, rng),)
+        return LoadedItem(self.text, images, videos, None, digest)
 
 
 @dataclass(frozen=True, slots=True)

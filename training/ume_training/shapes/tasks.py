@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 from ume_training.shapes.levels import NUMBERS, Level
 from ume_training.shapes.samples import Crop, Pair, Sample
@@ -78,13 +79,11 @@ def _shuffled(rng: random.Random, scene: Scene) -> str:
 
 
 def _scene_of(sample: Sample) -> Scene:
-    assert isinstance(sample.shown, Scene)
-    return sample.shown
+    return cast("Scene", sample.shown)
 
 
 def _clip_of(sample: Sample) -> Clip:
-    assert isinstance(sample.shown, Clip)
-    return sample.shown
+    return cast("Clip", sample.shown)
 
 
 # Image classification: how many of which thing.
@@ -241,9 +240,7 @@ def _moment(clip: Clip) -> str:
 
 
 def _moment_pair(clip: Clip) -> Pair:
-    return Pair(
-        "moment_retrieval", said(_moment(clip), "find moment: "), _clip_item(clip), frozenset({_moment(clip)})
-    )
+    return Pair("moment_retrieval", said(_moment(clip), "find moment: "), _clip_item(clip), frozenset({_moment(clip)}))
 
 
 def _near_moment(rng: random.Random, level: Level, pair: Pair) -> Pair:
@@ -262,8 +259,7 @@ def _page_pair(rng: random.Random, page: Page) -> Pair:
 
 
 def _near_page(rng: random.Random, level: Level, pair: Pair) -> Pair:
-    assert isinstance(pair.positive.shown, Page)
-    return _page_pair(rng, near_page(rng, pair.positive.shown, level))
+    return _page_pair(rng, near_page(rng, cast("Page", pair.positive.shown), level))
 
 
 TASKS: dict[str, Task] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from ume_training.shapes.levels import COLUMNS, MOTIONS, ROWS, Level
 
@@ -142,7 +142,7 @@ def sample_clip(rng: random.Random, level: Level, actor: Look | None = None) -> 
     motion, line = rng.choice(MOTIONS), rng.randrange(3)
     bare = Clip(actor, motion, line, Thing(actor, 0), 1)
     cell = rng.choice([cell for cell in range(CELLS) if cell not in bare.path])
-    guest = other(rng, actor, lambda: sample_look(rng, level))
+    guest = unlike(rng, [actor], level)
     return replace(bare, guest=Thing(guest, cell), second=rng.randint(1, CLIP_SECONDS))
 
 
@@ -152,17 +152,6 @@ def sample_page(rng: random.Random, level: Level) -> Page:
     for _ in range(level.page_rows):
         looks.append(unlike(rng, looks, level))
     return Page(tuple(Row(look, rng.randrange(10)) for look in looks))
-
-
-T = TypeVar("T")
-
-
-def other(rng: random.Random, value: T, draw: object) -> T:
-    """Draw until the value differs."""
-    assert callable(draw)
-    while (drawn := draw()) == value:
-        pass
-    return drawn  # type: ignore[no-any-return]
 
 
 def unlike(rng: random.Random, taken: list[Look], level: Level) -> Look:

@@ -1,1 +1,1 @@
-"""The bundled pair `ume-tiny`: a Reasoner and an Embedder of a few million parameters, trained from scratch on Shapes."""
+"""The bundled pair `ume-tiny`: a small Reasoner and a small Embedder, trained from scratch on Shapes."""

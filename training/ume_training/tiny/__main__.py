@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ume_training.tiny.recipe import TinyRecipe, learn_captions, learn_traces, learn_vectors
+from ume_training.tiny.recipe import TinyRecipe, learn_captions, learn_questions, learn_traces, learn_vectors
 
 
 class Stage(StrEnum):
@@ -17,6 +17,7 @@ class Stage(StrEnum):
     ALL = "all"
     CAPTIONS = "captions"
     TRACES = "traces"
+    QUESTIONS = "questions"
     VECTORS = "vectors"
 
 
@@ -33,13 +34,15 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     recipe = TinyRecipe(seed=seed)
-    captions = run / "captions" / "checkpoint"
+    captions, traces = run / "captions" / "checkpoint", run / "traces" / "checkpoint"
     if stage in {Stage.ALL, Stage.CAPTIONS}:
         captions = learn_captions(recipe, run)
     if stage in {Stage.ALL, Stage.TRACES}:
-        learn_traces(recipe, run, captions, out / "reasoner")
+        traces = learn_traces(recipe, run, captions)
+    if stage in {Stage.ALL, Stage.QUESTIONS}:
+        learn_questions(recipe, run, traces, out / "reasoner")
     if stage in {Stage.ALL, Stage.VECTORS}:
-        learn_vectors(recipe, run, captions, out / "embedder")
+        learn_vectors(recipe, run, traces, out / "embedder")
 
 
 if __name__ == "__main__":

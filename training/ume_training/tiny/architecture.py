@@ -110,7 +110,7 @@ def build_processor(tokenizer: Any) -> Any:
     """A `Qwen3VLProcessor` around the tokenizer, with the pair's visual budget."""
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
-    pictures = {
+    pictures: dict[str, Any] = {
         "patch_size": 16,
         "temporal_patch_size": 2,
         "merge_size": 2,
@@ -118,7 +118,8 @@ def build_processor(tokenizer: Any) -> Any:
         "image_std": [0.5] * 3,
         "size": {"shortest_edge": BUDGET.image_min_pixels, "longest_edge": BUDGET.image_max_pixels},
     }
-    return Qwen3VLProcessor(
+    make: Any = Qwen3VLProcessor
+    return make(
         image_processor=Qwen2VLImageProcessor(**pictures),
         tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(**pictures),

@@ -29,9 +29,23 @@ def caption_lesson(rng: random.Random, level: Level) -> Lesson:
 def trace_lesson(rng: random.Random, level: Level) -> Lesson:
     """Either side of a pair of any task, and its T-CoT."""
     pair = TASKS[rng.choice(list(TASKS))].draw(rng, level)
-    side: Side = rng.choice(("query", "query", "corpus")) if pair.positive.shown is None else rng.choice(("query", "corpus"))
+    side: Side = (
+        rng.choice(("query", "query", "corpus")) if pair.positive.shown is None else rng.choice(("query", "corpus"))
+    )
     sample = pair.query if side == "query" else pair.positive
     return Lesson(_asked(sample, side, rng), render(sample.tcot))
+
+
+BINDING_TASKS = ("image_question", "image_change", "grounding")
+"""Tasks whose evidence is one thing among several: the last that a small model learns."""
+
+
+def question_lesson(rng: random.Random, level: Level) -> Lesson:
+    """Three times in four a query of the tasks that must point at one thing, else any lesson."""
+    if rng.random() < 0.25:
+        return trace_lesson(rng, level)
+    sample = TASKS[rng.choice(BINDING_TASKS)].draw(rng, level).query
+    return Lesson(_asked(sample, "query", rng), render(sample.tcot))
 
 
 def _asked(sample: Sample, side: Side, rng: random.Random) -> Chat:
@@ -57,4 +71,3 @@ def also_right(pairs: list[Pair]) -> Any:
     import torch
 
     return torch.tensor([[pair.answered_by(other.positive) for other in pairs] for pair in pairs])
-

@@ -10,10 +10,12 @@ from ume_retrieval.tcot.grammar import render
 from ume_training.shapes.levels import COLOURS, LEVELS, SHAPES, TEXTURES, Level
 from ume_training.shapes.tasks import TASKS
 
+END_OF_TURN, PADDING = "<|im_end|>", "<|endoftext|>"
+
 QWEN_TOKENS = (
-    "<|endoftext|>",
+    PADDING,
     "<|im_start|>",
-    "<|im_end|>",
+    END_OF_TURN,
     "<|vision_start|>",
     "<|vision_end|>",
     "<|vision_pad|>",
@@ -76,10 +78,11 @@ def build_tokenizer(emb_token: str, vocabulary: int = 900, samples: int = 3000) 
     tokenizer.train_from_iterator(_reading(LEVELS["default"], samples), trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (*QWEN_TOKENS, emb_token)])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in TRACE_TOKENS])
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    return make(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token=END_OF_TURN,
+        pad_token=PADDING,
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
         chat_template=CHAT_TEMPLATE,

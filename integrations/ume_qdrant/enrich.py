@@ -1,0 +1,176 @@
+"""Reasoning over what was indexed without it: resumable, and never twice over the same content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from ume_qdrant.filters import Filter, ReasoningState
+from ume_qdrant.points import entry_id, reasoned_update
+from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
+from ume_qdrant.schema import meta_of
+from ume_qdrant.sources import source_path
+from ume_qdrant.store import Point, Store
+from ume_retrieval.errors import Failure, InputError
+from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
+from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.results import Usage
+
+CHANGED: Final = "its content is no longer what was indexed"
+
+
+def enrich(
+    embedder: ReasoningEmbedder,
+    store: Store,
+    *,
+    where: Filter | None = None,
+    retry_failed: bool = False,
+    strict: bool = False,
+    batch_size: int = 16,
+    on_progress: OnProgress | None = None,
+) -> EnrichReport:
+    """Give points that wait for it their `reasoned` vector and trace.
+
+    Files are read again, so they must still be where they were indexed. A batch is written when it is finished, and
+    every trace is kept before it is used: a run that is killed and started again goes on where it was.
+
+    A point whose trace cannot be made (an unusable reply, an input that a model refuses) is marked, named once and left
+    alone until `retry_failed`. A point whose file has changed or is out of reach, or that failed for a passing reason,
+    stays waiting.
+
+    Args:
+        embedder: The models that the collection was made with; it needs a Reasoner.
+        store: The collection.
+        where: Which points to look at; its `reasoning` is not used.
+        retry_failed: Try marked points again.
+        strict: Raise the first failure. What was written until then stays.
+        batch_size: Points that are reasoned over and written together, >= 1.
+        on_progress: Called after each batch.
+
+    Raises:
+        CollectionNotFound: When there is no such collection.
+        StoreMismatch: When it was made with other models or prompts.
+        InputError: When the embedder has no Reasoner.
+        UmeError: If strict, the first failure; always, what strikes the run as a whole.
+    """
+    started = time.perf_counter()
+    need_reasoner(embedder)
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}", hint="use 1 or more")
+    held, wanted = store.meta(), meta_of(embedder, reasoned=True)
+    held.check(wanted, store.collection)
+    states: tuple[ReasoningState, ...] = ("later", "failed") if retry_failed else ("later",)
+    waiting = replace(where or Filter(), reasoning=states)
+    run = _Run(embedder, store, strict)
+    pending: dict[str, list[Point]] = {}
+    for point in store.scroll(waiting, fields=("source", "cut")):
+        pending.setdefault(point.payload["source"], []).append(point)
+    if pending and not held.reasoner:
+        store.pin(wanted)
+    run = _Run(embedder, store, strict)
+    total = sum(map(len, pending.values()))
+    for batch in _full_batches(run.locate(pending), batch_size):
+        run.write(batch)
+        if on_progress is not None:
+            on_progress(Progress("reason", run.done, total, batch[-1].entry.source))
+    return EnrichReport(
+        enriched=run.enriched,
+        remaining=store.count(replace(waiting, reasoning=("later",))),
+        failed=once_a_source(run.failures),
+        usage=run.usage,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def need_reasoner(embedder: ReasoningEmbedder) -> None:
+    """Refuse an embedder that cannot reason.
+
+    Raises:
+        InputError: With what to do.
+    """
+    if embedder.reasoner is None:
+        raise InputError(
+            f"{embedder.info.embedder.name} has no Reasoner with it",
+            hint="load one with from_pretrained(..., reasoner=...), or index with reasoning='never'",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """A waiting point with its media."""
+
+    key: str
+    entry: Entry
+
+
+@dataclass(slots=True)
+class _Run:
+    embedder: ReasoningEmbedder
+    store: Store
+    strict: bool
+    enriched: int = 0
+    done: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+
+    def locate(self, pending: Mapping[str, Sequence[Point]]) -> Iterator[_Located]:
+        """Find the points' media again, file by file; a file with other content than was indexed is refused."""
+        for source, points in sorted(pending.items()):
+            segment_s, overlap_s = points[0].payload.get("cut", (SEGMENT_S, OVERLAP_S))
+            found: dict[str, Entry] = {}
+            failure = Failure(0, source, "media_error", CHANGED, "index its folder again", retryable=True)
+            path = source_path(source)
+            for entry in discover([path], limits=self.embedder.limits, segment_s=segment_s, overlap_s=overlap_s):
+                if isinstance(entry, Failure):
+                    failure = replace(entry, source=source)
+                else:
+                    found[entry_id(entry)] = entry
+            for point in points:
+                if point.id in found:
+                    yield _Located(point.id, found[point.id])
+                else:
+                    self._fail(failure)
+
+    def write(self, batch: Sequence[_Located]) -> None:
+        """Reason over a batch and write what came of it."""
+        items = [located.entry.item for located in batch]
+        result = self.embedder.encode_corpus(items, reasoning="always", strict=False, return_traces=True)
+        self.usage += result.usage
+        failures = {failure.index: failure for failure in result.failures}
+        updates: list[Point] = []
+        for i, (located, trace) in enumerate(zip(batch, result.traces, strict=True)):
+            if trace is not None and i not in failures:
+                vector = result.vectors[i].astype(np.float32)
+                updates.append(reasoned_update(located.key, vector, trace, self.embedder.info))
+            elif not failures[i].retryable:
+                updates.append(Point(located.key, {}, {"reasoning": "failed", "reasoning_error": failures[i].error}))
+        self.store.update(updates)
+        self.enriched += len(batch) - len(failures)
+        self.done += len(batch)
+        for i, failure in failures.items():
+            self.failures.append(replace(failure, source=batch[i].entry.source))
+        self._stop_if_strict()
+
+    def _fail(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        self.done += 1
+        self._stop_if_strict()
+
+    def _stop_if_strict(self) -> None:
+        if self.strict and self.failures:
+            raise error_of(self.failures[0])
+
+
+def _full_batches(rows: Iterable[_Located], size: int) -> Iterator[list[_Located]]:
+    batch: list[_Located] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

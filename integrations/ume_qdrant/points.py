@@ -1,0 +1,120 @@
+"""From a discovered entry to a point, and from a point to its twin under another name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ume_qdrant.contents import VECTORS
+from ume_qdrant.filters import Filter, ReasoningState
+from ume_qdrant.schema import MAX_TEXT, point_id, within
+from ume_qdrant.store import Payload, Point, Store, Vector
+from ume_qdrant.traces import clean, to_payload
+from ume_retrieval.media import Entry
+from ume_retrieval.results import PipelineInfo, Trace
+
+Cut: TypeAlias = tuple[float, float]
+"""Length and overlap of video segments, in seconds."""
+
+ContentKey: TypeAlias = tuple[str, str, float | None, float | None, int | None]
+"""What an entry shows, whatever its file is called: digest, kind, start, end, page."""
+
+
+def entry_id(entry: Entry) -> str:
+    """The id of an entry's point."""
+    return point_id(entry.source, entry.file_digest, start_s=entry.start_s, end_s=entry.end_s, page=entry.page)
+
+
+def entry_key(entry: Entry) -> ContentKey:
+    """What an entry shows."""
+    return entry.file_digest, entry.kind, entry.start_s, entry.end_s, entry.page
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An entry as a part of its file.
+
+    Attributes:
+        entry: What was discovered.
+        parts: How many points the file has in all; fewer in the store mean that it is not done yet.
+        cut: How its video was cut.
+    """
+
+    entry: Entry
+    parts: int
+    cut: Cut
+
+    def payload(self, state: ReasoningState) -> dict[str, Any]:
+        """The point's fields. None is left out: engines differ in whether they keep it."""
+        entry = self.entry
+        fields = {
+            "source": entry.source,
+            "within": within(entry.source),
+            "kind": entry.kind,
+            "start_s": entry.start_s,
+            "end_s": entry.end_s,
+            "page": entry.page,
+            "parts": self.parts,
+            "cut": list(self.cut) if entry.kind == "video" else None,
+            "file_digest": entry.file_digest,
+            "size": entry.size,
+            "mtime_ns": entry.mtime_ns,
+            "text": clean(entry.item.text[:MAX_TEXT]) if entry.item.text is not None else None,
+            "reasoning": state,
+            "reasoning_error": "",
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def point(self, vector: Vector, state: ReasoningState) -> Point:
+        """A point with its direct vector."""
+        return Point(entry_id(self.entry), {"direct": vector}, self.payload(state))
+
+    def twin(self, donor: Point, state: ReasoningState) -> Point:
+        """A point with the vectors and the trace of a point that shows the same."""
+        if "reasoned" in donor.vectors:
+            kept: ReasoningState = "done"
+        else:
+            kept = "failed" if donor.payload["reasoning"] == "failed" and state != "never" else state
+        inherited = {name: donor.payload[name] for name in REASONING_FIELDS if name in donor.payload}
+        payload = {**self.payload(kept), **(inherited if kept in {"done", "failed"} else {}), "reasoning": kept}
+        return Point(entry_id(self.entry), dict(donor.vectors), payload)
+
+
+REASONING_FIELDS = ("trace", "reasoner", "prompt_version", "reasoning_error")
+"""Payload fields that come from reasoning."""
+
+
+def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo) -> Point:
+    """What reasoning adds to a point that exists."""
+    reasoner = f"{info.reasoner.name}@{info.reasoner.revision}" if info.reasoner else ""
+    payload = {
+        "reasoning": "done",
+        "reasoning_error": "",
+        "trace": to_payload(trace),
+        "reasoner": reasoner,
+        "prompt_version": info.prompt_version or "",
+    }
+    return Point(key, {"reasoned": vector}, payload)
+
+
+def find_donors(store: Store, entries: Iterable[Entry]) -> dict[ContentKey, Point]:
+    """Points of the store that already show what these entries show, with their vectors, by content."""
+    digests = tuple(sorted({entry.file_digest for entry in entries}))
+    found: dict[ContentKey, Point] = {}
+    for point in store.scroll(Filter(digests=digests), vectors=VECTORS):
+        key = _key_of(point.payload)
+        # A twin that was reasoned over already is worth more.
+        if "direct" in point.vectors and (key not in found or "reasoned" in point.vectors):
+            found[key] = point
+    return found
+
+
+def _key_of(payload: Payload) -> ContentKey:
+    return (
+        payload["file_digest"],
+        payload["kind"],
+        payload.get("start_s"),
+        payload.get("end_s"),
+        payload.get("page"),
+    )

@@ -1,0 +1,355 @@
+"""Traces on disk: what is kept, what a key depends on, and what survives."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ume_retrieval import CacheError, Item, ReasoningEmbedder, Sampling, TraceCache
+from ume_retrieval.cache import TraceRecord, default_cache_path, trace_key
+from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec, VisualBudget
+from ume_retrieval.intake import Input
+from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder
+
+KEY: dict[str, Any] = {
+    "content_id": "c0ffee",
+    "side": "query",
+    "target": None,
+    "reasoner": ModelInfo("owner/model", "abc", "transformers"),
+    "prompts": PLAIN_PROMPTS,
+    "budget": VisualBudget(),
+    "sampling": Sampling(),
+}
+
+
+def record(text: str = "<answer>a cat</answer>", created_at: float | None = None) -> TraceRecord:
+    return TraceRecord(text, 3, 2, "stop", "owner/model@abc", time.time() if created_at is None else created_at)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> TraceCache:
+    return TraceCache(tmp_path / "traces.sqlite3")
+
+
+# --- keys
+
+
+def changes() -> st.SearchStrategy[dict[str, Any]]:
+    """One field of the key, changed to another value."""
+    numbers = st.integers(1, 10**6)
+    budgets = st.builds(
+        lambda name, value: {"budget": VisualBudget().model_copy(update={name: value})},
+        st.sampled_from(list(VisualBudget.model_fields)),
+        numbers,
+    )
+    prompts = st.builds(
+        lambda name, value: {"prompts": PLAIN_PROMPTS.model_copy(update={name: value})},
+        st.sampled_from(list(type(PLAIN_PROMPTS).model_fields)),
+        st.text(),
+    )
+    samplings = st.builds(
+        lambda name, value: {"sampling": replace(Sampling(), **{name: value})},
+        st.sampled_from(["max_tokens", "temperature", "top_p", "seed"]),
+        numbers,
+    )
+    reasoners = st.builds(
+        lambda name, value: {"reasoner": replace(KEY["reasoner"], **{name: value})},
+        st.sampled_from(["name", "revision"]),
+        st.text(),
+    )
+    return st.one_of(
+        budgets,
+        prompts,
+        samplings,
+        reasoners,
+        st.text().map(lambda value: {"content_id": value}),
+        st.just({"side": "corpus"}),
+        st.sampled_from(["text", "image", "video"]).map(lambda value: {"target": value}),
+    )
+
+
+@settings(deadline=None)
+@given(changes())
+def test_any_change_of_what_decides_a_trace_changes_its_key(change: dict[str, Any]) -> None:
+    [(name, value)] = change.items()
+    assert (trace_key(**{**KEY, **change}) == trace_key(**KEY)) == (value == KEY[name])
+
+
+def test_the_key_is_the_same_in_every_process_and_under_every_engine() -> None:
+    assert trace_key(**KEY) == trace_key(**{**KEY, "reasoner": ModelInfo("owner/model", "abc", "vllm")})
+    script = (
+        "from ume_retrieval import *\nfrom ume_retrieval.cache import trace_key\n"
+        "from ume_retrieval.testing import PLAIN_PROMPTS\n"
+        "print(trace_key(content_id='c0ffee', side='query', target=None, reasoner=ModelInfo('owner/model', 'abc', 'x'),"
+        " prompts=PLAIN_PROMPTS, budget=VisualBudget(), sampling=Sampling()))"
+    )
+    printed = subprocess.run(  # noqa: S603 - the tests' own interpreter
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == trace_key(**KEY)
+
+
+def test_fields_cannot_run_into_each_other() -> None:
+    one = ModelInfo("a", "bc", "x")
+    other = ModelInfo("ab", "c", "x")
+    assert trace_key(**{**KEY, "reasoner": one}) != trace_key(**{**KEY, "reasoner": other})
+
+
+# --- the pipeline on a cache
+
+
+def test_a_second_run_makes_no_model_call_and_gives_the_same_vectors(cache: TraceCache) -> None:
+    items: list[Input] = ["a cat", PIL.Image.new("RGB", (64, 64), "red"), Item("x", (PIL.Image.new("RGB", (9, 9)),))]
+    first = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), cache=cache).encode_corpus(items, return_traces=True)
+    reasoner = FakeReasoner()
+    second = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache).encode_corpus(items, return_traces=True)
+    assert reasoner.calls == second.usage.reasoner_calls == second.usage.prompt_tokens == 0
+    assert (first.usage.reasoner_calls, second.usage.cached_traces) == (3, 3)
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+    for before, after in zip(first.traces, second.traces, strict=True):
+        assert before is not None
+        assert after == replace(before, cached=True)
+
+
+def test_a_trace_is_not_taken_for_another_side_reasoner_or_prompt(cache: TraceCache) -> None:
+    def calls(reasoner: FakeReasoner, side: Any = "query", **options: Any) -> int:
+        embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache, **options)
+        return embedder.trace(["a cat"], side).usage.reasoner_calls
+
+    assert calls(FakeReasoner()) == 1
+    assert calls(FakeReasoner()) == 0
+    assert calls(FakeReasoner(), "corpus") == 1
+    assert calls(FakeReasoner(name="another")) == 1
+    assert calls(FakeReasoner(revision="2")) == 1
+    reworded = PLAIN_PROMPTS.model_copy(update={"query_text": "Find {text}"})
+    assert calls(FakeReasoner(spec=ReasonerSpec(prompts=reworded, budget=SMALL_BUDGET))) == 1
+    assert calls(FakeReasoner(), sampling=Sampling(max_tokens=7)) == 1
+    assert len(cache) == 6
+
+
+def test_a_moved_file_keeps_its_trace_and_a_changed_one_does_not(cache: TraceCache, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    PIL.Image.new("RGB", (64, 64), "red").save(path)
+    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), cache=cache)
+
+    def calls(file: Path) -> int:
+        return embedder.trace([Item(images=(file,))], "corpus").usage.reasoner_calls
+
+    assert calls(path) == 1
+    moved = path.rename(tmp_path / "b.png")
+    assert calls(moved) == 0
+    PIL.Image.new("RGB", (64, 64), "blue").save(moved)
+    assert calls(moved) == 1
+
+
+def test_a_reply_that_no_file_can_hold_is_read_alike_before_and_after(cache: TraceCache) -> None:
+    texts = []
+    for _ in range(2):
+        reasoner = FakeReasoner(lambda chat: "<thinking>\ud83d</thinking><answer>caf\udce9</answer>")
+        [trace] = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache).trace("a cat", "query").traces
+        assert trace is not None
+        texts.append(trace.tcot)
+    assert texts[0] == texts[1]
+
+
+def run_pipeline(path: Path, queue: Any) -> None:
+    reasoner = FakeReasoner()
+    texts = [f"thing {number}" for number in range(40)]
+    embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=TraceCache(path), chunk_items=8)
+    embedder.encode_corpus(texts)
+    queue.put(reasoner.calls)
+
+
+def test_several_processes_share_one_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    path = tmp_path / "traces.sqlite3"
+    workers = [context.Process(target=run_pipeline, args=(path, queue)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    calls = [queue.get(timeout=30) for _ in workers]
+    for worker in workers:
+        worker.join(timeout=30)
+        assert worker.exitcode == 0
+    assert len(TraceCache(path)) == 40
+    assert sum(calls) >= 40
+    run_pipeline(path, queue)
+    assert queue.get(timeout=5) == 0
+
+
+def test_several_threads_share_one_cache(cache: TraceCache) -> None:
+
+    def work(worker: int) -> int:
+        for number in range(20):
+            cache.put_many({f"{worker}-{number}": record()})
+            assert f"{worker}-{number}" in cache.get_many([f"{worker}-{number}"])
+        return worker
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(work, range(6))) == list(range(6))
+    assert len(cache) == 120
+
+
+WRITER = """
+import sys, time
+from ume_retrieval.cache import TraceCache, TraceRecord
+cache = TraceCache(sys.argv[1])
+for batch in range(100_000):
+    cache.put_many({f"{batch}-{n}": TraceRecord("x" * 2000, 1, 1, "stop") for n in range(64)})
+    print(batch, flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.004, 0.009, 0.017])
+def test_kill_9_while_writing_loses_no_finished_batch_and_leaves_no_half_one(tmp_path: Path, delay_s: float) -> None:
+    path = tmp_path / "traces.sqlite3"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603 - our own interpreter
+        assert writer.stdout is not None
+        finished = [int(writer.stdout.readline()) for _ in range(5)][-1]
+        time.sleep(delay_s)
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read().split()
+    finished = int(rest[-1]) if rest else finished
+    cache = TraceCache(path)
+    assert len(cache) % 64 == 0
+    assert len(cache) >= 64 * (finished + 1)
+    known = cache.get_many(f"{batch}-{number}" for batch in range(finished + 1) for number in range(64))
+    assert len(known) == 64 * (finished + 1)
+    cache.put_many({"after": record()})
+    assert cache.get_many(["after"])
+
+
+# --- the file
+
+
+def test_records_come_back_as_they_were_and_the_first_one_stays(cache: TraceCache) -> None:
+    first = TraceRecord('<answer>"caf\xe9" \U0001f600\x00</answer>', 3, 2, "length", "owner/model@abc", 1.5)
+    cache.put_many({"key": first})
+    cache.put_many({"key": record("another"), "other": record()})
+    assert cache.get_many(["key", "key", "unknown"]) == {"key": first}
+    assert len(cache) == 2
+    assert cache.get_many([]) == {}
+    cache.put_many({})
+
+
+def test_many_keys_at_once(cache: TraceCache) -> None:
+    cache.put_many({str(number): record() for number in range(3000)})
+    assert len(cache.get_many(str(number) for number in range(-3000, 3000))) == 3000
+
+
+def test_prune_by_age(cache: TraceCache) -> None:
+    now = time.time()
+    cache.put_many({"old": record(created_at=now - 10 * 86400), "new": record(created_at=now - 86400)})
+    assert cache.prune(older_than_days=5) == 1
+    assert cache.get_many(["old", "new"]).keys() == {"new"}
+
+
+def test_prune_by_size_forgets_the_oldest(cache: TraceCache) -> None:
+    cache.put_many({f"{n:04}": record("x" * 1000, created_at=float(n)) for n in range(1000)})
+    cache.close()
+    before = cache.size_bytes
+    forgotten = cache.prune(max_bytes=before // 2)
+    assert cache.size_bytes <= before // 2
+    assert 400 < forgotten < 700
+    assert cache.get_many(f"{n:04}" for n in range(1000)).keys() == {f"{n:04}" for n in range(forgotten, 1000)}
+    assert cache.prune(max_bytes=0) == 1000 - forgotten
+    assert cache.prune(max_bytes=0) == 0
+
+
+def test_clear_forgets_everything_and_gives_the_space_back(cache: TraceCache) -> None:
+    cache.put_many({str(n): record("x" * 1000) for n in range(500)})
+    cache.close()
+    before = cache.size_bytes
+    assert cache.clear() == 500
+    cache.close()
+    assert len(cache) == 0
+    assert cache.size_bytes < before / 10
+
+
+def test_close_leaves_one_whole_file(tmp_path: Path) -> None:
+    with TraceCache(tmp_path / "traces.sqlite3") as cache:
+        cache.put_many({"key": record()})
+    assert [path.name for path in tmp_path.iterdir()] == ["traces.sqlite3"]
+    copy = tmp_path / "copy.sqlite3"
+    copy.write_bytes((tmp_path / "traces.sqlite3").read_bytes())
+    assert len(TraceCache(copy)) == 1
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "traces.sqlite3"
+    path.write_bytes(b"this is not a database, but somebody's notes" * 50)
+    with pytest.raises(CacheError) as raised:
+        TraceCache(path)
+    assert "damaged" in raised.value.message
+    assert raised.value.hint
+    assert path.read_bytes().startswith(b"this is not")
+
+
+def test_a_database_that_breaks_later_is_reported_not_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "traces.sqlite3"
+    with TraceCache(path) as cache:
+        cache.put_many({str(n): record("x" * 3000) for n in range(200)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8192] + os.urandom(len(whole) - 8192))
+    with pytest.raises(CacheError) as raised:
+        TraceCache(path).get_many([str(n) for n in range(200)])
+    assert raised.value.code == "cache_error"
+    assert not raised.value.retryable
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "bookmarks.sqlite3"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE bookmarks (address TEXT)")
+    database.close()
+    with pytest.raises(CacheError, match="another program"):
+        TraceCache(path)
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("bookmarks",)]
+    database.close()
+
+
+def test_a_path_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "traces.sqlite3", tmp_path):
+        with pytest.raises(CacheError) as raised:
+            TraceCache(path)
+        assert raised.value.hint
+
+
+def test_a_busy_file_is_worth_another_try(cache: TraceCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ume_retrieval.cache.BUSY_TIMEOUT_S", 0.05)
+    other = sqlite3.connect(cache.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(CacheError) as raised:
+        cache.put_many({"key": record()})
+    assert raised.value.retryable
+    assert cache.get_many(["key"]) == {}
+    other.execute("ROLLBACK")
+    other.close()
+    cache.put_many({"key": record()})
+    assert len(cache) == 1
+
+
+def test_where_traces_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UME_CACHE_DIR", str(tmp_path))
+    assert default_cache_path() == tmp_path / "traces.sqlite3"
+    monkeypatch.delenv("UME_CACHE_DIR")
+    assert default_cache_path().name == "traces.sqlite3"
+    assert "ume-retrieval" in str(default_cache_path())

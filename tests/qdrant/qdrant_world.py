@@ -1,0 +1,81 @@
+"""A folder of small real files, and models that need no weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import PIL.Image
+
+from ume_qdrant.contents import export
+from ume_qdrant.store import Store
+from ume_retrieval.cache import TraceCache
+from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder
+
+RED, GREEN, BLUE, YELLOW = (220, 40, 40), (40, 160, 60), (40, 80, 210), (240, 220, 50)
+
+
+def picture(path: Path, colour: tuple[int, int, int]) -> Path:
+    PIL.Image.new("RGB", (64, 48), colour).save(path)
+    return path
+
+
+def clip(path: Path, seconds: int, *colours: tuple[int, int, int]) -> Path:
+    """A video of 2 frames a second; the colours follow each other."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(2 * seconds):
+            colour = colours[n * len(colours) // (2 * seconds)]
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), colour, dtype=np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def document(path: Path, *colours: tuple[int, int, int]) -> Path:
+    first, *rest = [PIL.Image.new("RGB", (64, 64), colour) for colour in colours]
+    first.save(path, save_all=True, append_images=rest)
+    return path
+
+
+def fill(folder: Path) -> Path:
+    """Six files, eight points: three pictures, a text, two pages, two segments of video."""
+    (folder / "deep").mkdir(parents=True)
+    picture(folder / "red.png", RED)
+    picture(folder / "green.png", GREEN)
+    picture(folder / "deep" / "blue.png", BLUE)
+    (folder / "notes.txt").write_text("the last train home", encoding="utf-8")
+    document(folder / "report.pdf", RED, YELLOW)
+    clip(folder / "clip.mp4", 20, GREEN, BLUE)
+    return folder
+
+
+def models(cache: Path | None = None, **kwargs: Any) -> ReasoningEmbedder:
+    return ReasoningEmbedder(HashEmbedder(), FakeReasoner(**kwargs), cache=TraceCache(cache) if cache else None)
+
+
+def dump(store: Store) -> dict[str, dict[str, Any]]:
+    return {record["id"]: record for record in export(store, vectors=True)}
+
+
+def same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> None:
+    """The same points: equal ids and payloads, vectors equal up to float32 rounding."""
+    assert one.keys() == other.keys()
+    for key, record in one.items():
+        ours, theirs = record["vectors"], other[key]["vectors"]
+        assert {**record, "vectors": 0} == {**other[key], "vectors": 0}
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_allclose(ours[name], theirs[name], atol=1e-5)
+
+
+def age(*paths: Path, seconds: int = 100) -> None:
+    """Move the files' times into the past."""
+    for path in paths:
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - seconds * 10**9))

@@ -1,0 +1,179 @@
+"""Reasoning after the fact: resumable, never twice, failures marked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from qdrant_world import BLUE, RED, clip, document, fill, models, picture, same
+
+from ume_qdrant.edge import EdgeStore
+from ume_qdrant.enrich import enrich
+from ume_qdrant.filters import Filter
+from ume_qdrant.ingest import index
+from ume_qdrant.reports import Progress
+from ume_qdrant.store import Store
+from ume_retrieval.cache import TraceCache
+from ume_retrieval.chat import Chat, TextPart
+from ume_retrieval.errors import CollectionNotFound, InputError, ModelError, ReasoningError
+from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.testing import FakeReasoner, HashEmbedder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fill(tmp_path / "things")
+
+
+def words(chat: Chat) -> str:
+    return " ".join(part.text for message in chat for part in message.parts if isinstance(part, TextPart))
+
+
+def with_reasoner(reasoner: FakeReasoner) -> ReasoningEmbedder:
+    return ReasoningEmbedder(HashEmbedder(), reasoner)
+
+
+def test_everything_that_waits_is_reasoned_over(store: Store, folder: Path) -> None:
+    index(models(), store, folder)
+    steps: list[Progress] = []
+    report = enrich(models(), store, batch_size=3, on_progress=steps.append)
+    assert (report.enriched, report.remaining, report.failed, report.model_calls) == (8, 0, (), 16)
+    assert [(step.stage, step.done, step.total) for step in steps] == [("reason", n, 8) for n in (3, 6, 8)]
+    assert {frozenset(point.vectors) for point in store.scroll(vectors=("direct", "reasoned"))} == {
+        frozenset({"direct", "reasoned"})
+    }
+    again = enrich(models(), store)
+    assert (again.enriched, again.model_calls) == (0, 0)
+    for point in store.scroll(Filter(kinds=("video",))):
+        [frame] = point.payload["trace"]["key_frames"]
+        assert point.payload["start_s"] <= frame["time_s"] < point.payload["end_s"]
+
+
+def test_a_part_of_the_collection(store: Store, folder: Path) -> None:
+    index(models(), store, folder)
+    report = enrich(models(), store, where=Filter(kinds=("image",)))
+    assert (report.enriched, report.remaining) == (3, 0)
+    assert store.count(Filter(reasoning=("later",))) == 5
+
+
+def test_an_interrupted_run_goes_on_and_reasons_nothing_twice(store: Store, folder: Path, tmp_path: Path) -> None:
+    class Interrupted(FakeReasoner):
+        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+            if self.calls >= 4:
+                raise KeyboardInterrupt
+            return super().generate(chats, sampling)
+
+    index(models(), store, folder)
+    cache = TraceCache(tmp_path / "traces.sqlite3")
+    first = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        enrich(ReasoningEmbedder(HashEmbedder(), first, cache=cache), store, batch_size=2)
+    assert store.count(Filter(reasoning=("done",))) == 4
+    second = FakeReasoner()
+    report = enrich(ReasoningEmbedder(HashEmbedder(), second, cache=cache), store, batch_size=2)
+    assert (first.calls, second.calls, report.enriched) == (4, 4, 4)
+
+
+def test_a_trace_that_cannot_be_made_is_marked_and_left_alone(store: Store, folder: Path) -> None:
+    index(models(), store, folder)
+    fine = FakeReasoner()
+
+    def stubborn(chat: Chat) -> str:
+        return "" if "train" in words(chat) else fine.generate([chat], Sampling())[0].text
+
+    report = enrich(with_reasoner(FakeReasoner(stubborn)), store)
+    assert (report.enriched, report.remaining) == (7, 0)
+    assert [(Path(f.source).name, f.error) for f in report.failed] == [("notes.txt", ReasoningError.code)]
+    [marked] = store.scroll(Filter(reasoning=("failed",)))
+    assert marked.payload["reasoning_error"] == ReasoningError.code
+    again = enrich(with_reasoner(FakeReasoner(stubborn)), store)
+    assert (again.model_calls, again.failed) == (0, ())
+    assert index(models(), store, folder, reasoning="always").model_calls == 0, "indexing leaves it alone too"
+    (folder / "notes.txt").rename(folder / "moved.txt")
+    index(models(), store, folder, reasoning="always")
+    assert store.count(Filter(reasoning=("failed",))) == 1, "and moving it does not help"
+    retried = enrich(models(), store, retry_failed=True)
+    assert (retried.enriched, retried.failed) == (1, ())
+    assert store.count(Filter(reasoning=("done",))) == 8
+
+
+def test_what_may_pass_is_not_marked(store: Store, folder: Path) -> None:
+    class Busy(FakeReasoner):
+        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+            raise ModelError("the server is busy", retryable=True)
+
+    index(models(), store, folder)
+    report = enrich(with_reasoner(Busy()), store)
+    assert (report.enriched, report.remaining, len(report.failed)) == (0, 8, 6)
+    assert all(failure.retryable for failure in report.failed)
+    assert "(and 1 more)" in next(f.message for f in report.failed if f.source.endswith("report.pdf"))
+    with pytest.raises(ModelError, match="busy"):
+        enrich(with_reasoner(Busy()), store, strict=True)
+
+
+def test_a_file_that_changed_or_went_away_stays_waiting(store: Store, folder: Path) -> None:
+    index(models(), store, folder)
+    picture(folder / "red.png", BLUE)
+    (folder / "green.png").unlink()
+    report = enrich(models(), store)
+    assert (report.enriched, report.remaining) == (6, 2)
+    assert [Path(failure.source).name for failure in report.failed] == ["green.png", "red.png"]
+    assert "no longer what was indexed" in report.failed[1].message
+    assert report.failed[1].hint
+    index(models(), store, folder, reasoning="always")
+    assert store.count(Filter(reasoning=("done",))) == store.count() == 7
+
+
+def test_arguments_are_checked(store: Store, folder: Path) -> None:
+    with pytest.raises(InputError, match="no Reasoner"):
+        enrich(ReasoningEmbedder(HashEmbedder()), store)
+    with pytest.raises(InputError, match="batch_size"):
+        enrich(models(), store, batch_size=0)
+    with pytest.raises(CollectionNotFound):
+        enrich(models(), store)
+
+
+def kill_everywhere(tmp_path: Path, stride: int) -> None:
+    """Kill an indexing run at every `stride`-th step, start it again, and compare with an undisturbed run."""
+    folder = fill(tmp_path / "things")
+    before = tmp_path / "before"
+    with EdgeStore(before / "vectors", "things") as store:
+        index(models(before / "traces.sqlite3"), store, folder, reasoning="always")
+    # New, changed, moved, copied and deleted files, so that every kind of step occurs.
+    picture(folder / "red.png", BLUE)
+    picture(folder / "new.png", (10, 20, 30))
+    clip(folder / "new.mp4", 20, RED, BLUE)
+    document(folder / "report.pdf", RED, BLUE, (1, 2, 3))
+    (folder / "clip.mp4").rename(folder / "deep" / "film.mp4")
+    (folder / "copy.txt").write_bytes((folder / "notes.txt").read_bytes())
+    (folder / "green.png").unlink()
+    driver = Path(__file__).with_name("qdrant_kill_driver.py")
+    run = subprocess.run(  # noqa: S603  # our own interpreter and script
+        [sys.executable, str(driver), str(folder), str(before), str(tmp_path / "work"), str(stride)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    outcomes = json.loads(run.stdout)
+    whole = {record["id"]: record for record in outcomes["whole"]["points"]}
+    assert len(whole) == 12
+    assert {record["reasoning"] for record in whole.values()} == {"done"}
+    assert len(outcomes["killed"]) > 3
+    for step, outcome in outcomes["killed"].items():
+        assert outcome["killed"], step
+        assert outcome["twice"] == 0, f"killed at step {step}: a trace was generated twice"
+        same({record["id"]: record for record in outcome["points"]}, whole)
+
+
+def test_a_killed_run_ends_like_a_whole_one(tmp_path: Path) -> None:
+    kill_everywhere(tmp_path, stride=9)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_step_ends_like_a_whole_one(tmp_path: Path) -> None:
+    kill_everywhere(tmp_path, stride=1)

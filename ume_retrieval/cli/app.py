@@ -1,0 +1,26 @@
+"""All commands in one Typer app."""
+
+from __future__ import annotations
+
+import typer
+
+from ume_retrieval.cli.cache import cache_app
+from ume_retrieval.cli.demo import demo
+from ume_retrieval.cli.doctor import doctor
+from ume_retrieval.cli.evaluate import eval_app
+from ume_retrieval.cli.indexing import enrich, index
+from ume_retrieval.cli.models import models
+from ume_retrieval.cli.searching import report, search
+
+app = typer.Typer(
+    name="ume",
+    help="Find the right image, second of video or page, and see why.",
+    epilog="Exit codes: 0 done (items left out are named), 1 failed, 2 wrong usage, 130 stopped by you.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for function in (demo, index, enrich, search, report, models, doctor):
+    app.command()(function)
+app.add_typer(eval_app, name="eval", help="Measure retrieval.")
+app.add_typer(cache_app, name="cache", help="Look at or clear the traces kept on disk.")

@@ -1,0 +1,43 @@
+"""`ume cache`: what the Reasoner wrote, kept so that it is never asked twice."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ume_retrieval.cache import TraceCache, default_cache_path
+from ume_retrieval.cli.options import JsonOption
+from ume_retrieval.cli.output import command
+
+cache_app = typer.Typer(no_args_is_help=True)
+
+
+@cache_app.command()
+def info(*, as_json: JsonOption = False) -> None:
+    """Say where the traces are, how many, and how large."""
+    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+        data = {"path": str(default_cache_path()), "traces": len(cache), "bytes": cache.size_bytes()}
+        output.result(data, f"{data['traces']} traces, {cache.size_bytes() / 1e6:.1f} MB in {data['path']}")
+
+
+@cache_app.command()
+def clear(*, as_json: JsonOption = False) -> None:
+    """Forget every trace."""
+    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+        removed = cache.clear()
+        output.result({"removed": removed}, f"{removed} traces removed")
+
+
+@cache_app.command()
+def prune(
+    *,
+    days: Annotated[float | None, typer.Option(help="Remove traces older than this.", show_default=False)] = None,
+    megabytes: Annotated[float | None, typer.Option(help="Then the oldest, down to this.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove old traces."""
+    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+        most = None if megabytes is None else int(megabytes * 1e6)
+        removed = cache.prune(older_than_days=days, max_bytes=most)
+        output.result({"removed": removed}, f"{removed} traces removed")

@@ -1,0 +1,129 @@
+"""`ume index` and `ume enrich`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from ume_retrieval.cli.options import (
+    DEFAULT_COLLECTION,
+    DEFAULT_MODEL,
+    DEFAULT_STORE,
+    CollectionOption,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    ReasonerOption,
+    StoreOption,
+    load_embedder,
+    open_named_store,
+)
+from ume_retrieval.cli.output import Output, command
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from ume_qdrant.reports import Progress as Step
+
+
+class When(StrEnum):
+    """When to reason over what is indexed."""
+
+    LATER = "later"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first item that fails.")]
+
+
+def index(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
+    *,
+    store: StoreOption = DEFAULT_STORE,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    reasoning: Annotated[When, typer.Option(help="later: searchable soon, `ume enrich` reasons.")] = When.LATER,
+    segment: Annotated[float | None, typer.Option(help="Seconds of a video segment.", show_default=False)] = None,
+    overlap: Annotated[float | None, typer.Option(help="Seconds that segments overlap.", show_default=False)] = None,
+    strict: StrictOption = False,
+    model: ModelOption = DEFAULT_MODEL,
+    reasoner: ReasonerOption = "auto",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Index images, videos, PDF pages and texts; run it again after changes, only those are done."""
+    with command(as_json=as_json) as output:
+        from ume_qdrant import index as index_paths
+        from ume_retrieval.media import OVERLAP_S, SEGMENT_S
+
+        embedder = load_embedder(model, reasoner, device)
+        with open_named_store(store, collection) as opened, Bars(output) as bars:
+            report = index_paths(
+                embedder,
+                opened,
+                paths,
+                reasoning=reasoning.value,
+                segment_s=SEGMENT_S if segment is None else segment,
+                overlap_s=OVERLAP_S if overlap is None else overlap,
+                strict=strict,
+                on_progress=bars.step,
+            )
+        words = f"[bold]{report.indexed}[/bold] indexed, {report.unchanged} unchanged, {report.removed} removed, "
+        cost = f"{len(report.failed)} failed in {report.seconds:.1f} s with {report.model_calls} model calls"
+        output.result(report.to_dict(), words + cost)
+        output.failures(report.failed)
+        if reasoning is When.LATER and report.indexed:
+            output.note(f"search works now; `ume enrich --store {store} --collection {collection}` adds reasoning")
+
+
+def enrich(
+    *,
+    store: StoreOption = DEFAULT_STORE,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    retry_failed: Annotated[bool, typer.Option(help="Try again what failed before.")] = False,
+    strict: StrictOption = False,
+    model: ModelOption = DEFAULT_MODEL,
+    reasoner: ReasonerOption = "auto",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Reason over what was indexed directly; stop and go on as you like."""
+    with command(as_json=as_json) as output:
+        from ume_qdrant import enrich as enrich_points
+
+        embedder = load_embedder(model, reasoner, device)
+        with open_named_store(store, collection) as opened, Bars(output) as bars:
+            report = enrich_points(embedder, opened, retry_failed=retry_failed, strict=strict, on_progress=bars.step)
+        words = f"[bold]{report.enriched}[/bold] enriched, {report.remaining} remaining, {len(report.failed)} failed "
+        output.result(report.to_dict(), words + f"in {report.seconds:.1f} s with {report.model_calls} model calls")
+        output.failures(report.failed)
+
+
+class Bars:
+    """One progress bar a stage of indexing."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._stack = ExitStack()
+        self._bars: dict[str, TaskID] = {}
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Self:
+        self._progress = self._stack.enter_context(self._output.progress())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress = None
+        self._stack.close()
+
+    def step(self, step: Step) -> None:
+        """Move the bar of the step's stage."""
+        if self._progress is None:
+            return
+        if step.stage not in self._bars:
+            self._bars[step.stage] = self._progress.add_task(step.stage, total=step.total)
+        self._progress.update(self._bars[step.stage], completed=step.done, total=step.total)

@@ -1,0 +1,58 @@
+"""Options that several commands share, and what they open."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ume_qdrant.store import Store
+    from ume_retrieval.pipeline import ReasoningEmbedder
+
+API_KEY_VARIABLE = "QDRANT_API_KEY"
+"""The only way in for a server's key: arguments show in process lists and shell histories."""
+
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Embedder: a preset (see `ume models`), a hub id or a folder.")
+]
+ReasonerOption = Annotated[
+    str, typer.Option("--reasoner", help="Reasoner: a preset, a hub id, a folder, `auto` or `none`.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, …")]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", help=f"A directory (in-process) or a Qdrant server's address; its key is ${API_KEY_VARIABLE}."
+    ),
+]
+CollectionOption = Annotated[str, typer.Option("--collection", help="Name of the collection.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+DEFAULT_MODEL = "ume-tiny"
+DEFAULT_STORE = "ume-store"
+DEFAULT_COLLECTION = "default"
+
+
+def load_embedder(model: str, reasoner: str, device: str, cache: Path | None = None) -> ReasoningEmbedder:
+    """The models that a command names, with progress bars of other libraries switched off."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging
+
+    from ume_retrieval.pipeline import ReasoningEmbedder
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    return ReasoningEmbedder.from_pretrained(
+        model, reasoner=None if reasoner == "none" else reasoner, device=device, cache=cache or "auto"
+    )
+
+
+def open_named_store(location: str, collection: str) -> Store:
+    """The store that a command names."""
+    from ume_qdrant import open_store
+
+    is_server = "://" in location
+    return open_store(location, collection, api_key=os.environ.get(API_KEY_VARIABLE) if is_server else None)

@@ -1,0 +1,153 @@
+"""From files to items: what one file holds for an index (an image, segments, pages, a text)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ume_retrieval.errors import BrokenMedia, Failure, MediaTooLarge, UmeError
+from ume_retrieval.inputs import Clip, Item, Page
+from ume_retrieval.media.files import file_digest, open_file
+from ume_retrieval.media.images import check_image
+from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.pages import count_pages
+from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments, segments
+from ume_retrieval.media.video import probe_video
+from ume_retrieval.media.walking import FoundFile, walk
+
+_UTF8_MAX_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing to index: an image, a segment of a video, a page of a PDF or a text.
+
+    Attributes:
+        source: The file's path as text that is safe to show and to store.
+        path: The file.
+        kind: What it is.
+        item: What to embed.
+        start_s: First second of a video segment, else None.
+        end_s: First second after a video segment, else None.
+        page: Number of a PDF page, 1-based, else None.
+        file_digest: SHA-256 of the whole file's bytes, hexadecimal; the same for all entries of a file.
+        size: Bytes of the file.
+        mtime_ns: When the file last changed, in nanoseconds.
+    """
+
+    source: str
+    path: Path
+    kind: Literal["image", "video", "page", "text"]
+    item: Item
+    start_s: float | None
+    end_s: float | None
+    page: int | None
+    file_digest: str
+    size: int
+    mtime_ns: int
+
+
+def discover(
+    paths: Iterable[str | Path],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    segment_s: float = SEGMENT_S,
+    overlap_s: float = OVERLAP_S,
+    follow_symlinks: bool = False,
+) -> Iterator[Entry | Failure]:
+    """Find everything to index under files and folders; a bad file is a failure and the rest goes on.
+
+    `walk` and `entries` are the two steps of this; an indexer that knows a file by its size and time takes them one by one and
+    spares itself the second.
+
+    Args:
+        paths: Files and folders.
+        limits: Ceilings on what a file may cost.
+        segment_s: Length of a video segment in seconds, > 0.
+        overlap_s: Least overlap of neighbouring segments in seconds, less than `segment_s`.
+        follow_symlinks: Follow links out of the given folders.
+
+    Returns:
+        Entries and failures, in the order of `walk`. A failure's `index` counts the files before it.
+
+    Raises:
+        InputError: When segments cannot be cut so.
+    """
+    check_segments(segment_s, overlap_s)
+    return _discover(walk(paths, limits=limits, follow_symlinks=follow_symlinks), limits, segment_s, overlap_s)
+
+
+def _discover(
+    found_files: Iterable[FoundFile | Failure], limits: Limits, segment_s: float, overlap_s: float
+) -> Iterator[Entry | Failure]:
+    for index, found in enumerate(found_files):
+        if isinstance(found, Failure):
+            yield found
+            continue
+        try:
+            yield from entries(found, limits=limits, segment_s=segment_s, overlap_s=overlap_s)
+        except UmeError as error:
+            yield Failure.of(error, index=index, source=found.source)
+
+
+def entries(
+    found: FoundFile, *, limits: Limits = DEFAULT_LIMITS, segment_s: float = SEGMENT_S, overlap_s: float = OVERLAP_S
+) -> list[Entry]:
+    """Read what one file holds: the header of an image, duration of a video, pages of a PDF, the words of a text.
+
+    The file is hashed. Images are not decoded: one that is cut behind its header shows that when it is loaded.
+
+    Returns:
+        At least one entry, in order of time or page.
+
+    Raises:
+        MediaError: When the file cannot be used; see `check_image`, `probe_video` and `count_pages`.
+        InputError: When segments cannot be cut so.
+    """
+
+    def entry(
+        kind: Literal["image", "video", "page", "text"],
+        item: Item,
+        span: tuple[float | None, float | None] = (None, None),
+        page: int | None = None,
+    ) -> Entry:
+        return Entry(found.source, path, kind, item, *span, page, digest, found.size, found.mtime_ns)
+
+    path = found.path
+    if found.kind == "image":
+        check_image(path, limits)
+        digest = file_digest(path, limits).hex()
+        return [entry("image", Item(images=(path,)))]
+    if found.kind == "video":
+        spans = segments(probe_video(path, limits).duration_s, segment_s, overlap_s)
+        digest = file_digest(path, limits).hex()
+        return [entry("video", Item(videos=(Clip(path, *span),)), span) for span in spans]
+    if found.kind == "pdf":
+        pages = range(1, count_pages(path, limits) + 1)
+        digest = file_digest(path, limits).hex()
+        return [entry("page", Item(images=(Page(path, page),)), page=page) for page in pages]
+    text = _text(found, limits)
+    digest = file_digest(path, limits).hex()
+    return [entry("text", Item(text=text))]
+
+
+def _text(found: FoundFile, limits: Limits) -> str:
+    most = limits.max_text_chars
+    with open_file(found.path, limits) as handle:
+        data = handle.read(_UTF8_MAX_BYTES * (most + 1))
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if found.size > len(data):
+            text = data.decode("utf-8-sig", "ignore")
+        else:
+            raise BrokenMedia(f"{found.source} is no UTF-8 text", hint="save it as UTF-8") from error
+    if len(text) > most:
+        raise MediaTooLarge(
+            f"{found.source} has more than {most} characters", hint="split the text or raise Limits.max_text_chars"
+        )
+    if not text.strip():
+        raise BrokenMedia(f"{found.source} holds no words", hint="leave it out")
+    return text

@@ -1,0 +1,69 @@
+"""`load`: an item's media become pixels."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.inputs import Item, LoadedItem, VideoInput
+from ume_retrieval.media.files import is_remote
+from ume_retrieval.media.identity import content_id
+from ume_retrieval.media.images import open_image
+from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.remote import fetch
+from ume_retrieval.media.video import sample_video
+
+PAGE_OVERSAMPLING = 4
+"""PDF pages are rendered with this many times the pixels that the model sees, so that crops of them stay legible."""
+
+
+def load(
+    item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS, *, allow_remote: bool = False
+) -> LoadedItem:
+    """Decode an item's images, sample its videos and name it by its content.
+
+    Images keep their full size (crops need it; engines shrink to the budget). Videos are sampled with the budget's
+    `video_fps` and `video_frames`; `Frames` come through as they are. PDF pages are rendered with
+    `PAGE_OVERSAMPLING` times `image_max_pixels`.
+
+    Args:
+        item: What to load.
+        budget: How videos are sampled and how large pages are rendered.
+        limits: Ceilings on what a file may cost.
+        allow_remote: Fetch http and https addresses; any other scheme stays refused.
+
+    Raises:
+        RemoteNotAllowed: When an address is given that may not be fetched.
+        MediaError: When anything cannot be read, decoded or exceeds a limit; see `open_image` and `sample_video`.
+        InputError: When the item holds something that is no medium, or a clip that is no stretch of time.
+
+    Example:
+        >>> loaded = load(Item(text="a red circle"), VisualBudget())
+        >>> loaded.text, loaded.images, len(loaded.content_id)
+        ('a red circle', (), 64)
+    """
+    if not allow_remote or not any(map(is_remote, (*item.images, *item.videos))):
+        return _load(item, budget, limits)
+    with tempfile.TemporaryDirectory(prefix="ume-") as folder:
+        images = tuple(
+            fetch(image, limits) if isinstance(image, str) and is_remote(image) else image for image in item.images
+        )
+        videos = tuple(_video_file(video, Path(folder) / str(i), limits) for i, video in enumerate(item.videos))
+        return _load(replace(item, images=images, videos=videos), budget, limits)
+
+
+def _load(item: Item, budget: VisualBudget, limits: Limits) -> LoadedItem:
+    name = content_id(item, budget, limits)
+    page_pixels = PAGE_OVERSAMPLING * budget.image_max_pixels
+    images = tuple(open_image(image, limits, page_pixels=page_pixels) for image in item.images)
+    videos = tuple(sample_video(video, budget.video_fps, budget.video_frames, limits) for video in item.videos)
+    return LoadedItem(item.text, images, videos, item.instruction, name)
+
+
+def _video_file(video: VideoInput, path: Path, limits: Limits) -> VideoInput:
+    if not isinstance(video, str) or not is_remote(video):
+        return video
+    path.write_bytes(fetch(video, limits))
+    return path
