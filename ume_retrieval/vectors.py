@@ -111,7 +111,7 @@ def dequantize(stored: npt.NDArray[np.generic], precision: Precision) -> FloatRo
 
     Example:
         >>> dequantize(np.array([[95, -127, 0]], dtype=np.int8), "int8").round(2)
-        array([[ 0.6 , -0.8 ,  0.  ]], dtype=float32)
+        array([[ 0.6, -0.8,  0. ]], dtype=float32)
     """
     check_precision(precision)
     if precision in {"binary", "ubinary"}:

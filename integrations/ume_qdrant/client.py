@@ -95,6 +95,7 @@ class ClientStore:
         """Make the collection; keep it when it is already there.
 
         Raises:
+            StoreMismatch: When there is a collection of that name that was not made by this library.
             StoreError: Also when the server does not keep collection metadata (older than 1.16).
         """
         if not self.exists():
@@ -110,6 +111,7 @@ class ClientStore:
                 raise StoreError(
                     f"the server at {self.location} does not keep collection metadata", hint="use Qdrant 1.16 or newer"
                 )
+        self.meta()  # nothing is added to a collection that is not ours
         if not self._is_local:  # the client's own in-memory engine has no payload indexes
             for field, kind in INDEXES.items():
                 schema = models.PayloadSchemaType(kind)

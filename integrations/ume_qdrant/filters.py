@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -64,7 +65,7 @@ def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
         >>> any_of(Filter(kinds=("image",), under=("photos/",), pages=(2, 3)))
         [('kind', ['image']), ('within', ['photos']), ('page', [2, 3])]
     """
-    folders = None if query.under is None else [path.rstrip("/") or path for path in query.under]
+    folders = None if query.under is None else [path.rstrip(os.sep) or path for path in query.under]
     texts = {
         "kind": query.kinds,
         "source": query.sources,

@@ -16,7 +16,7 @@ from ume_qdrant.schema import meta_of
 from ume_qdrant.store import Store
 from ume_qdrant.writing import Writer
 from ume_retrieval.errors import InputError
-from ume_retrieval.media.files import display_name
+from ume_retrieval.media import display_name
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments
 from ume_retrieval.pipeline import ReasoningEmbedder
 
@@ -44,7 +44,7 @@ def index(
     vectors follow. Each batch is written when it is finished, and every point's id follows from its content: a run that
     is killed and started again ends with the same points as one that was not.
 
-    - A file whose size and time are those of its points is not opened.
+    - A file whose size and time are those of its points is not read (its first bytes are looked at).
     - A file with known bytes under a new name takes over vectors and traces: no model is asked.
     - Points of a file's former content go when those of the new content are written.
     - A file that is gone loses its points. A file or folder that is there but cannot be read keeps them, and is
@@ -88,7 +88,6 @@ def index(
         roots,
         holdings,
         limits=embedder.limits,
-        cut=(segment_s, overlap_s),
         follow_symlinks=follow_symlinks,
         leave_out=store.folders,
         on_progress=report,

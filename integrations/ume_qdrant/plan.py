@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -142,4 +143,4 @@ def _changes(held: Mapping[str, Any], part: Part) -> dict[str, Any]:
 
 
 def _is_above(name: str, source: str) -> bool:
-    return source == name or source.startswith(name.rstrip("/") + "/")
+    return source == name or source.startswith(name.rstrip(os.sep) + os.sep)

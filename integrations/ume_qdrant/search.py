@@ -66,7 +66,8 @@ def search(
     """Find what answers a query.
 
     `mode` chooses the vectors of the corpus, `reasoning` those of the query: a query that is not reasoned over is
-    compared with both kinds as it is.
+    compared with both kinds as it is. In a collection where nothing has been reasoned over yet, the query is not
+    either: it could change no score.
 
     Args:
         embedder: The models that the collection was made with.
@@ -95,6 +96,8 @@ def search(
     reason = reasoning == "always" and mode != "direct"
     meta = store.meta()
     meta.check(meta_of(embedder, reasoned=reason), store.collection)
+    if mode == "fused" and not meta.reasoner:
+        reason = False
     usage = Usage()
     trace: Trace | None = None
     direct: Vector | None = None

@@ -235,6 +235,38 @@ def test_kill_9_while_writing_loses_no_finished_batch_and_leaves_no_half_one(tmp
     assert cache.get_many(["after"])
 
 
+RUN = """
+import sys, time
+from ume_retrieval import ReasoningEmbedder, TraceCache
+from ume_retrieval.testing import FakeReasoner, HashEmbedder
+
+def tell(done, total, stage):
+    if stage == "reason":
+        print(done, flush=True)
+        time.sleep(float(sys.argv[2]))
+
+reasoner = FakeReasoner()
+embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=TraceCache(sys.argv[1]), chunk_items=4)
+embedder.encode_corpus([f"thing {number}" for number in range(200)], on_progress=tell)
+print("asked", reasoner.calls)
+"""
+
+
+def test_a_killed_run_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RUN, str(tmp_path / "traces.sqlite3")]
+    slowly, fast = [*command, "0.02"], [*command, "0"]
+    with subprocess.Popen(slowly, stdout=subprocess.PIPE, text=True) as first:  # noqa: S603 - our own interpreter
+        assert first.stdout is not None
+        for _ in range(3):
+            first.stdout.readline()
+        first.send_signal(signal.SIGKILL)
+        done = int(["12", *first.stdout.read().split()][-1])
+    stored = len(TraceCache(tmp_path / "traces.sqlite3"))
+    assert done <= stored < 200
+    second = subprocess.run(fast, capture_output=True, text=True, check=True).stdout  # noqa: S603 - as above
+    assert second.split()[-2:] == ["asked", str(200 - stored)]
+
+
 # --- the file
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ume_retrieval
-from ume_retrieval import EmbedderSpec, InputError, ModelError, ReasonerSpec, ReasoningEmbedder, TraceCache
+from ume_retrieval import EmbedderSpec, InputError, ModelError, ReasonerSpec, ReasoningEmbedder, TraceCache, registry
 from ume_retrieval import engines as engines_module
 from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.engines import ENGINES, Engine, LoadOptions, choose_engine
@@ -76,6 +76,17 @@ def test_a_folder_that_holds_a_pair(pair: Path) -> None:
     resolved = resolve_embedder(str(pair))
     assert (resolved.model, resolved.reasoner) == (str(pair / "embedder"), str(pair / "reasoner"))
     assert resolve_reasoner(str(pair)).spec == ASKS
+
+
+def test_the_bundled_pair_is_found_inside_the_package(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "files", lambda package: pair.parent / package)
+    with pytest.raises(ModelError, match="ume-tiny"):
+        resolve_embedder("ume-tiny")
+    (pair.parent / "ume_retrieval" / "pretrained").mkdir(parents=True)
+    pair.rename(pair.parent / "ume_retrieval" / "pretrained" / "ume-tiny")
+    assert resolve_embedder("ume-tiny").spec == EMBED_RL
+    assert resolve_embedder("UME-Tiny").reasoner == "ume-tiny"
+    assert resolve_reasoner("ume-tiny").spec == ASKS
 
 
 def test_folders_that_other_libraries_wrote(tmp_path: Path) -> None:
@@ -215,7 +226,8 @@ def test_importing_the_library_loads_nothing_heavy() -> None:
         "import sys, ume_retrieval\n"
         "before = sorted(name for name in sys.modules if name.startswith('ume_retrieval'))\n"
         "from ume_retrieval import ReasoningEmbedder, Item, TraceCache\n"
-        "print(before, sorted({'torch', 'transformers', 'sentence_transformers', 'qdrant_client'} & sys.modules.keys()))"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'qdrant_client'}\n"
+        "print(before, sorted(heavy & sys.modules.keys()))"
     )
     printed = subprocess.run(  # noqa: S603 - the tests' own interpreter
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

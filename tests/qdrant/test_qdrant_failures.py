@@ -10,14 +10,18 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent import futures
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 
+from ume_qdrant.client import ClientStore
 from ume_qdrant.edge import META_FILE, EdgeStore
 from ume_qdrant.location import open_store
 from ume_qdrant.retry import Retry
@@ -167,6 +171,51 @@ def test_no_message_holds_the_key(stub: Stub, naps: list[float], status: int) ->
     assert isinstance(error, StoreError)
     assert KEY not in f"{error} {error.hint} {error!r} {store!r} {store.location}"
     assert error.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "asked"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, StoreError, 3),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, StoreError, 3),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, StoreError, 3),
+        (grpc.StatusCode.UNAUTHENTICATED, StoreError, 1),
+        (grpc.StatusCode.PERMISSION_DENIED, StoreError, 1),
+        (grpc.StatusCode.NOT_FOUND, CollectionNotFound, 1),
+        (grpc.StatusCode.INVALID_ARGUMENT, StoreError, 1),
+    ],
+)
+def test_grpc_refusals_mean_the_same(
+    code: grpc.StatusCode, expected: type[StoreError], asked: int, naps: list[float]
+) -> None:
+    calls: list[str] = []
+
+    class Refuse(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio ships no types
+        def service(self, details: Any) -> Any:
+            calls.append(details.method)
+            return grpc.unary_unary_rpc_method_handler(
+                lambda _, context: context.abort(code, f"Collection `films`, key {KEY}")
+            )
+
+    server = grpc.server(futures.ThreadPoolExecutor(1), handlers=[Refuse()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
+        client = QdrantClient(
+            url="http://127.0.0.1", grpc_port=port, prefer_grpc=True, api_key=KEY, check_compatibility=False
+        )
+    store = ClientStore(client, "films", retry=Retry(attempts=3, sleep=naps.append))
+    try:
+        with pytest.raises(expected) as caught:
+            store.count()
+    finally:
+        client.close()
+        server.stop(None).wait()
+    assert type(caught.value) is expected
+    assert caught.value.retryable == (asked > 1)
+    assert KEY not in caught.value.message
+    assert len(calls) == asked
 
 
 def test_a_missing_collection_has_its_own_error(stub: Stub, naps: list[float]) -> None:

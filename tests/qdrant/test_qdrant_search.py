@@ -100,6 +100,13 @@ def test_what_the_query_costs(indexed: Store) -> None:
     }
 
 
+def test_no_reasoning_where_it_could_change_nothing(store: Store, tmp_path: Path) -> None:
+    index(models(), store, fill(tmp_path / "things"))
+    result = search(models(), store, "train home")
+    assert (names(result.hits)[0], result.usage.reasoner_calls, result.query_trace) == ("notes.txt", 0, None)
+    assert search(models(), store, "train home", mode="reasoned").hits == ()
+
+
 def test_an_embedder_without_a_reasoner_can_search_directly(indexed: Store) -> None:
     plain = ReasoningEmbedder(HashEmbedder())
     assert names(search(plain, indexed, "train", reasoning="never").hits)[0] == "notes.txt"

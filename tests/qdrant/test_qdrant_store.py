@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qdrant_client import QdrantClient
 
+from ume_qdrant.client import ClientStore
 from ume_qdrant.filters import Filter
 from ume_qdrant.schema import CollectionMeta, within
 from ume_qdrant.store import Point, Store
@@ -66,6 +68,16 @@ def test_metadata_are_kept_and_pinned(made: Store) -> None:
     pinned = CollectionMeta("model", "rev", "embed-rl", 4, "thinker", "r1", "p1")
     made.pin(pinned)
     assert made.meta() == pinned
+
+
+def test_a_collection_of_someone_else_is_left_alone() -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("things", vectors_config={})
+    foreign = ClientStore(client, "things")
+    for call in (foreign.meta, lambda: foreign.create(META)):
+        with pytest.raises(StoreMismatch, match="does not say"):
+            call()
+    client.close()
 
 
 def test_points_are_written_and_read_back(made: Store) -> None:

@@ -1,1 +1,1 @@
-
+"""Embedders: chats in, unit vectors out."""

@@ -28,22 +28,22 @@ class Embeddings:
 
 @runtime_checkable
 class Embedder(Protocol):
-    """An engine that embeds chats.
-
-    Attributes:
-        info: Which model this is, for collection metadata and reports.
-        spec: Family, prompts and visual budget that the model wants.
-        dimension: Length of its vectors before any truncation.
-    """
+    """An engine that embeds chats."""
 
     @property
-    def info(self) -> ModelInfo: ...
+    def info(self) -> ModelInfo:
+        """Which model this is, for collection metadata and reports."""
+        ...
 
     @property
-    def spec(self) -> EmbedderSpec: ...
+    def spec(self) -> EmbedderSpec:
+        """Family, prompts and visual budget that the model wants."""
+        ...
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Length of its vectors before any truncation."""
+        ...
 
     def embed(self, chats: Sequence[Chat]) -> Embeddings:
         """Embed each chat; the vector of `chats[i]` is row i."""

@@ -83,10 +83,19 @@ class SentenceTransformersEmbedder:
             IncompatibleModel: When an item mixes words and pictures and the model takes one of them at a time.
         """
         inputs = [self._input(chat[-1]) for chat in chats]
-        vectors = self.model.encode(
-            inputs, batch_size=BATCH_SIZE, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
-        )
-        return Embeddings(np.asarray(vectors, dtype=np.float32).reshape(len(chats), self.dimension), tokens=0)
+        vectors = np.empty((len(chats), self.dimension), dtype=np.float32)
+        # sentence-transformers 6.2 rewrites a batch of strings, pictures and messages into messages, and then pictures
+        # get other vectors than alone; so each kind travels with its own.
+        for kind in {type(one) for one in inputs}:
+            rows = [row for row, one in enumerate(inputs) if type(one) is kind]
+            vectors[rows] = self.model.encode(
+                [inputs[row] for row in rows],
+                batch_size=BATCH_SIZE,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+        return Embeddings(vectors, tokens=0)
 
     def _input(self, message: Message) -> Any:
         """Words as a string, one picture as itself, everything else as a chat message."""

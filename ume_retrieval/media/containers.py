@@ -1,7 +1,7 @@
 """Is a video file whole? Read from its own structure, without decoding.
 
-Decoders do not say when a file was cut: what is left decodes, only shorter. But ISO base media (MP4, MOV), Matroska, RIFF
-and GIF files announce how long their parts are, so a file that ends earlier than it says was cut.
+Decoders do not say when a file was cut: what is left decodes, only shorter. But ISO base media (MP4, MOV), Matroska,
+RIFF and GIF files announce how long their parts are, so a file that ends earlier than it says was cut.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def discover(
 ) -> Iterator[Entry | Failure]:
     """Find everything to index under files and folders; a bad file is a failure and the rest goes on.
 
-    `walk` and `entries` are the two steps of this; an indexer that knows a file by its size and time takes them one by one and
-    spares itself the second.
+    `walk` and `entries` are the two steps of this; an indexer that knows a file by its size and time takes them one by
+    one and spares itself the second.
 
     Args:
         paths: Files and folders.

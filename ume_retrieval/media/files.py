@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ume_retrieval.errors import BrokenMedia, MediaNotFound, MediaTooLarge, RemoteNotAllowed
 from ume_retrieval.media.limits import Limits
@@ -69,7 +69,7 @@ def local_path(source: str | Path) -> Path:
 
 
 @contextmanager
-def open_file(path: Path, limits: Limits) -> Iterator[BinaryIO]:
+def open_file(path: Path, limits: Limits) -> Iterator[BufferedReader]:
     """Open a regular file of at least one and at most `limits.max_bytes` bytes for reading.
 
     Raises:

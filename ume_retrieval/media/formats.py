@@ -15,13 +15,17 @@ Format: TypeAlias = ImageFormat | VideoFormat | Literal["pdf"]
 IMAGE_FORMATS: frozenset[Format] = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff"})
 VIDEO_FORMATS: frozenset[Format] = frozenset({"mp4", "matroska", "avi", "gif"})
 
-MEDIA_SUFFIXES = frozenset(
-    # What is read ...
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff"
-    " .mp4 .m4v .mov .qt .3gp .mkv .webm .avi .pdf"
-    # ... and what a person would miss if it were skipped without a word.
-    " .heic .heif .avif .jxl .jp2 .svg .wmv .flv .mpg .mpeg .mts .m2ts .ogv".split()
+_READ_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".mkv", ".webm", ".avi", ".pdf"),
 )
+_OTHER_SUFFIXES = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg"),
+    *(".wmv", ".flv", ".mpg", ".mpeg", ".mts", ".m2ts", ".ogv"),
+)
+MEDIA_SUFFIXES = frozenset((*_READ_SUFFIXES, *_OTHER_SUFFIXES))
+"""Names that promise media, those included that are not read: a person would miss them if nothing were said."""
+
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 
 _BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
@@ -41,6 +45,19 @@ _NO_VIDEO_BRANDS = (
 )
 
 
+_SIGNATURES: tuple[tuple[bytes, Format], ...] = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+)
+_PDF_PREFIXES = b"\xef\xbb\xbf\0\t\r\n "
+
+
 def sniff(head: bytes) -> Format | None:
     r"""Name the format that the first `HEAD_BYTES` bytes belong to, or None when it is none that this library reads.
 
@@ -48,23 +65,16 @@ def sniff(head: bytes) -> Format | None:
         >>> sniff(b"GIF89a"), sniff(b"\x1a\x45\xdf\xa3 webm"), sniff(b"Dear John")
         ('gif', 'matroska', None)
     """
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "tiff"
-    if head.startswith(b"RIFF"):
-        return {b"WEBP": "webp", b"AVI ": "avi"}.get(head[8:12])  # type: ignore[return-value]  # both are a Format
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "matroska" if b"webm" in head or b"matroska" in head else None
-    if head.lstrip(b"\xef\xbb\xbf\0\t\r\n ").startswith(b"%PDF-"):
-        return "pdf"
-    if _is_bmp(head):
-        return "bmp"
-    return "mp4" if _is_mp4(head) else None
+    tests: tuple[tuple[bool, Format], ...] = (
+        *((head.startswith(signature), form) for signature, form in _SIGNATURES),
+        (head.startswith(b"RIFF") and head[8:12] == b"WEBP", "webp"),
+        (head.startswith(b"RIFF") and head[8:12] == b"AVI ", "avi"),
+        (head.startswith(b"\x1a\x45\xdf\xa3") and (b"webm" in head or b"matroska" in head), "matroska"),
+        (head.lstrip(_PDF_PREFIXES).startswith(b"%PDF-"), "pdf"),
+        (_is_bmp(head), "bmp"),
+        (_is_mp4(head), "mp4"),
+    )
+    return next((form for matches, form in tests if matches), None)
 
 
 def _is_bmp(head: bytes) -> bool:

@@ -23,8 +23,9 @@ _SCHEME = b"ume-content-1"
 def content_id(item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS) -> str:
     """Hash what an item holds: text, instruction, media and how videos are sampled.
 
-    Files count by their bytes and never by their path, so moving or renaming one changes nothing; encoded images have the id
-    of a file that holds them. Decoded images and frames count by their upright RGB pixels. Files are streamed, not decoded.
+    Files count by their bytes and never by their path, so moving or renaming one changes nothing; encoded images have
+    the id of a file that holds them. Decoded images and frames count by their upright RGB pixels. Files are streamed,
+    not decoded.
 
     Args:
         item: What to name. Order of images and of videos counts.

@@ -41,6 +41,7 @@ _UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_BROKEN_HINT = "copy, download or export the image again"
 _WARNINGS = threading.Lock()
 
 
@@ -49,8 +50,9 @@ def open_image(
 ) -> PIL.Image.Image:
     """Turn an image of any kind into pixels.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit and floating-point values are scaled to 8 bits, and of
-    an animated image the first frame is taken. The size is read from the header and checked before anything is decoded.
+    EXIF orientation is applied, transparency is laid on white, 16-bit and floating-point values are scaled to 8 bits,
+    and of an animated image the first frame is taken. The size is read from the header and checked before anything is
+    decoded.
 
     Args:
         source: A file, encoded bytes, decoded pixels or a PDF page. JPEG, PNG, WebP, GIF, BMP and TIFF are told apart
@@ -121,9 +123,9 @@ def check_bytes(data: bytes, limits: Limits) -> bytes:
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     """Bring decoded pixels into the one form that models see: 8-bit RGB, upright, on white, without metadata.
 
-    Integer images of more than 8 bits are scaled from their full range (65535, or 4095 for 12-bit TIFF). 32-bit integers
-    beyond 16 bits, and floats outside of 0..1 and 0..255, have no full range: they are stretched from their least to their
-    greatest value.
+    Integer images of more than 8 bits are scaled from their full range (65535, or 4095 for 12-bit TIFF). 32-bit
+    integers beyond 16 bits, and floats outside of 0..1 and 0..255, have no full range: they are stretched from their
+    least to their greatest value.
 
     Raises:
         ValueError: When Pillow has no conversion from the image's mode.
@@ -132,7 +134,8 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode.startswith(("I", "F")):
         image = PIL.Image.fromarray(_eight_bit(image))
     elif image.has_transparency_data:
-        transparent = image.convert("RGBA")
+        # Pillow takes premultiplied grey to RGBA by way of plain grey with alpha only.
+        transparent = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), transparent)
     image = image.convert("RGB")
     if orientation in _UPRIGHT:
@@ -159,11 +162,13 @@ def _header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
     try:
         with _without_warnings():
             image = PIL.Image.open(handle, formats=_PLUGINS[form])
+    except PIL.UnidentifiedImageError as error:
+        raise BrokenMedia(f"{name} has a damaged {form} header", hint=_BROKEN_HINT) from error
     except PIL.Image.DecompressionBombError as error:
         raise MediaTooLarge(
             f"{name} has more pixels than Pillow opens", hint="raise PIL.Image.MAX_IMAGE_PIXELS and Limits.max_pixels"
         ) from error
-    except Exception as error:  # noqa: BLE001  # Pillow's parsers raise almost any type on damaged bytes
+    except Exception as error:  # Pillow's parsers raise almost any type on damaged bytes
         raise _broken(name, error) from error
     _check_size(image, name, limits)
     return image
@@ -184,13 +189,13 @@ def _pixels(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
     try:
         image.load()
         return to_rgb(image)
-    except Exception as error:  # noqa: BLE001  # as above: decoders raise almost any type
+    except Exception as error:  # as above: decoders raise almost any type
         raise _broken(name, error) from error
 
 
 def _broken(name: str, error: Exception) -> MediaError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return BrokenMedia(f"{name} does not decode: {reason}", hint="copy, download or export the image again")
+    return BrokenMedia(f"{name} does not decode: {reason}", hint=_BROKEN_HINT)
 
 
 @contextmanager

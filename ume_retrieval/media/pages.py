@@ -65,7 +65,8 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
             )
         try:
             sheet = document[page.page - 1]
-            scale = _scale(*sheet.get_size(), min(max_pixels, limits.max_pixels), name)
+            width_pt, height_pt = sheet.get_size()
+            scale = _scale(width_pt, height_pt, min(max_pixels, limits.max_pixels), name)
             picture: PIL.Image.Image = sheet.render(scale=scale, rev_byteorder=True).to_pil()
         except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
             raise BrokenMedia(

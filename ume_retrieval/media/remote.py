@@ -60,9 +60,8 @@ def _download(address: str, limits: Limits, timeout_s: float, host: str) -> byte
         opener.add_handler(handler())
     deadline = time.monotonic() + timeout_s
     received = bytearray()
-    with opener.open(
-        urllib.request.Request(address, headers={"User-Agent": "ume-retrieval"}), timeout=timeout_s
-    ) as reply:
+    request = urllib.request.Request(address, headers={"User-Agent": "ume-retrieval"})  # noqa: S310  # checked above
+    with opener.open(request, timeout=timeout_s) as reply:
         while chunk := reply.read1(_CHUNK_BYTES):
             received += chunk
             if len(received) > limits.max_bytes:

@@ -31,8 +31,9 @@ def probe_video(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
 def sample_video(source: VideoInput, fps: float, max_frames: int, limits: Limits = DEFAULT_LIMITS) -> Frames:
     """Sample the frames that a video shows at the times of `sample_times`.
 
-    Frames are chosen by their real timestamps, so a variable frame rate is no special case, and they are upright: rotation
-    and mirroring in the file are applied, pixels that are not square are made so, transparency is laid on white.
+    Frames are chosen by their real timestamps, so a variable frame rate is no special case, and they are upright:
+    rotation and mirroring in the file are applied, pixels that are not square are made so, transparency is laid on
+    white.
 
     Args:
         source: A file or a stretch of one. `Frames` are checked and returned as RGB, not sampled again.
@@ -42,8 +43,8 @@ def sample_video(source: VideoInput, fps: float, max_frames: int, limits: Limits
 
     Returns:
         The frames. `timestamps` are the times that were asked for, in seconds from the file's first frame: they are
-        evenly spaced and strictly ascending even where one frame stays on screen for long. `duration_s` is the length of the
-        stretch.
+        evenly spaced and strictly ascending even where one frame stays on screen for long. `duration_s` is the length
+        of the stretch.
 
     Raises:
         MediaNotFound: When the file cannot be opened or ends before the stretch begins.

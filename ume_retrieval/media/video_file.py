@@ -1,13 +1,12 @@
 """One open video file, decoded by PyAV: its facts, and the frames that it shows at given times.
 
 decord was measured next to PyAV (decord2 3.4, av 18.1, one core, 8 frames of H.264 and VP9 clips): about as fast once
-PyAV seeks, but without timestamps for H.264 in AVI, without narrow clips, and showing cut files as whole ones. So one decoder is
-used throughout, and the tests check it against decord frame by frame.
+PyAV seeks, but without timestamps for H.264 in AVI, without narrow clips, and showing cut files as whole ones. So one
+decoder is used throughout, and the tests check it against decord frame by frame.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import av
 import av.error
 import numpy as np
 import PIL.Image
+from av.buffer import Buffer
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -99,9 +99,9 @@ class VideoFile:
         self._limits = limits
         self._stream = _video_stream(container, name)
         self._check_pixels(self._stream.width, self._stream.height)
-        self._stream.thread_type = "AUTO"  # type: ignore[assignment]  # PyAV takes the name of the member
+        self._stream.thread_type = "AUTO"
         self._tick_s = float(self._stream.time_base or Fraction(1, 1000))
-        # AVI has no presentation times: its packets are counted, and what comes out in order was counted in order.
+        # AVI has no presentation times, it only counts packets: a frame is dated by the packet that brought it out.
         self._counted = form == "avi"
         self._origin_s = 0.0
         self._decoded = 0
@@ -170,10 +170,9 @@ class VideoFile:
             back_s = max(1.0, 2 * back_s)
 
     def _play(self) -> Iterator[_Shown]:
-        counted: deque[int] = deque()
+        fed = -1
         for packet in self._container.demux(self._stream):
-            if packet.dts is not None:
-                counted.append(packet.dts)
+            fed = fed if packet.dts is None else packet.dts
             for frame in packet.decode():
                 self._decoded += 1
                 if self._decoded > self._limits.max_frames:
@@ -181,7 +180,10 @@ class VideoFile:
                         f"{self._name} needs more than {self._limits.max_frames} frames decoded",
                         hint="sample a shorter stretch or raise Limits.max_frames",
                     )
-                ticks = counted.popleft() if self._counted and counted else frame.pts
+                ticks = frame.pts
+                if self._counted:
+                    # At the end of the file frames come out that no packet pushes.
+                    fed = ticks = fed + 1 if frame.dts is None else frame.dts
                 if ticks is None:
                     raise BrokenMedia(f"{self._name} has frames without a time", hint=_DAMAGED_HINT)
                 yield _Shown(ticks * self._tick_s - self._origin_s, frame)
@@ -191,27 +193,36 @@ class VideoFile:
         announced_s = (self._container.duration or 0) / av.time_base
         if self._counted and self._rate:
             announced_s = self._stream.frames / float(self._rate)
+        enough_s = announced_s - min(_CUT_S, _CUT_SHARE * announced_s) - max(0.0, self._origin_s)
+        # From the last keyframe; then from the start, where a caption may stand that outlasts the pictures.
+        for from_s in (announced_s, 0.0):
+            last_s, end_s, reached_s = self._ends_after(from_s)
+            if reached_s >= enough_s:
+                return last_s, end_s
+        raise BrokenMedia(
+            f"{self._name} is cut short: it ends at {reached_s:.1f} s and announces {announced_s:.1f} s",
+            hint=_DAMAGED_HINT,
+        )
+
+    def _ends_after(self, from_s: float) -> tuple[float, float, float]:
+        """Start and end of the last frame, and the end of whatever ends last, reading packets from `from_s` on."""
         try:
-            self._container.seek(round(announced_s * av.time_base))
+            self._container.seek(round(from_s * av.time_base))
         except av.error.FFmpegError:
             self._container.seek(0)
         last_s = end_s = reached_s = 0.0
+        origin_s = 0.0 if self._counted else self._origin_s
         for packet in self._container.demux():
             ticks = packet.dts if self._counted else packet.pts
             if ticks is None or packet.time_base is None:
                 continue
-            start_s = float(ticks * packet.time_base) - self._origin_s
+            start_s = float(ticks * packet.time_base) - origin_s
             length_s = float((packet.duration or 0) * packet.time_base)
             if packet.stream == self._stream and start_s >= last_s:
                 length_s = length_s or 1 / float(self._rate or 25)
                 last_s, end_s = start_s, start_s + length_s
             reached_s = max(reached_s, start_s + length_s)
-        if reached_s < announced_s - min(_CUT_S, _CUT_SHARE * announced_s) - max(0.0, self._origin_s):
-            raise BrokenMedia(
-                f"{self._name} is cut short: it ends at {reached_s:.1f} s and announces {announced_s:.1f} s",
-                hint=_DAMAGED_HINT,
-            )
-        return last_s, end_s
+        return last_s, end_s, reached_s
 
     def _picture(self, frame: VideoFrame) -> PIL.Image.Image:
         self._check_pixels(frame.width, frame.height)
@@ -279,11 +290,12 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     raise UnsupportedMedia(f"{name} has no picture that can be decoded", hint="convert it to MP4 (H.264) or WebM (VP9)")
 
 
-def _display_signs(frame: VideoFrame) -> tuple[int, ...]:
+def _display_signs(frame: VideoFrame) -> tuple[int, int, int, int]:
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return ()
+    if not isinstance(matrix, Buffer):
+        return (1, 0, 0, 1)
     values = np.frombuffer(bytes(matrix), dtype=np.int32)
     corner = values[[0, 1, 3, 4]].astype(np.int64)
     # Anything oblique is shown as it is; what is left of a right angle after rounding is far below half of it.
-    return tuple(int(value) for value in np.sign(np.where(abs(corner) * 2 > abs(corner).max(), corner, 0)))
+    a, b, c, d = np.sign(np.where(abs(corner) * 2 > abs(corner).max(), corner, 0)).tolist()
+    return a, b, c, d

@@ -1,4 +1,4 @@
-"""Walk files and folders and tell what each file is: one stat and one look at the first bytes, no decoding, no hashing."""
+"""Walk files and folders and tell what each file is: a stat and a look at its first bytes, no decoding, no hashing."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def walk(
     """Find every file that can be indexed, in a fixed order, each once.
 
     Folders are walked depth first, names in byte order, links after everything else. Hidden files and folders are
-    skipped, unless they are named in `paths`. What a file is, its bytes say: an image called `notes.txt` is an image. Files that
-    are neither media by their bytes nor media or text by their name are skipped silently.
+    skipped, unless they are named in `paths`. What a file is, its bytes say: an image called `notes.txt` is an image.
+    Files that are neither media by their bytes nor media or text by their name are skipped silently.
 
-    A link that stays inside the folder it was found in is followed (what it leads to is reported once, under its own name if
-    that is visible); one that leads out is a failure unless `follow_symlinks`. Loops of links, dead links, empty and
-    unreadable files, unreadable folders and foreign bytes under a media name are failures too. Pipes, sockets and
-    devices are never opened.
+    A link that stays inside the folder it was found in is followed (what it leads to is reported once, under its own
+    name if that is visible); one that leads out is a failure unless `follow_symlinks`. Loops of links, dead links,
+    empty and unreadable files, unreadable folders and foreign bytes under a media name are failures too. Pipes, sockets
+    and devices are never opened.
 
     Args:
         paths: Files and folders.

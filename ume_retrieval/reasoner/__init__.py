@@ -1,1 +1,1 @@
-
+"""Reasoners: chats in, texts out."""

@@ -46,18 +46,17 @@ class Generation:
 
 @runtime_checkable
 class Reasoner(Protocol):
-    """An engine that answers chats.
-
-    Attributes:
-        info: Which model this is, for cache keys and reports.
-        spec: The prompts and visual budget that the model wants.
-    """
+    """An engine that answers chats."""
 
     @property
-    def info(self) -> ModelInfo: ...
+    def info(self) -> ModelInfo:
+        """Which model this is, for cache keys and reports."""
+        ...
 
     @property
-    def spec(self) -> ReasonerSpec: ...
+    def spec(self) -> ReasonerSpec:
+        """The prompts and visual budget that the model wants."""
+        ...
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Answer each chat; the reply to `chats[i]` is at position i."""

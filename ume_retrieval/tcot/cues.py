@@ -23,8 +23,8 @@ MAX_FRAME: Final = 1_000_000
 
 T = TypeVar("T")
 
-_FENCE_BEFORE = re.compile(r"```[a-zA-Z0-9]{0,12}\s*\Z")
-_FENCE_AFTER = re.compile(r"\A\s*```(?![a-zA-Z])")
+_FENCE_BEFORE = re.compile(r"``` ?[a-zA-Z0-9]{0,12}\Z")
+_FENCE_AFTER = re.compile(r"\A```(?![a-zA-Z])")
 
 
 def take(text: str, findings: Findings) -> tuple[str, dict[str, list[Value]]]:
@@ -48,20 +48,22 @@ def take(text: str, findings: Findings) -> tuple[str, dict[str, list[Value]]]:
     groups: list[list[Island]] = []
     end = 0
     for island in find_cues(text):
-        between = text[end : island.start]
-        if groups and not between.strip(" \t\r\n,;`"):
+        before = text[end : island.start].strip()
+        if groups:
+            before = _FENCE_AFTER.sub("", before).strip()
+        if (bare := _FENCE_BEFORE.sub("", before)) != before:
+            findings.note("code_fence")
+        if groups and not bare.strip(" ,;\n"):
             groups[-1].append(island)
         else:
             groups.append([island])
-        if (bare := _FENCE_BEFORE.sub("", between)) != between:
-            findings.note("code_fence")
-        prose.append(_FENCE_AFTER.sub("", bare) if prose else bare)
+            prose.append(bare)
         end = island.end
         if island.loose or island.broken:
             findings.note("broken_json" if island.broken else "loose_json", text[island.start : island.end])
     if not groups:
         return text, {}
-    prose.append(_FENCE_AFTER.sub("", text[end:]))
+    prose.append(_FENCE_AFTER.sub("", text[end:].strip()))
     return " ".join(piece.strip() for piece in prose if piece.strip()), _merge(groups, findings)
 
 

@@ -51,7 +51,7 @@ class Island:
 _KEYS = "|".join(CUE_KEYS)
 # An object with a member, a list of such objects, or a member whose braces were forgotten.
 _START = re.compile(
-    rf"""(?P<open>\{{(?=\s*(?:["']|\w{{1,40}}\s*:))|\[(?=\s*\{{))|["']?(?<!\w)(?P<key>{_KEYS})["']?\s*:(?=\s*\[)"""
+    rf"""(?P<open>\{{(?=\s*(?:["']|\w{{1,40}}\s*:))|\[(?=\s*\{{\s*["'\w]))|["']?(?<!\w)(?P<key>{_KEYS})["']?\s*:(?=\s*\[)"""
 )
 _TOKEN = re.compile(
     r"""\s*+(?:(?P<mark>[\[\]{},:])
@@ -61,7 +61,8 @@ _TOKEN = re.compile(
     |(?P<word>-?[A-Za-z_]\w*))""",
     re.VERBOSE,
 )
-_CLOSERS = re.compile(r"[\s\]}]*[\]}]")
+# What belongs to JSON that broke off: its closing brackets, or a string that the end of the text cut.
+_REMNANT = re.compile(r"""\s*(?:[\]}][\s\]}]*|["'][^"'\n]*\Z)""")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _STRICT_WORDS: dict[str, Value] = {"true": True, "false": False, "null": None}
@@ -157,8 +158,8 @@ class _Reader:
             broken = True
             while self._stack:
                 self._close(self._stack[-1])
-            if self._cues and (closers := _CLOSERS.match(self._text, self._position)):
-                self._position = closers.end()
+            if self._cues and (remnant := _REMNANT.match(self._text, self._position)):
+                self._position = remnant.end()
         if not self._cues:
             return None, self._position
         return Island(self._start, self._position, tuple(self._cues), self._loose, broken), self._position
@@ -171,7 +172,8 @@ class _Reader:
         if kind == "mark":
             self._mark(token["mark"])
         elif kind == "number" and token.end() == len(self._text):
-            raise _UnreadableError  # the end of the text may have cut its digits
+            self._position = token.end()  # the end of the text may have cut its digits
+            raise _UnreadableError
         else:
             self._scalar(kind, token[kind])
         self._position = token.end()

@@ -1,0 +1,194 @@
+"""The commands as a person runs them, on the bundled pair and a small folder."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+from ume_training.shapes.draw import draw_scene, write_clip, write_pages
+from ume_training.shapes.levels import LEVELS
+from ume_training.shapes.world import Scene, sample_clip, sample_page, sample_scene
+
+from ume_retrieval.cli.app import app
+
+LEVEL = LEVELS["default"]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_json(*arguments: str | Path) -> Any:
+    """Standard output must be one JSON object and nothing else."""
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UME_CACHE_DIR", str(home / "cache"))
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    rng = random.Random(77)
+    return [sample_scene(rng, LEVEL) for _ in range(6)]
+
+
+@pytest.fixture(scope="module")
+def folder(home: Path, scenes: list[Scene]) -> Path:
+    rng = random.Random(78)
+    place = home / "things"
+    place.mkdir()
+    for number, scene in enumerate(scenes):
+        draw_scene(scene, rng).save(place / f"scene{number}.png")
+    write_clip([sample_clip(rng, LEVEL) for _ in range(2)], place / "clip.mp4")
+    write_pages([sample_page(rng, LEVEL) for _ in range(2)], place / "stock.pdf")
+    (place / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and then nothing")
+    return place
+
+
+@pytest.fixture(scope="module")
+def store(home: Path, folder: Path) -> tuple[str, ...]:
+    """Where the folder is indexed, with reasoning."""
+    options = ("--store", str(home / "store"), "--collection", "things")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UME_CACHE_DIR", str(home / "cache"))
+        first = run_json("index", folder, *options, "--segment", "4", "--overlap", "0")
+        assert first["indexed"] == 8
+        assert [failure["source"].endswith("broken.jpg") for failure in first["failed"]] == [True]
+        assert set(first["failed"][0]) == {"source", "error", "hint"}
+        enriched = run_json("enrich", *options)
+        assert enriched["enriched"] == 10
+        assert enriched["remaining"] == 0
+    return options
+
+
+def test_an_unchanged_folder_asks_no_model(store: tuple[str, ...], folder: Path) -> None:
+    again = run_json("index", folder, *store, "--segment", "4", "--overlap", "0")
+    assert {key: again[key] for key in ("indexed", "unchanged", "removed", "model_calls")} == {
+        "indexed": 0,
+        "unchanged": 8,
+        "removed": 0,
+        "model_calls": 0,
+    }
+
+
+def test_search_finds_the_scene_that_is_described(store: tuple[str, ...], scenes: list[Scene]) -> None:
+    hits = run_json("search", f"find image: {scenes[2].words}", *store, "--limit", "3")["hits"]
+    assert len(hits) == 3
+    assert hits[0]["source"].endswith("scene2.png")
+    assert hits[0]["answer"] == scenes[2].words
+    assert len(hits[0]["evidence"]["boxes"]) == len(scenes[2].things)
+    assert set(hits[0]) == {"source", "score", "start_s", "end_s", "page", "answer", "evidence"}
+
+
+def test_search_by_picture_finds_the_picture(store: tuple[str, ...], folder: Path) -> None:
+    picture = folder / "scene4.png"
+    hits = run_json("search", "--image", picture, *store, "--mode", "direct", "--kind", "image")["hits"]
+    assert hits[0]["source"].endswith("scene4.png")
+
+
+def test_a_hit_says_which_second_or_page(store: tuple[str, ...]) -> None:
+    video = run_json("search", "find video: red circle moves right top", *store, "--kind", "video")["hits"]
+    assert {(hit["start_s"], hit["end_s"]) for hit in video} == {(0.0, 4.0), (4.0, 8.0)}
+    assert all(frame["time_s"] >= hit["start_s"] for hit in video for frame in hit["evidence"]["key_frames"])
+    page = run_json("search", "find page with red circle 7", *store, "--kind", "page")["hits"]
+    assert {hit["page"] for hit in page} == {1, 2}
+
+
+def test_people_get_a_table(store: tuple[str, ...]) -> None:
+    result = run("search", "red circle", *store, "--limit", "2")
+    assert result.exit_code == 0
+    assert "score" in result.stdout
+    assert "{" not in result.stdout
+
+
+def test_report_writes_page_and_sheet(store: tuple[str, ...], home: Path) -> None:
+    page, sheet = home / "report.html", home / "sheet.png"
+    data = run_json("report", "find image: red circle top left", *store, "--out", page, "--sheet", sheet)
+    assert data["report"] == str(page)
+    assert "http://" not in page.read_text(encoding="utf-8").replace("http://www.w3.org/", "")
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_strict_stops_with_a_line_and_a_code(folder: Path, home: Path) -> None:
+    result = run("index", folder, "--store", home / "strict", "--strict")
+    assert result.exit_code == 1
+    assert "broken.jpg" in result.stderr
+
+
+def test_an_error_is_json_too(home: Path) -> None:
+    result = run("search", "x", "--store", home / "nothing", "--collection", "none", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"] == "collection_not_found"
+
+
+def test_an_error_is_one_line_with_a_hint(home: Path) -> None:
+    result = run("search", "x", "--store", home / "nothing", "--model", "embed-rl-3b")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error:")
+    assert "did you mean" in result.stderr
+
+
+def test_wrong_usage_has_its_own_code() -> None:
+    assert run("index").exit_code == 2
+    assert run("search", "x", "--limit", "0").exit_code == 2
+
+
+def test_nothing_to_search_with_is_an_error() -> None:
+    result = run("search", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"] == "invalid_input"
+
+
+def test_models_lists_presets() -> None:
+    names = {(model["name"], model["role"]) for model in run_json("models")["models"]}
+    assert {("ume-tiny", "embedder"), ("embed-rl-2b", "embedder"), ("qwen3-vl-8b", "reasoner")} <= names
+
+
+def test_doctor_finds_this_installation_healthy() -> None:
+    data = run_json("doctor")
+    assert data["healthy"]
+    assert {"torch", "torch with torchvision", "ume-tiny"} <= {finding["name"] for finding in data["findings"]}
+
+
+def test_cache_tells_and_forgets(store: tuple[str, ...]) -> None:
+    assert run_json("cache", "info")["traces"] > 0
+    removed = run_json("cache", "prune", "--days", "0.0")["removed"]
+    assert removed >= 0
+    run_json("cache", "clear")
+    assert run_json("cache", "info")["traces"] == 0
+
+
+def test_eval_shapes_prints_the_promised_shape() -> None:
+    data = run_json("eval", "shapes", "--seed", "3", "--queries", "2", "--candidates", "12")
+    assert len(data["tasks"]) == 11
+    for scores in (data, *data["tasks"].values()):
+        assert 0 <= scores["direct"]["hit@1"] <= 1
+        assert 0 <= scores["reasoned"]["hit@1"] <= 1
+
+
+def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("keep me")
+    result = run("demo", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert (tmp_path / "letters.txt").read_text() == "keep me"
+
+
+@pytest.mark.slow
+def test_demo_shows_what_reasoning_is_worth(tmp_path: Path) -> None:
+    data = run_json("demo", "--out", tmp_path / "demo")
+    assert data["reasoned"]["hit@1"] >= 0.85
+    assert data["reasoned"]["hit@1"] >= data["direct"]["hit@1"] + 0.06
+    assert Path(data["report"]).is_file()

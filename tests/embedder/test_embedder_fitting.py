@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import PIL.Image
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ume_retrieval.fitting import GRID, fit_image, fitted_size
+from ume_retrieval.packing import pack
+
+SIDES = st.integers(1, 20_000)
+
+
+@given(SIDES, SIDES, st.integers(1, 64), st.integers(64, 2000))
+def test_a_fitted_picture_keeps_grid_and_budget(width: int, height: int, least: int, most: int) -> None:
+    fit_width, fit_height = fitted_size(width, height, least * GRID**2, most * GRID**2)
+    assert fit_width % GRID == fit_height % GRID == 0
+    assert min(fit_width, fit_height) >= GRID
+    assert fit_width * fit_height <= most * GRID**2
+    if max(width, height) <= 10 * min(width, height):
+        # Extreme strips lose length rather than width; everything else keeps the least area.
+        assert fit_width * fit_height >= least * GRID**2
+
+
+@given(SIDES, SIDES)
+def test_fitting_twice_changes_nothing(width: int, height: int) -> None:
+    once = fitted_size(width, height, 128 * 1024, 768 * 1024)
+    assert fitted_size(*once, 128 * 1024, 768 * 1024) == once
+
+
+def test_a_fitting_picture_is_not_copied() -> None:
+    picture = PIL.Image.new("RGB", (64, 64))
+    assert fit_image(picture, 1024, 8192) is picture
+
+
+@given(st.lists(st.integers(0, 5000), max_size=60), st.integers(1, 10_000))
+def test_packing_keeps_every_input_once_and_the_budget(lengths: list[int], budget: int) -> None:
+    batches = pack(lengths, budget)
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[position] for position in batch)
+        assert len(batch) == 1 or longest * len(batch) <= budget
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=60))
+def test_packing_pads_little(lengths: list[int]) -> None:
+    """Sorted packing never pads more than batches in the given order would."""
+    budget = 1000
+    packed = sum(max(lengths[i] for i in batch) * len(batch) for batch in pack(lengths, budget))
+    one_batch = max(lengths) * len(lengths)
+    assert packed <= one_batch
