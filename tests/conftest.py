@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.inputs import LoadedItem

@@ -23,7 +23,7 @@ class ModelInfo:
 
     Attributes:
         name: Hub id, preset or folder name.
-        revision: Commit of the hub, or a digest of the folder's files, so that two different weights never look the same.
+        revision: Commit of the hub, or a digest of the folder, so that different weights never look the same.
         engine: What runs it ("transformers", "vllm", "server", "sentence-transformers").
     """
 
@@ -48,6 +48,8 @@ class VisualBudget(BaseModel):
     """Least pixels of an evidence crop or key frame."""
     crop_max_pixels: Annotated[int, Field(gt=0)] = 768 * PIXELS_PER_TOKEN
     video_fps: Annotated[float, Field(gt=0)] = 2.0
+    video_max_pixels: Annotated[int, Field(gt=0)] | None = None
+    """Most pixels of all frames of a video together; many frames are made smaller. None sets no such bound."""
     video_frames: Annotated[int, Field(gt=0)] = 8
     """Most frames of one video; longer videos are thinned evenly."""
     evidence_images: Annotated[int, Field(ge=0)] = 4
@@ -82,6 +84,8 @@ class ReasonerSpec(BaseModel):
     budget: VisualBudget = VisualBudget()
     max_tokens: Annotated[int, Field(gt=0)] = 1024
     """Most tokens that a trace of this model needs."""
+    max_prompt_tokens: Annotated[int, Field(gt=0)] = 16_384
+    """Longest prompt; a longer one is refused, never cut silently."""
 
 
 class EmbedderSpec(BaseModel):

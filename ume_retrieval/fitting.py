@@ -58,7 +58,11 @@ def fit_image(image: PIL.Image.Image, min_pixels: int, max_pixels: int) -> PIL.I
 
 def fit_frames(frames: Frames, budget: VisualBudget) -> Frames:
     """Resize every frame of a video into the budget; all frames of a video keep one size."""
-    fitted = tuple(fit_image(image, budget.frame_min_pixels, budget.frame_max_pixels) for image in frames.images)
+    share = budget.frame_max_pixels
+    if budget.video_max_pixels is not None:
+        share = max(GRID * GRID, min(share, budget.video_max_pixels // len(frames.images)))
+    least = min(budget.frame_min_pixels, share)
+    fitted = tuple(fit_image(image, least, share) for image in frames.images)
     return replace(frames, images=fitted)
 
 

@@ -101,6 +101,20 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
     )
 
 
+def short_name(name: str) -> str:
+    """What a model is called in caches and collections: a hub id as it is, a folder without where it lies.
+
+    Example:
+        >>> short_name("Qwen/Qwen3-VL-2B-Instruct")
+        'Qwen/Qwen3-VL-2B-Instruct'
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    resolved = folder.resolve()
+    return f"{resolved.parent.name}/{resolved.name}" if resolved.name in {"embedder", "reasoner"} else resolved.name
+
+
 def fingerprint(folder: Path) -> str:
     """A digest of a checkpoint folder: names, sizes and bytes of its files (samples of the large ones).
 

@@ -65,12 +65,13 @@ EMBED_RL = EmbedderSpec(family="embed-rl")
 QWEN3_VL_EMBEDDING = EmbedderSpec(
     family="qwen3-vl-embedding",
     default_instruction="Represent the user's input.",
-    # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py. Its MAX_TOTAL_PIXELS leaves each of 64 frames
-    # 240 tokens; 768, its most for a single frame, would break MAX_LENGTH at 64 frames.
+    # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py.
     budget=VisualBudget(
         image_min_pixels=4 * PIXELS_PER_TOKEN,
         image_max_pixels=1800 * PIXELS_PER_TOKEN,
-        frame_max_pixels=240 * PIXELS_PER_TOKEN,
+        frame_max_pixels=768 * PIXELS_PER_TOKEN,
+        # Frames travel in pairs, so this is at most 3840 of its 8192 tokens.
+        video_max_pixels=10 * 768 * PIXELS_PER_TOKEN,
         video_fps=1.0,
         video_frames=64,
     ),

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
+
+from ume_retrieval.cli.app import app
 from ume_training.shapes.draw import draw_scene, write_clip, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import Scene, sample_clip, sample_page, sample_scene
-
-from ume_retrieval.cli.app import app
 
 LEVEL = LEVELS["default"]
 

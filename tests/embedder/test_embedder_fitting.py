@@ -4,7 +4,9 @@ import PIL.Image
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval.fitting import GRID, fit_image, fitted_size
+from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.fitting import GRID, fit_frames, fit_image, fitted_size
+from ume_retrieval.inputs import Frames
 from ume_retrieval.packing import pack
 
 SIDES = st.integers(1, 20_000)
@@ -25,6 +27,14 @@ def test_a_fitted_picture_keeps_grid_and_budget(width: int, height: int, least: 
 def test_fitting_twice_changes_nothing(width: int, height: int) -> None:
     once = fitted_size(width, height, 128 * 1024, 768 * 1024)
     assert fitted_size(*once, 128 * 1024, 768 * 1024) == once
+
+
+def test_many_frames_share_a_videos_pixels() -> None:
+    budget = VisualBudget(frame_max_pixels=768 * 1024, video_max_pixels=10 * 768 * 1024)
+    few, many = (Frames((PIL.Image.new("RGB", (1280, 720)),) * n, tuple(range(n)), float(n)) for n in (4, 64))
+    assert fit_frames(few, budget).images[0].size == (1152, 640)
+    total = sum(image.width * image.height for image in fit_frames(many, budget).images)
+    assert 0.5 * 10 * 768 * 1024 < total <= 10 * 768 * 1024
 
 
 def test_a_fitting_picture_is_not_copied() -> None:

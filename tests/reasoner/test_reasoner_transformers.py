@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ume_retrieval.chat import Chat
+from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.reasoner.base import Reasoner, Sampling
 from ume_retrieval.reasoner.transformers import TransformersReasoner
@@ -68,6 +69,12 @@ def test_sampling_leaves_the_callers_random_stream_alone(reasoner: TransformersR
     torch.manual_seed(5)
     reasoner.generate(chats[:1], Sampling(max_tokens=4, temperature=1.0))
     assert torch.equal(torch.rand(3), untouched)
+
+
+def test_a_long_prompt_is_refused_not_cut(reasoner: TransformersReasoner) -> None:
+    item = LoadedItem("red circle " * 3000, (), (), None, "id")
+    with pytest.raises(InputError, match="prompt takes"):
+        reasoner.generate([reasoner_chat(item, "query", PROMPTS)], SHORT)
 
 
 def test_no_chats_give_no_replies(reasoner: TransformersReasoner) -> None:

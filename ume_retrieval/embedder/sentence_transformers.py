@@ -12,7 +12,7 @@ from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.embedder.base import Embeddings
 from ume_retrieval.errors import IncompatibleModel, MissingExtra, ModelError
-from ume_retrieval.loading import choose_device, choose_dtype, fingerprint
+from ume_retrieval.loading import choose_device, choose_dtype, fingerprint, short_name
 
 BATCH_SIZE = 32
 """sentence-transformers batches by count; it sorts by length on its own."""
@@ -69,7 +69,7 @@ class SentenceTransformersEmbedder:
             first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ModelError(f"cannot load {name}: {first_line}", hint="check the name and the network") from error
         known = revision or (fingerprint(Path(name)) if Path(name).is_dir() else "unknown")
-        return cls(model, info=ModelInfo(name, known, "sentence-transformers"), spec=spec)
+        return cls(model, info=ModelInfo(short_name(name), known, "sentence-transformers"), spec=spec)
 
     @property
     def dimension(self) -> int:

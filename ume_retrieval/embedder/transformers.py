@@ -13,7 +13,7 @@ from ume_retrieval.chat_inputs import ChatInputs
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.embedder.base import Embeddings
 from ume_retrieval.errors import IncompatibleModel, InputError
-from ume_retrieval.loading import load_checkpoint
+from ume_retrieval.loading import load_checkpoint, short_name
 from ume_retrieval.packing import pack
 
 BATCH_TOKENS = 16_384
@@ -63,7 +63,7 @@ class TransformersEmbedder:
             IncompatibleModel: When it does not fit its family.
         """
         loaded = load_checkpoint(name, "AutoModel", revision=revision, device=device, dtype=dtype)
-        info = ModelInfo(name, loaded.revision, "transformers")
+        info = ModelInfo(short_name(name), loaded.revision, "transformers")
         return cls(loaded.model, loaded.processor, info=info, spec=spec)
 
     @property

@@ -8,8 +8,9 @@ from typing import Any
 from ume_retrieval.chat import Chat
 from ume_retrieval.chat_inputs import ChatInputs
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
+from ume_retrieval.errors import InputError
 from ume_retrieval.fitting import fit_chat
-from ume_retrieval.loading import load_checkpoint
+from ume_retrieval.loading import load_checkpoint, short_name
 from ume_retrieval.packing import pack
 from ume_retrieval.reasoner.base import Generation, Sampling
 
@@ -53,13 +54,23 @@ class TransformersReasoner:
             ModelError: When it cannot be found or loaded.
         """
         loaded = load_checkpoint(name, "AutoModelForImageTextToText", revision=revision, device=device, dtype=dtype)
-        info = ModelInfo(name, loaded.revision, "transformers")
+        info = ModelInfo(short_name(name), loaded.revision, "transformers")
         return cls(loaded.model, loaded.processor, info=info, spec=spec)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i, whatever the batches were."""
+        """Answer each chat; the reply to `chats[i]` is at position i, whatever the batches were.
+
+        Raises:
+            InputError: When a chat is longer than the model's `max_prompt_tokens`; it is never cut silently.
+        """
         fitted = [fit_chat(chat, self.spec.budget) for chat in chats]
-        lengths = [self._inputs.count_tokens(chat) + sampling.max_tokens for chat in fitted]
+        prompts = [self._inputs.count_tokens(chat) for chat in fitted]
+        if prompts and max(prompts) > self.spec.max_prompt_tokens:
+            raise InputError(
+                f"a prompt takes {max(prompts)} tokens, the Reasoner reads {self.spec.max_prompt_tokens}",
+                hint="shorten the text, or give fewer images",
+            )
+        lengths = [count + sampling.max_tokens for count in prompts]
         replies: dict[int, Generation] = {}
         for batch in pack(lengths, self.batch_tokens):
             answered = self._generate_batch([fitted[position] for position in batch], sampling)

@@ -32,7 +32,7 @@ PROMPTS = Prompts(
 )
 """A small model needs a sign for the side, not an explanation."""
 
-REASONER_SPEC = ReasonerSpec(prompts=PROMPTS, budget=BUDGET, max_tokens=160)
+REASONER_SPEC = ReasonerSpec(prompts=PROMPTS, budget=BUDGET, max_tokens=160, max_prompt_tokens=2048)
 EMBEDDER_SPEC = EmbedderSpec(family="embed-rl", summary_prompt="summary:", budget=BUDGET, max_tokens=2048)
 
 
