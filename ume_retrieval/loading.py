@@ -85,8 +85,9 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
 
     target = choose_device(device)
     try:
-        processor = transformers.AutoProcessor.from_pretrained(name, revision=revision)
-        model = getattr(transformers, model_class).from_pretrained(
+        classes: Any = transformers
+        processor = classes.AutoProcessor.from_pretrained(name, revision=revision)
+        model = getattr(classes, model_class).from_pretrained(
             name, revision=revision, dtype=choose_dtype(dtype, target)
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from ume_retrieval.media import Limits, load
 from ume_retrieval.media.remote import fetch
 
 BUDGET = VisualBudget()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,10 +40,10 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/slow":
             self.send_response(200)
             self.end_headers()
-            for _ in range(50):
-                self.wfile.write(b"x")
-                self.wfile.flush()
-                self.server.pause.wait(0.05)  # type: ignore[attr-defined]
+            with suppress(ConnectionError):
+                for _ in range(50):
+                    self.wfile.write(b"x")
+                    self.server.pause.wait(0.05)  # type: ignore[attr-defined]
             return
         elif path == "/short":
             self.send_response(200)

@@ -4,10 +4,12 @@ import io
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import media_makers
 import numpy as np
 import PIL.Image
 import pytest
+from av.stream import Disposition
 from media_makers import number_of, numbered, write_gif, write_numbered, write_video
 from PIL.Image import Transpose
 
@@ -201,15 +203,21 @@ def test_sound_that_goes_on_does_not_make_the_video_longer(tmp_path: Path, suffi
     assert numbers(sample_video(path, fps=2, max_frames=99)) == [0, 5, 10, 15]
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
-    path = tmp_path / "sound.mkv"
-    import av
-
+@pytest.mark.parametrize("cover", [False, True])
+def test_sound_alone_is_no_video_even_with_a_cover(tmp_path: Path, cover: bool) -> None:
+    path = tmp_path / "sound.mp4"
     with av.open(path, "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 160, 96, "yuvj420p"
+            picture.disposition = Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame.from_image(numbered(1))))
+            container.mux(picture.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+        silence.sample_rate = 8000
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode())
     with pytest.raises(UnsupportedMedia, match="no picture"):
         probe_video(path)
 

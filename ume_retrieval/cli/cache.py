@@ -17,8 +17,8 @@ cache_app = typer.Typer(no_args_is_help=True)
 def info(*, as_json: JsonOption = False) -> None:
     """Say where the traces are, how many, and how large."""
     with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
-        data = {"path": str(default_cache_path()), "traces": len(cache), "bytes": cache.size_bytes()}
-        output.result(data, f"{data['traces']} traces, {cache.size_bytes() / 1e6:.1f} MB in {data['path']}")
+        data = {"path": str(default_cache_path()), "traces": len(cache), "bytes": cache.size_bytes}
+        output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {data['path']}")
 
 
 @cache_app.command()

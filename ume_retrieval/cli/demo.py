@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -167,7 +167,7 @@ def _note(direct: list[bool]) -> str:
     return f"Without reasoning the right one came in place {rank}." if rank else "Without reasoning: not among 20."
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     numbers = list(values)
     return sum(numbers) / len(numbers)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 import typer
 
@@ -30,13 +29,8 @@ if TYPE_CHECKING:
     from ume_qdrant.reports import Progress as Step
 
 
-class When(StrEnum):
-    """When to reason over what is indexed."""
-
-    LATER = "later"
-    ALWAYS = "always"
-    NEVER = "never"
-
+When: TypeAlias = Literal["later", "always", "never"]
+"""When to reason over what is indexed."""
 
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first item that fails.")]
 
@@ -46,7 +40,7 @@ def index(
     *,
     store: StoreOption = DEFAULT_STORE,
     collection: CollectionOption = DEFAULT_COLLECTION,
-    reasoning: Annotated[When, typer.Option(help="later: searchable soon, `ume enrich` reasons.")] = When.LATER,
+    reasoning: Annotated[When, typer.Option(help="later: searchable soon, `ume enrich` reasons.")] = "later",
     segment: Annotated[float | None, typer.Option(help="Seconds of a video segment.", show_default=False)] = None,
     overlap: Annotated[float | None, typer.Option(help="Seconds that segments overlap.", show_default=False)] = None,
     strict: StrictOption = False,
@@ -66,7 +60,7 @@ def index(
                 embedder,
                 opened,
                 paths,
-                reasoning=reasoning.value,
+                reasoning=reasoning,
                 segment_s=SEGMENT_S if segment is None else segment,
                 overlap_s=OVERLAP_S if overlap is None else overlap,
                 strict=strict,
@@ -76,7 +70,7 @@ def index(
         cost = f"{len(report.failed)} failed in {report.seconds:.1f} s with {report.model_calls} model calls"
         output.result(report.to_dict(), words + cost)
         output.failures(report.failed)
-        if reasoning is When.LATER and report.indexed:
+        if reasoning == "later" and report.indexed:
             output.note(f"search works now; `ume enrich --store {store} --collection {collection}` adds reasoning")
 
 

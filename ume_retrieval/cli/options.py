@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,10 +39,11 @@ DEFAULT_COLLECTION = "default"
 def load_embedder(model: str, reasoner: str, device: str, cache: Path | None = None) -> ReasoningEmbedder:
     """The models that a command names, with progress bars of other libraries switched off."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers.utils import logging
+    from transformers import utils
 
     from ume_retrieval.pipeline import ReasoningEmbedder
 
+    logging: Any = utils.logging
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     return ReasoningEmbedder.from_pretrained(

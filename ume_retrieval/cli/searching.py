@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
 
 import typer
 from rich.markup import escape
@@ -28,6 +28,7 @@ from ume_retrieval.inputs import Item
 
 if TYPE_CHECKING:
     from ume_qdrant import Hit, SearchResult
+    from ume_qdrant import Kind as KindName
 
 
 class Kind(StrEnum):
@@ -39,13 +40,8 @@ class Kind(StrEnum):
     TEXT = "text"
 
 
-class SearchMode(StrEnum):
-    """Which vectors are compared."""
-
-    FUSED = "fused"
-    DIRECT = "direct"
-    REASONED = "reasoned"
-
+SearchMode: TypeAlias = Literal["fused", "direct", "reasoned"]
+"""Which vectors are compared."""
 
 TextArgument = Annotated[str | None, typer.Argument(help="What to look for, in words.", show_default=False)]
 ImageOption = Annotated[list[Path] | None, typer.Option("--image", help="A picture to search with.")]
@@ -62,7 +58,7 @@ def search(
     video: VideoOption = None,
     kind: KindOption = None,
     limit: LimitOption = 10,
-    mode: ModeOption = SearchMode.FUSED,
+    mode: ModeOption = "fused",
     store: StoreOption = DEFAULT_STORE,
     collection: CollectionOption = DEFAULT_COLLECTION,
     model: ModelOption = DEFAULT_MODEL,
@@ -94,7 +90,7 @@ def report(
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) too.")] = None,
     kind: KindOption = None,
     limit: LimitOption = 10,
-    mode: ModeOption = SearchMode.FUSED,
+    mode: ModeOption = "fused",
     store: StoreOption = DEFAULT_STORE,
     collection: CollectionOption = DEFAULT_COLLECTION,
     model: ModelOption = DEFAULT_MODEL,
@@ -140,17 +136,16 @@ def _find(
     from ume_qdrant import search as search_store
 
     embedder = load_embedder(*models)
-    kinds = tuple(one.value for one in kind) if kind else None
-    target = "video" if kinds == ("video",) else None
+    kinds = cast("tuple[KindName, ...]", tuple(one.value for one in kind)) if kind else None
     with open_named_store(store, collection) as opened:
         return search_store(
             embedder,
             opened,
             item,
             limit=limit,
-            mode=mode.value,
+            mode=mode,
             reasoning="never" if embedder.reasoner is None else "always",
-            target=target,
+            target="video" if kinds == ("video",) else None,
             where=Filter(kinds=kinds) if kinds else None,
         )
 

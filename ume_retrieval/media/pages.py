@@ -12,7 +12,7 @@ import PIL.Image
 import pypdfium2
 import pypdfium2.raw
 
-from ume_retrieval.errors import BrokenMedia, MediaNotFound, MediaTooLarge, UnsupportedMedia
+from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import Page
 from ume_retrieval.media.files import display_name, open_file
 from ume_retrieval.media.formats import HEAD_BYTES, sniff
@@ -56,7 +56,10 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
     Raises:
         MediaNotFound: When the file cannot be opened or has no such page.
         MediaError: Otherwise as `count_pages`.
+        InputError: When `max_pixels` is less than 1.
     """
+    if max_pixels < 1:
+        raise InputError(f"a page cannot be rendered into {max_pixels} pixels")
     name = display_name(page.path)
     with _document(page.path, limits) as document:
         if not 1 <= page.page <= len(document):
@@ -66,23 +69,19 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
         try:
             sheet = document[page.page - 1]
             width_pt, height_pt = sheet.get_size()
-            scale = _scale(width_pt, height_pt, min(max_pixels, limits.max_pixels), name)
+            scale = _scale(width_pt, height_pt, min(max_pixels, limits.max_pixels))
             picture: PIL.Image.Image = sheet.render(scale=scale, rev_byteorder=True).to_pil()
-        except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
+        except (pypdfium2.PdfiumError, ValueError, ArithmeticError, MemoryError) as error:
             raise BrokenMedia(
                 f"page {page.page} of {name} does not render: {error}", hint="export the PDF again"
             ) from error
         return picture.convert("RGB")
 
 
-def _scale(width_pt: float, height_pt: float, max_pixels: int, name: str) -> float:
-    if not (0 < width_pt < math.inf and 0 < height_pt < math.inf):
-        raise BrokenMedia(f"{name} has a page without an area", hint="export the PDF again")
+def _scale(width_pt: float, height_pt: float, max_pixels: int) -> float:
     scale = min(MAX_DPI / 72, math.sqrt(max_pixels / (width_pt * height_pt)))
     # PDFium rounds both sides up.
     while math.ceil(width_pt * scale) * math.ceil(height_pt * scale) > max_pixels:
-        if scale * max(width_pt, height_pt) < 1:
-            raise MediaTooLarge(f"a page of {name} does not fit into {max_pixels} pixels", hint="raise max_pixels")
         scale *= 0.99
     return scale
 

@@ -20,6 +20,7 @@ import numpy as np
 import PIL.Image
 from av.buffer import Buffer
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL.Image import Transpose
@@ -147,13 +148,11 @@ class VideoFile:
                 jump_s = max(1.0, 2 * (time_s - reached_s) if coming and coming.time_s <= reached_s else jump_s)
             while coming and coming.time_s <= time_s + _EARLY_S:
                 shown, coming = coming, next(film, None)
-            if coming is None and (shown is None or shown.time_s < self._last_s - _LOST_S):
+            showing = shown or coming
+            if showing is None or (coming is None and showing.time_s < self._last_s - _LOST_S):
                 raise BrokenMedia(f"{self._name} stops decoding before its end", hint=_DAMAGED_HINT)
-            if (showing := shown or coming) is not drawn or not pictures:
-                drawn = showing
-                pictures.append(self._picture(drawn.frame))  # type: ignore[union-attr]  # one of both is a frame here
-            else:
-                pictures.append(pictures[-1])
+            pictures.append(pictures[-1] if showing is drawn else self._picture(showing.frame))
+            drawn = showing
         return pictures
 
     def _start_near(self, time_s: float) -> tuple[Iterator[_Shown], _Shown | None]:
@@ -279,11 +278,13 @@ def _typed_errors(name: str) -> Iterator[None]:
         yield
     except av.error.FFmpegError as error:
         raise BrokenMedia(f"{name} does not decode: {error.strerror}", hint=_DAMAGED_HINT) from error
+    except OSError as error:
+        raise BrokenMedia(f"{name} cannot be read: {error.strerror}", hint=_DAMAGED_HINT) from error
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
     for stream in container.streams.video:
-        if "attached_pic" not in str(stream.disposition.name):
+        if Disposition.attached_pic not in stream.disposition:
             if stream.codec_context is None:
                 break
             return stream
