@@ -33,7 +33,6 @@ class Finding:
 
 NEEDED = ("torch", "torchvision", "transformers", "av", "pypdfium2", "qdrant-client", "qdrant-edge-py")
 OPTIONAL = {
-    "decord2": "pip install decord2",
     "sentence-transformers": "pip install 'ume-retrieval[sentence-transformers]'",
     "matplotlib": "pip install 'ume-retrieval[train]'",
 }
