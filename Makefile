@@ -20,7 +20,7 @@ DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow lint types format check build hooks clean
+.PHONY: help demo setup test test-slow tiny lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ test: $(DEV) ## Run the fast test suite (under 10 minutes on 2 cores)
 
 test-slow: $(DEV) ## Run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+tiny: $(CORE) ## Train the bundled pair from scratch (about two hours on 2 cores, resumable)
+	$(BIN)/python -m ume_training.tiny --run runs/tiny --out runs/tiny/out --seed 0
 
 lint: $(DEV) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -34,7 +34,6 @@ class Finding:
 NEEDED = ("torch", "torchvision", "transformers", "av", "pypdfium2", "qdrant-client", "qdrant-edge-py")
 OPTIONAL = {
     "sentence-transformers": "pip install 'ume-retrieval[sentence-transformers]'",
-    "matplotlib": "pip install 'ume-retrieval[train]'",
 }
 
 

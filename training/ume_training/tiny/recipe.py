@@ -54,7 +54,7 @@ class TinyRecipe:
     size: Size = field(default_factory=Size)
     captions: Schedule = field(default_factory=lambda: Schedule(steps=1200, learning_rate=1e-3))
     traces: Schedule = field(default_factory=lambda: Schedule(steps=3500, learning_rate=8e-4))
-    questions: Schedule = field(default_factory=lambda: Schedule(steps=1500, learning_rate=6e-4))
+    questions: Schedule = field(default_factory=lambda: Schedule(steps=3500, learning_rate=6e-4))
     apart: Schedule = field(default_factory=lambda: Schedule(steps=300, learning_rate=6e-4, floor=1.0))
     vectors: Schedule = field(default_factory=lambda: Schedule(steps=1800, learning_rate=6e-4))
     lesson_batch: int = 32
