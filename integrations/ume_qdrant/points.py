@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ume_qdrant.contents import VECTORS
-from ume_qdrant.filters import Filter, ReasoningState
+from ume_qdrant.filters import ReasoningState
 from ume_qdrant.schema import MAX_TEXT, point_id, within
-from ume_qdrant.store import Payload, Point, Store, Vector
+from ume_qdrant.store import Point, Vector
 from ume_qdrant.traces import clean, to_payload
 from ume_retrieval.media import Entry
 from ume_retrieval.results import PipelineInfo, Trace
@@ -96,25 +94,3 @@ def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo) 
         "prompt_version": info.prompt_version or "",
     }
     return Point(key, {"reasoned": vector}, payload)
-
-
-def find_donors(store: Store, entries: Iterable[Entry]) -> dict[ContentKey, Point]:
-    """Points of the store that already show what these entries show, with their vectors, by content."""
-    digests = tuple(sorted({entry.file_digest for entry in entries}))
-    found: dict[ContentKey, Point] = {}
-    for point in store.scroll(Filter(digests=digests), vectors=VECTORS):
-        key = _key_of(point.payload)
-        # A twin that was reasoned over already is worth more.
-        if "direct" in point.vectors and (key not in found or "reasoned" in point.vectors):
-            found[key] = point
-    return found
-
-
-def _key_of(payload: Payload) -> ContentKey:
-    return (
-        payload["file_digest"],
-        payload["kind"],
-        payload.get("start_s"),
-        payload.get("end_s"),
-        payload.get("page"),
-    )

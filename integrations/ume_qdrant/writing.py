@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 
+from ume_qdrant.donors import Donors
 from ume_qdrant.filters import Filter, ReasoningState
 from ume_qdrant.plan import FileWork, Plan
-from ume_qdrant.points import ContentKey, Part, entry_key, find_donors
+from ume_qdrant.points import ContentKey, Part, entry_key
 from ume_qdrant.reports import OnProgress, Progress, error_of
 from ume_qdrant.store import Point, Store, Vector, batches
 from ume_retrieval.errors import Failure
@@ -59,9 +60,10 @@ class Writer:
             if not work.missing:
                 self._finish(work)
         units = [(work, part) for work in plan.work for part in work.missing]
+        donors = Donors(self.store, [part.entry for _, part in units])
         done = 0
         for batch in batches(units, batch_size):
-            self._write_batch(batch)
+            self._write_batch(batch, donors)
             for work, part in batch:
                 if part is work.missing[-1]:
                     self._finish(work)
@@ -79,10 +81,12 @@ class Writer:
         for some in batches([point.id for point in self.store.scroll(where, fields=("source",))], BATCH):
             self.store.update([Point(key, {}, {"reasoning": "later"}) for key in some])
 
-    def _write_batch(self, batch: Sequence[tuple[FileWork, Part]]) -> None:
-        known = find_donors(self.store, [part.entry for _, part in batch])
+    def _write_batch(self, batch: Sequence[tuple[FileWork, Part]], donors: Donors) -> None:
+        entries = [part.entry for _, part in batch]
+        known = donors.of(entries)
         vectors, failures = self._embed([part for _, part in batch if entry_key(part.entry) not in known])
         points: list[Point] = []
+        written: dict[ContentKey, Point] = {}
         for work, part in batch:
             key = entry_key(part.entry)
             if key in known:
@@ -94,7 +98,9 @@ class Writer:
                 self.failures.append(replace(failures[key], source=work.source))
                 continue
             self.written.add(work.source)
+            written[key] = points[-1]
         self.store.upsert(points)
+        donors.settle(entries, written)
         self.points += len(points)
         if self.strict and self.failures:
             raise error_of(self.failures[0])

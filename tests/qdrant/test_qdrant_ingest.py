@@ -175,6 +175,28 @@ def test_equal_files_are_embedded_once(store: Store, tmp_path: Path) -> None:
     assert reasoner.calls == 1
 
 
+def test_a_long_file_is_not_read_back_batch_after_batch(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colours = [(40 * n, 255 - 40 * n, 90) for n in range(6)]
+    document(tmp_path / "a.pdf", *colours)
+    shutil.copy(tmp_path / "a.pdf", tmp_path / "b.pdf")
+    read: list[Point] = []
+    scroll = type(store).scroll
+
+    def counted(self: Store, *args: Any, **kwargs: Any) -> Any:
+        for point in scroll(self, *args, **kwargs):  # type: ignore[arg-type]  # a store of this very type
+            read.extend([point] if point.vectors else [])
+            yield point
+
+    monkeypatch.setattr(type(store), "scroll", counted)
+    report = index(models(), store, tmp_path, batch_size=4)
+    assert (report.points, report.model_calls, len(read)) == (12, 6, 0)
+    (tmp_path / "a.pdf").rename(tmp_path / "c.pdf")
+    report = index(models(), store, tmp_path, batch_size=2)
+    assert (report.moved, report.model_calls, len(read)) == (1, 0, 12)
+
+
 def test_paths_that_overlap_are_one(store: Store, folder: Path) -> None:
     report = index(models(), store, [folder, folder / "deep", folder / "deep" / ".." / "red.png"])
     assert (report.indexed, store.count()) == (6, 8)

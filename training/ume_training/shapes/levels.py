@@ -23,6 +23,8 @@ TEXTURES = ("plain", "striped", "dotted")
 
 MOTIONS = ("right", "left", "down", "up")
 
+QUESTIONS = ("what", "where", "how many")
+
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
 
@@ -39,6 +41,7 @@ class Level:
         shapes: Names from `SHAPES` that occur.
         textures: Names from `TEXTURES` that occur; "plain" alone means that texture is never said.
         most_things: Most things in a scene, 2..9.
+        questions: What is asked of images: "what" is at a place, "where" a thing is, "how many" have a colour.
         page_rows: Most rows of a page, 2..3.
         distinct: How many attributes a look-alike differs in, at least 1; 1 is the closest.
     """
@@ -48,6 +51,7 @@ class Level:
     shapes: tuple[str, ...]
     textures: tuple[str, ...] = ("plain",)
     most_things: int = 4
+    questions: tuple[str, ...] = QUESTIONS
     page_rows: int = 3
     distinct: int = 1
 
@@ -55,9 +59,11 @@ class Level:
 LEVELS = {
     level.name: level
     for level in (
-        Level("default", tuple(COLOURS)[:4], SHAPES[:4]),
+        # To find a thing by its looks among several is more than the bundled pair learns; to look at a place is not.
+        Level("default", tuple(COLOURS)[:4], SHAPES[:4], questions=QUESTIONS[:1]),
+        Level("questions", tuple(COLOURS)[:4], SHAPES[:4]),
         Level("rich", tuple(COLOURS)[:6], SHAPES[:6], most_things=5),
         Level("hard", tuple(COLOURS), SHAPES, TEXTURES, most_things=7),
     )
 }
-"""`default` is what the bundled pair was trained on; the others leave room for stronger models."""
+"""`default` is what the bundled pair answers; the others leave room for stronger models and for training."""

@@ -113,22 +113,22 @@ def _near_kind(rng: random.Random, level: Level, pair: Pair) -> Pair:
 
 
 def _draw_image_question(rng: random.Random, level: Level) -> Pair:
-    return _image_question(rng, sample_scene(rng, level))
+    return _image_question(rng, sample_scene(rng, level), level)
 
 
 def _near_image_question(rng: random.Random, level: Level, pair: Pair) -> Pair:
     scene = _scene_of(pair.query)
-    return _image_question(rng, scene if rng.random() < 0.5 else near_scene(rng, scene, level))
+    return _image_question(rng, scene if rng.random() < 0.5 else near_scene(rng, scene, level), level)
 
 
-def _image_question(rng: random.Random, scene: Scene) -> Pair:
+def _image_question(rng: random.Random, scene: Scene, level: Level) -> Pair:
     thing = rng.choice(scene.things)
     twins = [t for t in scene.things if t.look == thing.look]
-    kind = rng.randrange(3)
+    kind = rng.choice(level.questions)
     evidence = [thing]
-    if kind == 0 and len(twins) == 1:
+    if kind == "where" and len(twins) == 1:
         question, answer = f"where is the {thing.look.words}?", place(thing.cell)
-    elif kind == 1:
+    elif kind == "how many":
         evidence = [t for t in scene.things if t.look.colour == thing.look.colour]
         question, answer = f"how many {thing.look.colour} shapes?", NUMBERS[len(evidence)]
     else:

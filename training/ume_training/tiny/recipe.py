@@ -35,7 +35,7 @@ class TinyRecipe:
 
     Attributes:
         seed: Of weights and data.
-        level: Name of the Shapes level.
+        level: Name of the Shapes level; "questions" holds all that "default" asks, and more.
         size: Width and depth of both models.
         captions: Schedule of the first stage: pictures to short captions.
         traces: Schedule of the second stage: items to T-CoTs, all tasks alike.
@@ -50,7 +50,7 @@ class TinyRecipe:
     """
 
     seed: int = 0
-    level: str = "default"
+    level: str = "questions"
     size: Size = field(default_factory=Size)
     captions: Schedule = field(default_factory=lambda: Schedule(steps=1200, learning_rate=1e-3))
     traces: Schedule = field(default_factory=lambda: Schedule(steps=3500, learning_rate=8e-4))
