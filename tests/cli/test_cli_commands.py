@@ -134,8 +134,8 @@ def test_an_error_is_json_too(home: Path) -> None:
     assert json.loads(result.stdout)["error"] == "collection_not_found"
 
 
-def test_an_error_is_one_line_with_a_hint(home: Path) -> None:
-    result = run("search", "x", "--store", home / "nothing", "--model", "embed-rl-3b")
+def test_an_error_is_one_line_with_a_hint(home: Path, folder: Path) -> None:
+    result = run("index", folder, "--store", home / "nothing", "--model", "embed-rl-3b")
     assert result.exit_code == 1
     assert result.stderr.startswith("error:")
     assert "did you mean" in result.stderr

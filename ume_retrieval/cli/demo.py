@@ -103,11 +103,8 @@ def _index(
     embedder: ReasoningEmbedder, store: Store, tasks: Sequence[TaskSet], segment_s: float, output: Output
 ) -> int:
     from ume_qdrant import index
-    from ume_training.shapes.benchmark import CORPUS
 
     corpora = [task.candidates[0].path.parent for task in tasks]
-    if any(corpus.name != CORPUS for corpus in corpora):
-        raise InputError("the world is not laid out as expected", hint="remove the folder and run again")
     with Bars(output) as bars:
         report = index(
             embedder,

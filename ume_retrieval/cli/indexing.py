@@ -54,10 +54,11 @@ def index(
         from ume_qdrant import index as index_paths
         from ume_retrieval.media import OVERLAP_S, SEGMENT_S
 
-        embedder = load_embedder(model, reasoner, device)
         with open_named_store(store, collection) as opened, Bars(output) as bars:
+            if opened.exists():
+                opened.count()  # a store that another process holds shows before models are loaded
             report = index_paths(
-                embedder,
+                load_embedder(model, reasoner, device),
                 opened,
                 paths,
                 reasoning=reasoning,
@@ -89,8 +90,9 @@ def enrich(
     with command(as_json=as_json) as output:
         from ume_qdrant import enrich as enrich_points
 
-        embedder = load_embedder(model, reasoner, device)
         with open_named_store(store, collection) as opened, Bars(output) as bars:
+            opened.count()  # a collection that is missing or held shows before models are loaded
+            embedder = load_embedder(model, reasoner, device)
             report = enrich_points(embedder, opened, retry_failed=retry_failed, strict=strict, on_progress=bars.step)
         words = f"[bold]{report.enriched}[/bold] enriched, {report.remaining} remaining, {len(report.failed)} failed "
         output.result(report.to_dict(), words + f"in {report.seconds:.1f} s with {report.model_calls} model calls")

@@ -135,9 +135,10 @@ def _find(
     from ume_qdrant import Filter
     from ume_qdrant import search as search_store
 
-    embedder = load_embedder(*models)
     kinds = cast("tuple[KindName, ...]", tuple(one.value for one in kind)) if kind else None
     with open_named_store(store, collection) as opened:
+        opened.count()  # a collection that is missing or held by another process shows before models are loaded
+        embedder = load_embedder(*models)
         return search_store(
             embedder,
             opened,
