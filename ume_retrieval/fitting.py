@@ -22,7 +22,7 @@ def fitted_size(width: int, height: int, min_pixels: int, max_pixels: int) -> tu
     """Size nearest to the picture's own whose sides are multiples of 32 and whose area keeps the budget.
 
     The same rule as Qwen3-VL's `smart_resize`, but a very long picture keeps at least 32 pixels on its short side
-    and loses length instead of being refused.
+    and loses length instead of being refused. Where rounding makes the bounds exclude each other, `max_pixels` wins.
 
     Args:
         width: Pixels, > 0.
@@ -40,12 +40,12 @@ def fitted_size(width: int, height: int, min_pixels: int, max_pixels: int) -> tu
         (96, 96)
     """
     fit_width, fit_height = (max(GRID, round(side / GRID) * GRID) for side in (width, height))
+    if fit_width * fit_height < min_pixels:
+        grow = math.sqrt(min_pixels / (width * height))
+        fit_width, fit_height = (math.ceil(side * grow / GRID) * GRID for side in (width, height))
     if fit_width * fit_height > max_pixels:
         shrink = math.sqrt(width * height / max_pixels)
         fit_width, fit_height = (max(GRID, math.floor(side / shrink / GRID) * GRID) for side in (width, height))
-    elif fit_width * fit_height < min_pixels:
-        grow = math.sqrt(min_pixels / (width * height))
-        fit_width, fit_height = (math.ceil(side * grow / GRID) * GRID for side in (width, height))
     longest = max(GRID, max_pixels // GRID // GRID * GRID)
     return min(fit_width, longest), min(fit_height, longest)
 

@@ -124,7 +124,7 @@ def fingerprint(folder: Path) -> str:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "config.json").write_text("{}")
         ...     fingerprint(Path(folder))
-        'sha256:b0fe3cf9bd0a'
+        'sha256:555dc36908b3'
     """
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):

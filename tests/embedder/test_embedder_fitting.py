@@ -18,8 +18,8 @@ def test_a_fitted_picture_keeps_grid_and_budget(width: int, height: int, least: 
     assert fit_width % GRID == fit_height % GRID == 0
     assert min(fit_width, fit_height) >= GRID
     assert fit_width * fit_height <= most * GRID**2
-    if max(width, height) <= 10 * min(width, height):
-        # Extreme strips lose length rather than width; everything else keeps the least area.
+    if max(width, height) <= 10 * min(width, height) and most >= 4 * least:
+        # Extreme strips lose length rather than width, and bounds that touch leave no room; all else keeps the least.
         assert fit_width * fit_height >= least * GRID**2
 
 

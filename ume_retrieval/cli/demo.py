@@ -29,7 +29,8 @@ SEED = 20_260
 QUERIES = 6
 CANDIDATES = 100
 SHOWN = 2
-"""Queries of each task that the report shows."""
+HITS = 3
+"""Queries of each task that the report shows, and hits of each."""
 
 MARKER = ".ume-demo"
 """Only a folder with this file in it is ever emptied."""
@@ -146,10 +147,10 @@ def _ask(embedder: ReasoningEmbedder, store: Store, task: TaskSet) -> Answers:
             shown.append(
                 report_query(
                     query.item,
-                    hits["reasoned"][:4],
+                    hits["reasoned"][:HITS],
                     trace,
                     budget=embedder.embedder.spec.budget,
-                    relevant=ranked["reasoned"][:4],
+                    relevant=ranked["reasoned"][:HITS],
                     task=task.name.replace("_", " "),
                     note=_note(ranked["direct"]),
                 )
