@@ -20,7 +20,7 @@ DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow tiny lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest tiny lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,12 @@ test: $(DEV) ## Run the fast test suite (under 10 minutes on 2 cores)
 
 test-slow: $(DEV) ## Run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in an environment of their own
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
 
 tiny: $(CORE) ## Train the bundled pair from scratch (about two hours on 2 cores, resumable)
 	$(BIN)/python -m ume_training.tiny --run runs/tiny --out runs/tiny/out --seed 0
@@ -59,7 +65,7 @@ hooks: $(DEV) ## Run style and type checks before every git commit
 	$(BIN)/pre-commit install
 
 clean: ## Remove the environment, builds and caches
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
