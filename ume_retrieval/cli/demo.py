@@ -162,7 +162,7 @@ def _note(direct: list[bool]) -> str:
     if direct[0]:
         return "Found first without reasoning too."
     rank = direct.index(True) + 1 if True in direct else None
-    return f"Without reasoning the right one came in place {rank}." if rank else "Without reasoning: not among 20."
+    return f"Without reasoning: in place {rank}." if rank else "Without reasoning: not among 20."
 
 
 def _mean(values: Iterable[float]) -> float:
