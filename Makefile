@@ -42,7 +42,7 @@ test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in a
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
 
-tiny: $(CORE) ## Train the bundled pair from scratch (about two hours on 2 cores, resumable)
+tiny: $(CORE) ## Train the bundled pair from scratch (over an hour on 2 cores, resumable)
 	$(BIN)/python -m ume_training.tiny --run runs/tiny --out runs/tiny/out --seed 0
 
 lint: $(DEV) ## Check style and formatting

@@ -164,10 +164,10 @@ def test_doctor_finds_this_installation_healthy() -> None:
 
 
 def test_cache_tells_and_forgets(store: tuple[str, ...]) -> None:
-    assert run_json("cache", "info")["traces"] > 0
-    removed = run_json("cache", "prune", "--days", "0.0")["removed"]
-    assert removed >= 0
-    run_json("cache", "clear")
+    kept = run_json("cache", "info")["traces"]
+    assert kept > 0
+    assert run_json("cache", "prune", "--days", "1")["removed"] == 0
+    assert run_json("cache", "clear")["removed"] == kept
     assert run_json("cache", "info")["traces"] == 0
 
 
@@ -177,6 +177,12 @@ def test_eval_shapes_prints_the_promised_shape() -> None:
     for scores in (data, *data["tasks"].values()):
         assert 0 <= scores["direct"]["hit@1"] <= 1
         assert 0 <= scores["reasoned"]["hit@1"] <= 1
+
+
+def test_an_unknown_level_is_an_error_not_a_traceback() -> None:
+    result = run("eval", "shapes", "--level", "easy", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"] == "invalid_input"
 
 
 def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def evaluate() -> None:
 def shapes(
     *,
     seed: Annotated[int, typer.Option(help="Of the data; the bundled pair has seen none of it.")] = 1,
-    level: Annotated[str, typer.Option(help="default, rich or hard.")] = "default",
+    level: Annotated[str, typer.Option(help="default, questions, rich or hard.")] = "default",
     queries: Annotated[int, typer.Option(min=1, help="Queries a task.")] = 20,
     candidates: Annotated[int, typer.Option(min=2, help="Least candidates a task, look-alikes among them.")] = 100,
     model: ModelOption = DEFAULT_MODEL,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Clip as VideoStretch
 from ume_retrieval.inputs import Item, Modality
 from ume_retrieval.inputs import Page as PdfPage
@@ -93,7 +94,12 @@ def build_benchmark(
 
     Returns:
         One set a task, in the order of `TASKS`.
+
+    Raises:
+        InputError: When there is no such level.
     """
+    if level not in LEVELS:
+        raise InputError(f"there is no level {level!r}", hint=f"use one of {', '.join(LEVELS)}")
     sets = []
     for task in TASKS.values():
         rng = random.Random(f"benchmark/{seed}/{task.name}")

@@ -38,8 +38,8 @@ def scene_tcot(scene: Scene) -> TCot:
 def scene_question_tcot(scene: Scene, evidence: list[Thing], rethink: str, answer: str) -> TCot:
     """The whole scene said first, then the things that decide and their boxes, then the answer.
 
-    The things are named with their places before they are boxed: a small model that had to go from the question to a
-    box at once chose the wrong one in a third of the questions.
+    The things are named with their places before they are boxed. With a small model that mended grounding, where 21 of
+    24 became 32 of 32, but not questions and changes that name a thing by its looks.
     """
     return TCot(
         thinking=f"{scene.words}; see {', '.join(thing.words for thing in evidence)}",
