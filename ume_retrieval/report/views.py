@@ -223,7 +223,7 @@ def _timeline_view(hit: ReportHit) -> TimelineView | None:
     keys = hit.trace.key_frames if hit.trace else ()
     ticks = tuple(round(100 * times[key - 1] / total, 2) for key in keys if 1 <= key <= len(times))
     return TimelineView(
-        left=round(100 * hit.start_s / total, 2),
+        left=abs(round(100 * hit.start_s / total, 2)),
         width=round(100 * (hit.end_s - hit.start_s) / total, 2),
         ticks=tuple(tick for tick in ticks if 0 <= tick <= 100),
         start=clock(hit.start_s),

@@ -86,7 +86,7 @@ def clock(seconds: float) -> str:
         >>> clock(3.25), clock(75), clock(3725.04)
         ('0:03.2', '1:15.0', '1:02:05.0')
     """
-    if not math.isfinite(seconds):
+    if not math.isfinite(seconds * 10):
         return "?"
     tenths = round(abs(seconds) * 10)
     minutes, tenths = divmod(tenths, 600)
