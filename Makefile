@@ -16,11 +16,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constr
 # A stamp is touched after its step succeeded: set-up runs once, and again when what it was made from changes.
 MADE := $(VENV)/.made
 CORE := $(VENV)/.core
+TRAIN := $(VENV)/.train
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest tiny lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest tiny docs lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,8 +43,11 @@ test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in a
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
 
-tiny: $(CORE) ## Train the bundled pair from scratch (over an hour on 2 cores, resumable)
-	$(BIN)/python -m ume_training.tiny --run runs/tiny --out runs/tiny/out --seed 0
+tiny: $(TRAIN) ## Train the bundled pair from scratch (hours on 2 cores, resumable)
+	$(BIN)/ume train run shapes --run runs/tiny --out runs/tiny/out
+
+docs: $(DEV) ## Write the reference of recipes into docs/training.md anew
+	$(BIN)/python -m ume_training.recipes.reference docs/training.md
 
 lint: $(DEV) ## Check style and formatting
 	$(BIN)/ruff check .
@@ -79,6 +83,10 @@ $(MADE):
 
 $(CORE): $(MADE) pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(TRAIN): $(CORE)
+	$(PIP_INSTALL) --editable '.[train]'
 	@touch $@
 
 $(DEV): $(CORE)

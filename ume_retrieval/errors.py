@@ -100,6 +100,12 @@ class CacheError(UmeError):
     code = "cache_error"
 
 
+class TrainingError(UmeError):
+    """Training cannot start or go on (broken training data, a Reasoner that does not follow the form, a collapse)."""
+
+    code = "training_error"
+
+
 class StoreError(UmeError):
     """A vector store could not do what was asked."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 STATE = "state.pt"
@@ -81,7 +82,9 @@ def fit(model: Any, step: Step, schedule: Schedule, *, folder: Path, name: str, 
         BarColumn(),
         TextColumn("{task.completed}/{task.total}  {task.fields[note]}"),
     )
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+    # Standard output is for results.
+    screen = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=screen) as progress:
         bar = progress.add_task(name, total=schedule.steps, completed=done, note="")
         while done < schedule.steps:
             for group in optimizer.param_groups:

@@ -11,6 +11,7 @@ from ume_retrieval.cli.evaluate import eval_app
 from ume_retrieval.cli.indexing import enrich, index
 from ume_retrieval.cli.models import models
 from ume_retrieval.cli.searching import report, search
+from ume_retrieval.cli.training import train_app
 
 app = typer.Typer(
     name="ume",
@@ -24,3 +25,4 @@ for function in (demo, index, enrich, search, report, models, doctor):
     app.command()(function)
 app.add_typer(eval_app, name="eval", help="Measure retrieval.")
 app.add_typer(cache_app, name="cache", help="Look at or clear the traces kept on disk.")
+app.add_typer(train_app, name="train", help="Train Reasoners and Embedders.")

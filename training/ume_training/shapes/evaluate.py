@@ -57,11 +57,14 @@ class Report:
         tasks: In the benchmark's order.
         mean: Over tasks, each counting the same, as in MMEB-V2.
         usage: Of all encodings together.
+        failed: Items without a vector, for want of a usable T-CoT: as queries they miss, as candidates they are never
+            found.
     """
 
     tasks: tuple[TaskScores, ...]
     mean: Scores
     usage: Usage
+    failed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form that `ume eval shapes --json` prints."""
@@ -78,6 +81,7 @@ class Report:
             **_modes(self.mean),
             "reasoner_calls": self.usage.reasoner_calls,
             "completion_tokens": self.usage.completion_tokens,
+            "failed": self.failed,
         }
 
 
@@ -93,7 +97,7 @@ def evaluate(
         benchmark: From `build_benchmark`.
         on_task: Called with each task's name before it runs.
     """
-    tasks, usage = [], Usage()
+    tasks, usage, failed = [], Usage(), 0
     for task in benchmark:
         if on_task:
             on_task(task.name)
@@ -104,30 +108,34 @@ def evaluate(
                 reasoning=mode,
                 target=task.queries[0].target,
                 return_traces=True,
+                strict=False,
             )
             corpus = embedder.encode_corpus(
-                [candidate.item for candidate in task.candidates], reasoning=mode, return_traces=True
+                [candidate.item for candidate in task.candidates], reasoning=mode, return_traces=True, strict=False
             )
             similarities[mode] = embedder.similarity(queries.vectors, corpus.vectors)
             usage = usage + queries.usage + corpus.usage
+            failed += len(queries.failures) + len(corpus.failures)
         scores = Scores(
             direct=hit_at_1(similarities["never"], task.queries),
             reasoned=hit_at_1(similarities["always"], task.queries),
             fused=hit_at_1(similarities["never"] + similarities["always"], task.queries),
         )
         tasks.append(TaskScores(task.name, task.group, len(task.queries), len(task.candidates), scores))
-    return Report(tuple(tasks), mean_scores([task.scores for task in tasks]), usage)
+    return Report(tuple(tasks), mean_scores([task.scores for task in tasks]), usage, failed)
 
 
 def hit_at_1(similarities: Similarities, queries: Sequence[Query]) -> float:
     """Share of queries whose nearest candidate answers them; a tie goes to the first.
 
     Args:
-        similarities: Shape (queries, candidates).
+        similarities: Shape (queries, candidates); NaN where one of the two has no vector, which is never a hit.
         queries: In row order.
     """
-    best = similarities.argmax(axis=1).tolist()
-    return sum(top in query.relevant for top, query in zip(best, queries, strict=True)) / len(queries)
+    known = np.where(np.isnan(similarities), -np.inf, similarities)
+    best, found = known.argmax(axis=1).tolist(), np.isfinite(known).any(axis=1).tolist()
+    hits = (some and top in query.relevant for top, some, query in zip(best, found, queries, strict=True))
+    return sum(hits) / len(queries)
 
 
 def mean_scores(scores: Sequence[Scores]) -> Scores:

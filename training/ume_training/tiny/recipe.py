@@ -1,4 +1,4 @@
-"""The recipe of `ume-tiny`: captions, T-CoTs, then harder T-CoTs for one model and vectors for the other."""
+"""The stages of the small pair: captions, T-CoTs, then harder T-CoTs for one model and vectors for the other."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.chat_inputs import ChatInputs
-from ume_retrieval.checkpoint import write_spec
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, write_spec
+from ume_retrieval.errors import InputError
 from ume_training.contrastive import pool_at_token, symmetric_infonce
 from ume_training.loop import Schedule, fit
-from ume_training.shapes.levels import LEVELS
+from ume_training.shapes.levels import LEVELS, Level
 from ume_training.shapes.tasks import TASKS
 from ume_training.supervised import Lesson, completion_loss
 from ume_training.tiny.architecture import EMBEDDER_SPEC, REASONER_SPEC, Size, build_model, build_processor
@@ -28,16 +29,19 @@ from ume_training.tiny.lessons import (
 )
 from ume_training.tiny.tokenizer import build_tokenizer
 
+CHECKPOINT = "checkpoint"
+"""Folder of a stage's result, inside the stage's own folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class TinyRecipe:
-    """Everything that decides what the pair becomes.
+    """What the stages of the small pair are told; the bundled pair's numbers are in `recipes/bundled/shapes.yaml`.
 
     Attributes:
         seed: Of weights and data.
         level: Name of the Shapes level; "questions" holds all that "default" asks, and more.
         size: Width and depth of both models.
-        captions: Schedule of the first stage: pictures to short captions.
+        captions: Schedule of the first stage: pictures to short captions. A stage that is not run needs no schedule.
         traces: Schedule of the second stage: items to T-CoTs, all tasks alike.
         questions: Schedule of the third: more of the tasks that must point at one thing among several.
         apart: Schedule of the Embedder's first steps, on pairs that have nothing to do with each other: thrown among
@@ -52,43 +56,69 @@ class TinyRecipe:
     seed: int = 0
     level: str = "questions"
     size: Size = field(default_factory=Size)
-    captions: Schedule = field(default_factory=lambda: Schedule(steps=1200, learning_rate=1e-3))
-    traces: Schedule = field(default_factory=lambda: Schedule(steps=3500, learning_rate=8e-4))
-    questions: Schedule = field(default_factory=lambda: Schedule(steps=3500, learning_rate=6e-4))
-    apart: Schedule = field(default_factory=lambda: Schedule(steps=300, learning_rate=6e-4, floor=1.0))
-    vectors: Schedule = field(default_factory=lambda: Schedule(steps=1800, learning_rate=6e-4))
+    captions: Schedule | None = None
+    traces: Schedule | None = None
+    questions: Schedule | None = None
+    apart: Schedule | None = None
+    vectors: Schedule | None = None
     lesson_batch: int = 32
     pair_batch: int = 64
     kin: int = 4
     trace_share: float = 0.5
 
+    def schedule(self, stage: str) -> Schedule:
+        """The schedule of a stage.
+
+        Raises:
+            InputError: When there is none.
+        """
+        found: Schedule | None = getattr(self, stage)
+        if found is None:
+            raise InputError(f"the stage {stage} has no schedule", hint=f"give TinyRecipe({stage}=Schedule(...))")
+        return found
+
+
+MakesLesson: TypeAlias = Callable[[random.Random, Level], Lesson]
+
 
 def learn_captions(recipe: TinyRecipe, run: Path) -> Path:
     """First stage: from random weights to short captions. Returns the checkpoint that both models start from."""
     tokenizer = build_tokenizer(EMBEDDER_SPEC.emb_token)
-    processor = build_processor(tokenizer)
     model = build_model(tokenizer, recipe.size, recipe.seed)
-    _learn_to_write(model, processor, recipe, run / "captions", lesson=caption_lesson, schedule=recipe.captions)
-    return _write(model, processor, run / "captions" / "checkpoint")
+    processor, schedule = build_processor(tokenizer), recipe.schedule("captions")
+    return _learn_to_write(model, processor, recipe, run / "captions", lesson=caption_lesson, schedule=schedule)
 
 
 def learn_traces(recipe: TinyRecipe, run: Path, start: Path) -> Path:
     """Second stage: from captions to T-CoTs of every task and side. Returns the checkpoint that both models share."""
-    model, processor = _load(start)
-    _learn_to_write(model, processor, recipe, run / "traces", lesson=trace_lesson, schedule=recipe.traces)
-    return _write(model, processor, run / "traces" / "checkpoint")
+    return learn_more(recipe, run / "traces", start, trace_lesson, recipe.schedule("traces"))
 
 
-def learn_questions(recipe: TinyRecipe, run: Path, start: Path, out: Path) -> None:
-    """Third stage: the Reasoner learns the tasks that are hardest to reason about, and goes to `out`."""
+def learn_questions(recipe: TinyRecipe, run: Path, start: Path) -> Path:
+    """Third stage: the Reasoner alone learns the tasks that are hardest to reason about. Returns its checkpoint."""
+    return learn_more(recipe, run / "questions", start, question_lesson, recipe.schedule("questions"))
+
+
+def learn_more(recipe: TinyRecipe, folder: Path, start: Path, lesson: MakesLesson, schedule: Schedule) -> Path:
+    """Go on learning to write from a checkpoint, with any lessons.
+
+    Args:
+        recipe: What the stages share.
+        folder: Where state, log and result are kept; its name is part of the draw of each batch.
+        start: Checkpoint to start from.
+        lesson: Draws a lesson.
+        schedule: Steps and learning rates.
+
+    Returns:
+        The checkpoint, which describes itself as a Reasoner.
+    """
     model, processor = _load(start)
-    _learn_to_write(model, processor, recipe, run / "questions", lesson=question_lesson, schedule=recipe.questions)
-    write_spec(REASONER_SPEC, _write(model, processor, out))
+    return _learn_to_write(model, processor, recipe, folder, lesson=lesson, schedule=schedule)
 
 
 def _learn_to_write(
-    model: Any, processor: Any, recipe: TinyRecipe, folder: Path, *, lesson: Callable[..., Lesson], schedule: Schedule
-) -> None:
+    model: Any, processor: Any, recipe: TinyRecipe, folder: Path, *, lesson: MakesLesson, schedule: Schedule
+) -> Path:
     inputs = ChatInputs(processor, "right")
     level = LEVELS[recipe.level]
 
@@ -97,13 +127,22 @@ def _learn_to_write(
 
     model.train()
     fit(model, step, schedule, folder=folder, name=folder.name, seed=recipe.seed)
+    return _write(model, processor, folder / CHECKPOINT, REASONER_SPEC)
 
 
-def learn_vectors(recipe: TinyRecipe, run: Path, start: Path, out: Path) -> None:
-    """Last stage: from T-CoTs to vectors, with and without T-CoTs in the input. The Embedder goes to `out`."""
+def learn_vectors(recipe: TinyRecipe, run: Path, start: Path) -> Path:
+    """Last stage: from T-CoTs to vectors, with and without T-CoTs in the input. Returns the Embedder's checkpoint."""
     model, processor = _load(start)
-    inputs = ChatInputs(processor, "right")
-    emb_token = processor.tokenizer.convert_tokens_to_ids(EMBEDDER_SPEC.emb_token)
+    step = _pair_step(model, ChatInputs(processor, "right"), recipe)
+    model.train()
+    for name, kin in (("apart", 1), ("vectors", recipe.kin)):
+        folder = run / "vectors" / name
+        fit(model, partial(step, kin=kin), recipe.schedule(name), folder=folder, name=name, seed=recipe.seed)
+    return _write(model, processor, run / "vectors" / CHECKPOINT, EMBEDDER_SPEC)
+
+
+def _pair_step(model: Any, inputs: ChatInputs, recipe: TinyRecipe) -> Callable[..., tuple[Any, Mapping[str, float]]]:
+    emb_token = inputs.tokenizer.convert_tokens_to_ids(EMBEDDER_SPEC.emb_token)
     level = LEVELS[recipe.level]
 
     def embed(chats: list[Chat]) -> Any:
@@ -122,10 +161,7 @@ def learn_vectors(recipe: TinyRecipe, run: Path, start: Path, out: Path) -> None
         mode = "reasoned" if with_trace else "direct"
         return loss, {mode: figures["in_batch_hit@1"], f"{mode}/{task.name}": figures["in_batch_hit@1"]}
 
-    model.train()
-    for name, schedule, kin in (("apart", recipe.apart, 1), ("vectors", recipe.vectors, recipe.kin)):
-        fit(model, partial(step, kin=kin), schedule, folder=run / name, name=name, seed=recipe.seed)
-    write_spec(EMBEDDER_SPEC, _write(model, processor, out))
+    return step
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
@@ -134,8 +170,9 @@ def _load(folder: Path) -> tuple[Any, Any]:
     return Qwen3VLForConditionalGeneration.from_pretrained(folder), Qwen3VLProcessor.from_pretrained(folder)
 
 
-def _write(model: Any, processor: Any, out: Path) -> Path:
+def _write(model: Any, processor: Any, out: Path, spec: ReasonerSpec | EmbedderSpec) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     processor.save_pretrained(out)
+    write_spec(spec, out)
     return out

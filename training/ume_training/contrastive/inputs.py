@@ -1,0 +1,68 @@
+"""What the Embedder is shown of a pair: exactly what it will be shown when it searches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ume_retrieval.chat import Chat
+from ume_retrieval.chat_inputs import ChatInputs
+from ume_retrieval.checkpoint import EmbedderSpec
+from ume_retrieval.embedder.families import embedding_chat
+from ume_retrieval.errors import InputError, ReasoningError
+from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.tcot.evidence import extract
+from ume_retrieval.tcot.grammar import is_usable, parse
+
+
+def training_chat(spec: EmbedderSpec, item: LoadedItem, tcot: str | None) -> Chat:
+    """An item as the Embedder reads it, with its T-CoT, crops and key frames when it has one.
+
+    Args:
+        spec: Family, prompts and visual budget.
+        item: Text and pixels.
+        tcot: The T-CoT as the Reasoner wrote it, or None for a direct input.
+
+    Raises:
+        ReasoningError: When the T-CoT says nothing that can be used; a search would refuse it too.
+    """
+    if tcot is None:
+        return embedding_chat(spec, item, None, None)
+    frames = sum(len(video.images) for video in item.videos)
+    parsed = parse(tcot, images=len(item.images), frames=frames or None)
+    if not is_usable(parsed):
+        names = ", ".join(sorted({problem.name for problem in parsed.problems}))
+        raise ReasoningError(f"the T-CoT cannot be used ({names})", hint="annotate the pair again")
+    return embedding_chat(spec, item, parsed, extract(parsed, item, spec.budget.evidence_images))
+
+
+def checked_length(inputs: ChatInputs, chat: Chat, spec: EmbedderSpec) -> int:
+    """Tokens of a chat.
+
+    Raises:
+        InputError: When the model does not read that many; nothing is ever cut silently.
+    """
+    length = inputs.count_tokens(chat)
+    if length > spec.max_tokens:
+        raise InputError(
+            f"an input takes {length} tokens, the model reads {spec.max_tokens}",
+            hint="shorten the text, or give fewer images",
+        )
+    return length
+
+
+def chunked(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Positions in chunks of like length, longest first, so that little is padded and too much memory shows at once.
+
+    Example:
+        >>> chunked([5, 90, 7], size=2)
+        [[1, 2], [0]]
+    """
+    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def chunk_tensors(inputs: ChatInputs, chats: Sequence[Chat], pixel_dtype: Any) -> dict[str, Any]:
+    """Tensors of a chunk, pixels in the model's number type: it converts them anyway, and they travel lighter."""
+    tensors = inputs.tensors(chats)
+    return {name: value.to(pixel_dtype) if value.is_floating_point() else value for name, value in tensors.items()}

@@ -1,0 +1,101 @@
+"""Symmetric InfoNCE between queries and their items (arXiv 2602.13823, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+LOGIT_SCALE = 50.0
+"""1 / tau with tau = 0.02, the paper's."""
+
+
+def symmetric_infonce(
+    queries: Any,
+    items: Any,
+    also_right: Any,
+    scale: float = LOGIT_SCALE,
+    *,
+    negatives: Any | None = None,
+    barred: Any | None = None,
+) -> tuple[Any, dict[str, float]]:
+    """Loss of a batch of pairs, each the others' negative.
+
+    Args:
+        queries: Unit vectors, shape (n, dim); row i belongs to row i of `items`.
+        items: Unit vectors, shape (n, dim).
+        also_right: Boolean, shape (n, n): item j answers query i too. The diagonal is ignored. Such pairs are no
+            negatives, in either direction.
+        scale: Factor on the cosines.
+        negatives: Unit vectors of hard negatives, shape (m, dim): further columns for every query, or None. They have
+            no queries of their own, so that they count in one direction only.
+        barred: Boolean, shape (n, m): hard negative j is no negative of query i; None bars none.
+
+    Returns:
+        The loss, and the share of queries whose own item scores highest.
+
+    Example:
+        >>> import torch
+        >>> eye = torch.eye(3)
+        >>> loss, figures = symmetric_infonce(eye, eye, torch.zeros(3, 3, dtype=torch.bool))
+        >>> bool(loss < 1e-6), figures["in_batch_hit@1"]
+        (True, 1.0)
+    """
+    import torch
+
+    own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
+    similarity = scale * (queries @ items.T)
+    similarity = similarity.masked_fill(also_right & ~own, float("-inf"))
+    target = torch.arange(len(queries), device=queries.device)
+    columns = similarity
+    if negatives is not None and len(negatives):
+        further = scale * (queries @ negatives.T)
+        if barred is not None:
+            further = further.masked_fill(barred, float("-inf"))
+        columns = torch.cat([similarity, further], dim=1)
+    loss = torch.nn.functional.cross_entropy(columns, target)
+    loss = (loss + torch.nn.functional.cross_entropy(similarity.T, target)) / 2
+    return loss, {"in_batch_hit@1": (columns.argmax(1) == target).float().mean().item()}
+
+
+def matryoshka_infonce(
+    queries: Any,
+    items: Any,
+    also_right: Any,
+    scale: float = LOGIT_SCALE,
+    *,
+    dims: Sequence[int] = (),
+    negatives: Any | None = None,
+    barred: Any | None = None,
+) -> tuple[Any, dict[str, float]]:
+    """Mean of `symmetric_infonce` over the first components of the vectors, each cut brought back to unit length.
+
+    Args:
+        queries: As in `symmetric_infonce`.
+        items: As in `symmetric_infonce`.
+        also_right: As in `symmetric_infonce`.
+        scale: As in `symmetric_infonce`.
+        dims: How many components each cut keeps, 1..dim; the whole vector always counts as one more.
+        negatives: As in `symmetric_infonce`.
+        barred: As in `symmetric_infonce`.
+
+    Returns:
+        The loss, and the figures of the whole vectors.
+
+    Raises:
+        ValueError: When a cut keeps more components than there are.
+    """
+    import torch
+
+    full = queries.shape[1]
+    if dims and max(dims) > full:
+        raise ValueError(f"a vector of {full} components has no first {max(dims)}")
+    losses = []
+    figures: dict[str, float] = {}
+    for dim in sorted({*dims, full}):
+        cut = [
+            None if rows is None else torch.nn.functional.normalize(rows[:, :dim], dim=-1)
+            for rows in (queries, items, negatives)
+        ]
+        loss, figures = symmetric_infonce(cut[0], cut[1], also_right, scale, negatives=cut[2], barred=barred)
+        losses.append(loss)
+    return torch.stack(losses).mean(), figures

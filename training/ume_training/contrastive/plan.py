@@ -1,0 +1,88 @@
+"""Which pairs meet in which step, fixed by data and seed before training starts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ume_training.contrastive.settings import ContrastiveSettings
+
+if TYPE_CHECKING:
+    from ume_training.data.sources import PairSource
+
+
+@dataclass(frozen=True, slots=True)
+class SubBatch:
+    """Pairs that are each other's negatives.
+
+    Attributes:
+        source: Position of their data set.
+        rows: Positions of the pairs in the data set, at most `sub_batch`.
+        with_trace: Whether the inputs carry their T-CoTs.
+    """
+
+    source: int
+    rows: tuple[int, ...]
+    with_trace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole run.
+
+    Attributes:
+        steps: The sub-batches of each optimizer step.
+    """
+
+    steps: tuple[tuple[SubBatch, ...], ...]
+
+
+def plan_run(
+    sources: Sequence[PairSource], settings: ContrastiveSettings, weights: Mapping[str, float] | None = None
+) -> Plan:
+    """Lay out every step of a run.
+
+    The order of the batches is the mixture's (`ume_training.data.mixture`): each from one data set, groups whole.
+
+    Args:
+        sources: The data sets, names distinct.
+        settings: Sizes, length, seed and share of T-CoTs.
+        weights: How often a data set is drawn, by name; None draws by number of pairs.
+
+    Raises:
+        InputError: When there is nothing to draw from, or a weight names no data set.
+
+    Example:
+        >>> from ume_training.data.shapes import ShapesSource
+        >>> source = ShapesSource("text_to_image", "default", seed=0, kin=2, count=8)
+        >>> settings = ContrastiveSettings(embedder="e", batch=4, sub_batch=4, epochs=1)
+        >>> [[len(part.rows) for part in step] for step in plan_run([source], settings).steps]
+        [[4], [4]]
+    """
+    from ume_training.data.mixture import batches
+
+    names = [source.name for source in sources]
+    a_step = settings.batch // settings.sub_batch
+    steps = steps_of(settings, sum(len(source) for source in sources))
+    drawn = batches(sources, weights, settings.sub_batch, settings.seed, steps * a_step)
+    parts = [
+        SubBatch(
+            names.index(batch.dataset),
+            batch.positions,
+            random.Random(f"{settings.seed}/trace/{number}").random() < settings.trace_share,
+        )
+        for number, batch in enumerate(drawn)
+    ]
+    return Plan(tuple(tuple(parts[start : start + a_step]) for start in range(0, len(parts), a_step)))
+
+
+def steps_of(settings: ContrastiveSettings, pairs: int) -> int:
+    """How many optimizer steps a run takes on that many pairs.
+
+    Example:
+        >>> steps_of(ContrastiveSettings(embedder="e"), 1_828_341)
+        7142
+    """
+    return settings.steps or max(1, round(settings.epochs * pairs / settings.batch))

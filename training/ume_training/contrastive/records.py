@@ -1,0 +1,107 @@
+"""What a run writes while it learns: log lines, pairs left out, and checkpoints that are known to be whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ume_training.contrastive.shards import Broken
+
+LOG, SKIPPED, CHECKPOINTS, WHOLE = "log.jsonl", "skipped.jsonl", "checkpoints", "whole.json"
+
+
+class Log:
+    """Means over the steps since the last line; their partial sums travel with the checkpoint.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LOG
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Count one step's figures; a figure that it lacks is not counted as zero."""
+        for name, value in figures.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
+
+    def write(self, step: int, more: Mapping[str, float]) -> dict[str, float]:
+        """Append a line with the means and begin anew; returns the line."""
+        means = {name: round(total / count, 6) for name, (total, count) in self._sums.items()}
+        line = {"step": step, **means, **more}
+        self._sums.clear()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        return line
+
+    def state(self) -> dict[str, Any]:
+        """The partial sums, for a checkpoint."""
+        return {"sums": {name: list(pair) for name, pair in self._sums.items()}}
+
+    def resume(self, step: int, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint of `step`: later lines, and a line that was cut off, are forgotten."""
+        self._sums = {name: (float(total), int(count)) for name, (total, count) in state.get("sums", {}).items()}
+        kept = [line for line in _lines(self._path) if line["step"] <= step]
+        if self._path.is_file():
+            part = self._path.with_suffix(".part")
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            part.replace(self._path)
+
+
+class Skipped:
+    """Pairs that could not be used, each named once over all passes and all processes of one machine.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / SKIPPED
+        self._known = {(line["dataset"], line["row"]) for line in _lines(self._path)}
+
+    def add(self, broken: Iterable[Broken]) -> None:
+        """Name pairs that are not named yet."""
+        for one in broken:
+            if (one.dataset, one.row) not in self._known:
+                self._known.add((one.dataset, one.row))
+                line = {"dataset": one.dataset, "row": one.row, "error": one.error, "message": one.message}
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+
+
+def skipped_pairs(folder: Path) -> list[dict[str, Any]]:
+    """Pairs that a run has left out, as `skipped.jsonl` names them, each once."""
+    return list({(line["dataset"], line["row"]): line for line in _lines(folder / SKIPPED)}.values())
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that was written to its end, or None."""
+    marked = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{WHOLE}")]
+    return max(marked, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def drop_broken_checkpoints(folder: Path) -> None:
+    """Remove checkpoints that a kill cut off while they were written."""
+    for path in (folder / CHECKPOINTS).glob("checkpoint-*"):
+        if not (path / WHOLE).is_file():
+            shutil.rmtree(path)
+
+
+def mark_whole(checkpoint: Path, log: Log) -> None:
+    """Say that a checkpoint is complete; the last thing that is written of it."""
+    part = checkpoint / (WHOLE + ".part")
+    part.write_text(json.dumps(log.state()), encoding="utf-8")
+    part.replace(checkpoint / WHOLE)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a JSONL file; a last line that a kill cut off is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -1,0 +1,1 @@
+"""Training pairs: their schema, their files, and the published layouts that they are read from."""

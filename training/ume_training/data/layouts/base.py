@@ -1,0 +1,244 @@
+"""What every reader of a published layout shares: where media go, how rows are read, how a broken row is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from ume_retrieval.errors import InputError, TrainingError
+from ume_retrieval.media.files import display_name
+from ume_retrieval.media.formats import HEAD_BYTES, IMAGE_FORMATS, sniff
+from ume_training.data.faults import PairError, pair_error
+from ume_training.data.files import Located
+from ume_training.data.parquet import parquet_dicts
+from ume_training.data.records import ItemRecord, PairRecord
+
+LEFT_OUT = frozenset({"HatefulMemes", "N24News", "VOC2007"})
+"""Data sets that the paper leaves out of contrastive training: few labels, so in-batch negatives are often positives
+(arXiv 2602.13823, supplement)."""
+
+SUFFIX_OF = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "gif": ".gif", "bmp": ".bmp", "tiff": ".tif"}
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a layout is read from and where its media stand.
+
+    Attributes:
+        path: A file, or a folder of files.
+        media: Folder that relative paths in the rows start from; None takes the layout's own place for it.
+        out: Folder of the pair file; pictures that are inside of rows are written below it.
+        dataset: Name of the data set, or None for the layout's own.
+        keep_all: Keep the data sets of `LEFT_OUT` too.
+        left_out: Data sets that were met and left out.
+    """
+
+    path: Path
+    out: Path
+    media: Path | None = None
+    dataset: str | None = None
+    keep_all: bool = False
+    left_out: set[str] = field(default_factory=set)
+
+    @property
+    def root(self) -> Path:
+        """The folder that is read, or the one that the file stands in."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def row_name(self, file: Path, line: int) -> str:
+        """An id for a row that has none, unlike that of any other row of the source."""
+        return f"{file.relative_to(self.root).with_suffix('').as_posix()}-{line}"
+
+    def files(self, *suffixes: str) -> tuple[Path, ...]:
+        """The file itself, or all files below the folder that end so, in the order of their paths.
+
+        Raises:
+            TrainingError: When there is none.
+        """
+        if self.path.is_file():
+            return (self.path,)
+        found = tuple(sorted(file for file in self.path.rglob("*") if file.suffix in suffixes and file.is_file()))
+        if not found:
+            raise TrainingError(
+                f"{display_name(self.path)} holds no {' or '.join(suffixes)} file", hint="check path and layout"
+            )
+        return found
+
+    def leaves_out(self, dataset: str) -> bool:
+        """Whether a data set is one that the paper leaves out and nobody asked for."""
+        if self.keep_all or dataset not in LEFT_OUT:
+            return False
+        self.left_out.add(dataset)
+        return True
+
+    def picture(self, value: Any) -> str:
+        """Write a picture that a row holds as bytes, named by its content, and return its path from `out`.
+
+        Args:
+            value: `{"bytes": …, "path": …}` as the `datasets` library stores images, or bare bytes.
+
+        Raises:
+            InputError: When it holds no picture.
+        """
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            raise InputError("holds no picture")
+        form = sniff(data[:HEAD_BYTES])
+        if form not in IMAGE_FORMATS:
+            raise InputError("holds bytes that are no picture")
+        name = hashlib.sha256(data).hexdigest()[:32]
+        # Two levels, so that no folder holds half a million files.
+        written = f"media/{name[:2]}/{name}{SUFFIX_OF[form]}"
+        path = self.out / written
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        return written
+
+
+Found: TypeAlias = Located | PairError
+"""A pair with the row that it was read from, or what is wrong with the row. Paths are absolute, or start at `out`."""
+
+Read: TypeAlias = Callable[[Source], Iterator[Found]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A published layout.
+
+    Attributes:
+        name: As on the command line.
+        hub: Where the data set is published.
+        about: One line for people.
+        read: Its reader.
+    """
+
+    name: str
+    hub: str
+    about: str
+    read: Read
+
+
+def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
+    """Rows of a file with their numbers, 1-based: Parquet, JSONL, or one JSON array.
+
+    A line that is no JSON comes as its error.
+
+    Raises:
+        TrainingError: When the file cannot be read.
+    """
+    if file.suffix == ".parquet":
+        yield from enumerate(parquet_dicts(file), start=1)
+    elif file.suffix == ".jsonl":
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _json(line, file, number)
+    else:
+        yield from enumerate(json_array(file), start=1)
+
+
+def _json(line: str, file: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        return PairError(file, number, "", f"is no JSON: {error}")
+
+
+def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
+    """Elements of a file that is one JSON array, each parsed alone: released files hold hundreds of megabytes.
+
+    Raises:
+        TrainingError: When the file is no array, or breaks off.
+    """
+    decoder = json.JSONDecoder()
+    with file.open(encoding="utf-8") as handle:
+        text, more = handle.read(chunk).lstrip("\ufeff \t\r\n"), True
+        if not text.startswith("["):
+            raise TrainingError(f"{display_name(file)} is no JSON array")
+        text, number = text[1:], 0
+        while True:
+            text = text.lstrip(" \t\r\n,")
+            if text.startswith("]"):
+                return
+            try:
+                value, end = decoder.raw_decode(text)
+                # A number at the end of what was read may go on.
+                complete = end < len(text) or not more
+            except ValueError as error:
+                complete = False
+                if not more:
+                    raise TrainingError(
+                        f"{display_name(file)} breaks off or is no JSON after element {number}: {error}"
+                    ) from error
+            if complete:
+                number += 1
+                yield value
+                text = text[end:]
+                continue
+            # Doubling keeps the work linear in the length of an element.
+            added = handle.read(max(chunk, len(text)))
+            text, more = text + added, bool(added)
+
+
+def item(*, text: str | None = None, images: tuple[str, ...] = (), videos: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """One side of a pair as plain values; blank text is none."""
+    return {"text": (text or "").strip() or None, "images": images, "videos": videos}
+
+
+def found(file: Path, line: int, values: Mapping[str, Any]) -> Found:
+    """Build a record, or name what is wrong with the row."""
+    try:
+        sides = {key: _side(one) for key, one in values.items()}
+        return Located(PairRecord.model_validate(sides), file, line)
+    except ValidationError as error:
+        return pair_error(error, file, line)
+
+
+def _side(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_side, value))
+    return ItemRecord.model_validate(value) if isinstance(value, dict) else value
+
+
+def under(media: Path, path: str) -> str:
+    """A row's path as an absolute one."""
+    return str((media / path).resolve())
+
+
+def text_of(row: Row, key: str) -> str:
+    """A text field; absent and null are empty.
+
+    Raises:
+        InputError: When it is something else.
+    """
+    value = row.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{key} is a {type(value).__name__} and no text")
+    return value
+
+
+def read_each(file: Path, convert: Callable[[Row, int], Found]) -> Iterator[Found]:
+    """Convert every row of a file; a row that cannot be converted becomes its error."""
+    for number, row in read_rows(file):
+        if isinstance(row, PairError):
+            yield row
+        elif not isinstance(row, dict):
+            yield PairError(file, number, "", f"is a {type(row).__name__} and no object")
+        else:
+            try:
+                yield convert(row, number)
+            except InputError as error:
+                yield PairError(file, number, "", error.message, hint=error.hint)

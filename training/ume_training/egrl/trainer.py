@@ -1,0 +1,246 @@
+"""GRPO on TRL, taught about pairs, both sides, and items of any mix of text, images and video.
+
+TRL 1.16 reads images but no video, and cannot mix rows with and without pictures in one batch. This trainer hands TRL
+the prompts' tokens alone and adds the pixels itself wherever the model runs, through the `ChatInputs` of inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ume_retrieval.chat import images_of, videos_of
+from ume_retrieval.chat_inputs import ChatInputs
+from ume_training.egrl.rollouts import Prompted, Prompts
+from ume_training.egrl.sampler import RolloutOrder
+from ume_training.egrl.scoring import Part, Scorer, Scores
+from ume_training.egrl.settings import EgrlSettings
+
+if TYPE_CHECKING:
+    import torch
+
+PIXELS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
+PARTS: tuple[Part, ...] = ("format", "process", "outcome")
+
+Observer = Callable[[int, Sequence[Prompted], Sequence[str], Scores], None]
+"""Told the step, the prompts, the replies and their scores."""
+
+
+class Rewards:
+    """The parts of the reward as TRL's reward functions, computed together once a batch.
+
+    Args:
+        scorer: Computes them.
+        prompts: Rows as prompts.
+        observe: Told every batch's rollouts and scores.
+    """
+
+    def __init__(self, scorer: Scorer, prompts: Prompts, observe: Observer) -> None:
+        self._scorer, self._prompts, self._observe = scorer, prompts, observe
+        self._seen: tuple[object, ...] = ()
+        self._scores: Scores | None = None
+
+    def functions(self) -> list[Callable[..., list[float]]]:
+        """One function a part, named as in the logs."""
+        return [self._function(part) for part in PARTS]
+
+    def _function(self, part: Part) -> Callable[..., list[float]]:
+        def reward(
+            *,
+            completions: list[str],
+            row: list[int],
+            trainer_state: Any,
+            log_metric: Callable[[str, float], None],
+            **_: Any,
+        ) -> list[float]:
+            scores = self._score(row, completions, int(trainer_state.global_step))
+            if part == PARTS[0]:
+                for name, value in scores.figures.items():
+                    log_metric(f"egrl/{name}", value)
+            rewards: list[float] = getattr(scores, part)
+            return rewards
+
+        reward.__name__ = part
+        return reward
+
+    def _score(self, rows: list[int], completions: list[str], step: int) -> Scores:
+        seen = (step, *rows, *completions)
+        if self._scores is None or seen != self._seen:
+            prompted = [self._prompts[row] for row in rows]
+            self._scores = self._scorer.score(prompted, completions, step)
+            self._seen = seen
+            self._observe(step, prompted, completions, self._scores)
+        return self._scores
+
+
+def pixel_tensors(inputs: ChatInputs, prompted: Sequence[Prompted]) -> dict[str, torch.Tensor]:
+    """Pixels of a batch, rows end to end, as a Qwen3-VL model takes them; equal rows are read once.
+
+    Args:
+        inputs: Builder of the tensors.
+        prompted: One a row.
+    """
+    import torch
+
+    kinds = (("pixel_values", "image_grid_thw", images_of), ("pixel_values_videos", "video_grid_thw", videos_of))
+    read: dict[int, dict[str, Any]] = {}
+    for one in prompted:
+        if id(one) not in read:
+            pictured = any(of(one.chat) for _, _, of in kinds)
+            read[id(one)] = inputs.tensors([one.chat]) if pictured else {}
+    batch: dict[str, torch.Tensor] = {}
+    for pixels, grid, _ in kinds:
+        for name in (pixels, grid):
+            pieces = [read[id(one)][name] for one in prompted if name in read[id(one)]]
+            if pieces:
+                batch[name] = torch.cat(pieces)
+    return batch
+
+
+def make_trainer(
+    settings: EgrlSettings,
+    *,
+    model: str,
+    processor: Any,
+    prompts: Prompts,
+    rewards: Rewards,
+    arguments: Any,
+    callbacks: Sequence[Any],
+) -> Any:
+    """A `GRPOTrainer` over pairs.
+
+    Args:
+        settings: Of the run.
+        model: Folder or hub id of the policy; TRL loads its reference from the same place.
+        processor: The policy's processor.
+        prompts: Rows of the training data.
+        rewards: The reward's parts.
+        arguments: A `GRPOConfig`.
+        callbacks: Of transformers' trainer.
+    """
+    import torch
+    from datasets import Dataset
+    from trl import GRPOTrainer
+
+    inputs = ChatInputs(processor, "left")
+    image_token, video_token = processor.image_token_id, processor.video_token_id
+    # A string a row is all that TRL needs: tokens and pixels are made from the row's number.
+    data = Dataset.from_dict(
+        {"prompt": [f"row {row}" for row in range(len(prompts.rows))], "row": list(range(len(prompts.rows)))}
+    )
+
+    def kinds_of_tokens(ids: torch.Tensor) -> torch.Tensor:
+        """1 at image tokens, 2 at video tokens: what Qwen3-VL needs to place pictures in its rotary positions."""
+        return (ids == image_token).int() + 2 * (ids == video_token).int()
+
+    class EgrlTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
+        """TRL's trainer with pixels of its own."""
+
+        _rows: torch.Tensor
+
+        def _get_train_sampler(self, dataset: Any = None) -> RolloutOrder:  # noqa: ARG002
+            return RolloutOrder(
+                prompts.rows.sources,
+                pairs=settings.pairs,
+                rollouts=settings.rollouts,
+                reads=self.args.steps_per_generation,
+                seed=settings.seed,
+            )
+
+        def _generate_and_score_completions(self, batch: list[dict[str, Any]]) -> dict[str, Any]:
+            self._rows = torch.tensor([example["row"] for example in batch])
+            output: dict[str, Any] = super()._generate_and_score_completions(batch)
+            output["rows"] = self._rows
+            return output
+
+        def _tokenize_prompts(self, _: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            prompted = [prompts[row] for row in self._rows.tolist()]
+            ids = {id(one): inputs.tensors([one.chat])["input_ids"][0] for one in prompted}
+            fields: dict[str, Any] = dict(pixel_tensors(inputs, prompted))
+            if fields:
+                fields["mm_token_type_ids"] = [kinds_of_tokens(ids[id(one)]).tolist() for one in prompted]
+            return [ids[id(one)].tolist() for one in prompted], None, fields
+
+        def _generate_single_turn(
+            self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **options: Any
+        ) -> Any:
+            if self.use_vllm:  # takes images beside the tokens; videos were refused at the start
+                images = [images_of(prompts[row].chat) or None for row in self._rows.tolist()]
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **options)
+
+        def _compute_loss(self, policy: Any, batch: dict[str, Any]) -> Any:
+            self._rows = batch["rows"]
+            return super()._compute_loss(policy, batch)
+
+        def _get_per_token_logps_and_entropies(
+            self,
+            policy: Any,
+            input_ids: Any,
+            attention_mask: Any,
+            logits_to_keep: int,
+            batch_size: int | None = None,
+            **options: Any,
+        ) -> tuple[Any, Any, Any]:
+            parts = []
+            size = batch_size or len(input_ids)
+            for start in range(0, len(input_ids), size):
+                piece = slice(start, start + size)
+                fields = pixel_tensors(inputs, [prompts[row] for row in self._rows[piece].tolist()])
+                fields = {name: value.to(input_ids.device) for name, value in fields.items()}
+                if fields:
+                    fields["mm_token_type_ids"] = kinds_of_tokens(input_ids[piece])
+                parts.append(
+                    super()._get_per_token_logps_and_entropies(
+                        _with_fields(policy, fields), input_ids[piece], attention_mask[piece], logits_to_keep, **options
+                    )
+                )
+            logps, entropies, losses = zip(*parts, strict=True)
+            return (
+                torch.cat(logps),
+                None if entropies[0] is None else torch.cat(entropies),
+                None if losses[0] is None else torch.stack(losses).mean(),
+            )
+
+    return EgrlTrainer(
+        model=model,
+        reward_funcs=rewards.functions(),
+        args=arguments,
+        train_dataset=data,
+        processing_class=processor,
+        peft_config=lora_config(settings),
+        callbacks=list(callbacks),
+    )
+
+
+def _with_fields(policy: Any, fields: Mapping[str, Any]) -> Callable[..., Any]:
+    return lambda **given: policy(**given, **fields)
+
+
+def lora_config(settings: EgrlSettings) -> Any:
+    """Peft's configuration for adapters on the language layers alone, or None for full fine-tuning."""
+    if settings.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora.r,
+        lora_alpha=settings.lora.alpha,
+        lora_dropout=settings.lora.dropout,
+        task_type="CAUSAL_LM",
+        # Anchored on the language model: the same names occur in the vision tower's blocks.
+        target_modules=r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    )
+
+
+def freeze_vision(model: Any) -> int:
+    """Stop the vision tower from learning; returns how many parameters that were.
+
+    Raises:
+        ValueError: When the model has no vision tower, so that a mistake in a name cannot pass for success.
+    """
+    frozen = [parameter for name, parameter in model.named_parameters() if ".visual." in f".{name}"]
+    if not frozen:
+        raise ValueError("the model has no vision tower")
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return sum(parameter.numel() for parameter in frozen)

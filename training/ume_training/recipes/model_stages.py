@@ -1,0 +1,44 @@
+"""The stages that train large models: contrastive and EG-RL."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ume_retrieval.checkpoint import ReasonerSpec
+from ume_retrieval.registry import resolve_reasoner
+from ume_training.recipes.sources import hard_ones, open_sources
+from ume_training.recipes.stages import ContrastiveStage, EgrlStage
+from ume_training.recipes.work import LOG, Made, Work, bar, last_figures
+
+
+def run_egrl(stage: EgrlStage, work: Work) -> Made:
+    """Train the Reasoner by EG-RL."""
+    from ume_training.egrl.run import run_egrl as train
+
+    budget = cast("ReasonerSpec", resolve_reasoner(stage.settings.reasoner).spec).budget
+    sources = open_sources(stage.data, work.recipe, budget)
+    if stage.choose == "hard":
+        sources = hard_ones(sources, stage.settings, work)
+    with bar(stage.name, work) as tell:
+        result = train(stage.settings, sources, work.folder, on_progress=tell)
+    figures = {"steps": result.steps, "sampled_format": result.sampled_format, "pairs": sum(map(len, sources))}
+    return Made({"": result.reasoner}, {**figures, **last_figures(work.folder / LOG)})
+
+
+def run_contrastive(stage: ContrastiveStage, work: Work) -> Made:
+    """Train the Embedder, and merge its adapters into weights that the next stages load."""
+    from ume_training.contrastive import train_contrastive
+    from ume_training.contrastive.start import resolve_start
+    from ume_training.export.merge import merge_embedder
+
+    start = resolve_start(stage.settings.embedder, stage.settings.spec)
+    sources = open_sources(stage.data, work.recipe, start.spec.budget)
+    names = {source.name for source in sources}
+    weights = {name: weight for name, weight in work.recipe.data.weights.items() if name in names}
+    with bar(stage.name, work) as tell:
+        result = train_contrastive(stage.settings, sources, work.folder / "run", weights=weights, watch=tell)
+    checkpoint = work.folder / "checkpoint"
+    if work.workers.main:
+        merge_embedder(result.folder, checkpoint, replace=True)
+    figures = {"steps": result.steps, "skipped": result.skipped, **result.figures}
+    return Made({"": checkpoint}, figures)

@@ -1,0 +1,109 @@
+"""The data sets that a stage of a recipe learns from, and the Reasoners that look at them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.errors import TrainingError
+from ume_training.data.sources import PairSource
+from ume_training.recipes.schema import Recipe, ShapesData
+from ume_training.recipes.stages import OWN_DATA
+
+if TYPE_CHECKING:
+    from ume_retrieval.reasoner.base import Reasoner
+    from ume_training.egrl.settings import EgrlSettings
+    from ume_training.recipes.work import Work
+
+HARD = "hard.json"
+
+
+def open_sources(data: str, recipe: Recipe, budget: VisualBudget) -> tuple[PairSource, ...]:
+    """Data sets by what a stage's `data` says.
+
+    Args:
+        data: "data" for the recipe's own, or a pair file.
+        recipe: Whose data and seed hold.
+        budget: How videos are sampled and pages rendered.
+
+    Raises:
+        TrainingError: When a pair file is missing or broken, or two files hold the same data set.
+    """
+    if data == OWN_DATA and recipe.data.shapes is not None:
+        return _world(recipe.data.shapes, recipe.seed)
+    return _files(pair_files(data, recipe), budget)
+
+
+def pair_files(data: str, recipe: Recipe) -> tuple[Path, ...]:
+    """Pair files by what a stage's `data` says."""
+    return tuple(Path(path) for path in recipe.data.pairs) if data == OWN_DATA else (Path(data),)
+
+
+def _world(shapes: ShapesData, seed: int) -> tuple[PairSource, ...]:
+    from ume_training.data.shapes import ShapesSource
+    from ume_training.shapes.tasks import TASKS
+
+    return tuple(ShapesSource(task, shapes.level, seed, kin=shapes.kin, count=shapes.pairs) for task in TASKS)
+
+
+def _files(paths: Sequence[Path], budget: VisualBudget) -> tuple[PairSource, ...]:
+    from ume_training.data.sources import FileSource, PairIndex
+
+    found: dict[str, FileSource] = {}
+    for path in paths:
+        index = PairIndex(path, on_error="skip")
+        for dataset in index.datasets:
+            if dataset in found:
+                raise TrainingError(
+                    f"{path} holds the data set {dataset!r}, which another file holds too",
+                    hint="give it another name, or put both files into one folder",
+                )
+            found[dataset] = FileSource(index, dataset, budget)
+    return tuple(found.values())
+
+
+def hard_ones(sources: Sequence[PairSource], settings: EgrlSettings, work: Work) -> tuple[PairSource, ...]:
+    """Of each data set the groups that the Reasoner does not get right; found once and kept in the stage's folder.
+
+    Raises:
+        TrainingError: When there are none: there is nothing to learn.
+    """
+    from ume_training.egrl.hard import ChosenPairs
+
+    path = work.folder / HARD
+    if work.workers.main and not path.is_file():
+        part = path.with_name(HARD + ".part")
+        part.write_text(json.dumps(_find_hard(sources, settings)) + "\n", encoding="utf-8")
+        part.replace(path)
+    work.workers.meet()
+    positions: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
+    chosen = tuple(ChosenPairs(source, tuple(positions[source.name])) for source in sources if positions[source.name])
+    if not chosen:
+        raise TrainingError(
+            "the Reasoner gets all pairs right already, so there are no hard ones", hint="draw more, or choose: all"
+        )
+    return chosen
+
+
+def _find_hard(sources: Sequence[PairSource], settings: EgrlSettings) -> dict[str, list[int]]:
+    from ume_training.egrl.hard import hard_pairs
+    from ume_training.egrl.process import ReasonerDiscriminator, WordsDiscriminator
+
+    reasoner = load_reasoner(settings.reasoner)
+    judge = (
+        WordsDiscriminator()
+        if settings.discriminator == "words"
+        else ReasonerDiscriminator(load_reasoner(settings.discriminator))
+    )
+    return {source.name: list(hard_pairs(source, reasoner, judge).chosen) for source in sources}
+
+
+def load_reasoner(name: str) -> Reasoner:
+    """A Reasoner by name."""
+    from ume_retrieval.engines import LoadOptions, choose_engine
+    from ume_retrieval.registry import resolve_reasoner
+
+    return choose_engine().load_reasoner(resolve_reasoner(name), LoadOptions())

@@ -1,0 +1,301 @@
+"""The stages that a recipe is made of, each with its settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
+from ume_training.egrl.settings import EgrlSettings
+from ume_training.loop import Schedule
+from ume_training.tiny.architecture import Size
+
+MADE_BY = "stage:"
+"""`stage:NAME` is what an earlier stage of the same recipe made, `stage:NAME/rejected` what a filter rejected."""
+
+OWN_DATA = "data"
+"""Value of a stage's `data` that means the recipe's own."""
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Makes: TypeAlias = Literal["reasoner", "embedder", "pairs", "nothing"]
+LevelName: TypeAlias = Literal["default", "questions", "rich", "hard"]
+
+
+class Settings(BaseModel):
+    """What all parts of a recipe share: frozen values, and no key that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SCHEDULE_FREE = frozenset({"schedule.save_every", "schedule.log_every", "apart.save_every", "apart.log_every"})
+
+
+class ScheduleSettings(Settings):
+    """How long and how fast a stage learns: a cosine after a linear warm-up, AdamW."""
+
+    steps: Positive
+    """Optimizer steps."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak of the cosine, reached after warm-up."""
+    warmup: Positive = 50
+    """Steps of linear warm-up."""
+    floor: Share = 0.05
+    """Last learning rate as a share of the peak."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Of AdamW."""
+    save_every: Positive = 100
+    """Steps between saved states; a killed run loses at most so many."""
+    log_every: Positive = 25
+    """Steps between log lines."""
+
+    def value(self) -> Schedule:
+        """As the training loop takes it."""
+        return Schedule(**self.model_dump())
+
+
+class SizeSettings(Settings):
+    """Width and depth of the small pair; defaults are those of the bundled one."""
+
+    hidden: Annotated[int, Field(gt=0, multiple_of=8)] = 128
+    """Width of the language model."""
+    layers: Positive = 4
+    """Depth of the language model."""
+    vision_hidden: Annotated[int, Field(gt=0, multiple_of=16)] = 128
+    """Width of the vision tower."""
+    vision_layers: Annotated[int, Field(ge=2)] = 3
+    """Depth of the vision tower."""
+
+    def value(self) -> Size:
+        """As the model's builder takes it."""
+        return Size(**self.model_dump())
+
+
+class Stage(Settings):
+    """What every stage has."""
+
+    makes: ClassVar[Makes] = "nothing"
+    """What later stages may take from it."""
+    parts: ClassVar[tuple[str, ...]] = ("",)
+    """What may follow the slash of a `stage:NAME/part`."""
+    world_only: ClassVar[bool] = False
+    """Draws its own pairs from the Shapes world."""
+    free: ClassVar[frozenset[str]] = frozenset()
+    """Keys that may change without the stage being run again: they decide speed and logs, not what is learned."""
+    parallel: ClassVar[bool] = False
+    """Runs on all processes of a launch; other stages run on the main one while the others wait."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = ""
+    """What the stage's folder and `stage:` are called; the kind of the stage unless two are of one kind."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_like_its_kind(cls, data: object) -> object:
+        if isinstance(data, dict) and "name" not in data and isinstance(data.get("stage"), str):
+            return {**data, "name": data["stage"]}
+        return data
+
+
+class CaptionsStage(Stage):
+    """From random weights to short captions of pictures, clips and pages (Shapes)."""
+
+    makes: ClassVar[Makes] = "reasoner"
+    world_only: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
+
+    stage: Literal["captions"]
+    size: SizeSettings = SizeSettings()
+    """Width and depth of both models of the pair."""
+    schedule: ScheduleSettings
+    """Steps and learning rate."""
+    batch: Positive = 32
+    """Lessons a step."""
+
+
+class TracesStage(Stage):
+    """From captions to T-CoTs of every task and side (Shapes)."""
+
+    makes: ClassVar[Makes] = "reasoner"
+    world_only: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
+
+    stage: Literal["traces"]
+    start: str = "stage:captions"
+    """Checkpoint to start from."""
+    schedule: ScheduleSettings
+    """Steps and learning rate."""
+    batch: Positive = 32
+    """Lessons a step."""
+
+
+class QuestionsStage(Stage):
+    """The Reasoner alone: three times in four a task that must point at one thing among several (Shapes)."""
+
+    makes: ClassVar[Makes] = "reasoner"
+    world_only: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
+
+    stage: Literal["questions"]
+    start: str = "stage:traces"
+    """Checkpoint to start from."""
+    schedule: ScheduleSettings
+    """Steps and learning rate."""
+    batch: Positive = 32
+    """Lessons a step."""
+
+
+class VectorsStage(Stage):
+    """The small pair's Embedder: symmetric InfoNCE on true T-CoTs, then among look-alikes (Shapes)."""
+
+    makes: ClassVar[Makes] = "embedder"
+    world_only: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
+
+    stage: Literal["vectors"]
+    start: str = "stage:traces"
+    """Checkpoint to start from."""
+    apart: ScheduleSettings
+    """First, on pairs that have nothing to do with each other: thrown among look-alikes at once, an Embedder maps
+    everything to one vector and stays there."""
+    schedule: ScheduleSettings
+    """Then, on families of look-alikes."""
+    batch: Positive = 64
+    """Pairs a step, a multiple of `kin`."""
+    kin: Positive = 4
+    """Pairs of a family of look-alikes."""
+    trace_share: Share = 0.5
+    """Share of steps whose inputs carry T-CoTs; the rest keeps direct vectors good."""
+
+    @model_validator(mode="after")
+    def _whole_families(self) -> VectorsStage:
+        if self.batch % self.kin:
+            raise ValueError(f"batch {self.batch} is no multiple of kin {self.kin}")
+        return self
+
+
+class AnnotateStage(Stage):
+    """T-CoTs for both sides of every pair, written by a Reasoner; from Shapes, pairs are written as files first."""
+
+    makes: ClassVar[Makes] = "pairs"
+    free: ClassVar[frozenset[str]] = frozenset({"batch"})
+
+    stage: Literal["annotate"]
+    data: str = OWN_DATA
+    """Pairs to annotate: "data" is the recipe's own, `stage:NAME` an earlier stage's."""
+    reasoner: str
+    """Who writes: preset, hub id, folder or `stage:NAME`."""
+    leak_share: Share = 0.0
+    """Share of queries with a known answer whose Reasoner is shown it; the released data has 0.5. Which ones is written
+    into the data."""
+    max_tokens: Positive | None = None
+    """Most tokens of a T-CoT; null takes what the Reasoner's checkpoint asks for."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy decoding."""
+    batch: Positive = 32
+    """Pairs that are read, asked and written together."""
+    on_error: Literal["stop", "skip"] = "skip"
+    """What happens to a pair that cannot be used: the run stops, or the pair is left out and named."""
+
+
+class FilterStage(Stage):
+    """A judge keeps pairs whose T-CoTs fit each other; `stage:NAME` is what is kept, `stage:NAME/rejected` the rest."""
+
+    makes: ClassVar[Makes] = "pairs"
+    parts: ClassVar[tuple[str, ...]] = ("", "rejected")
+
+    stage: Literal["filter"]
+    data: str = "stage:annotate"
+    """Annotated pairs."""
+    judge: str
+    """Who decides: a Reasoner, or "words:SHARE" for words in common (Shapes only)."""
+    undecided: Literal["keep", "reject"] = "reject"
+    """What becomes of pairs about which the judge says neither yes nor no; the paper keeps on "No" alone."""
+    on_error: Literal["stop", "skip"] = "skip"
+    """What happens to a broken line: the run stops, or the line is left out and named."""
+
+
+class EgrlStage(Stage):
+    """EG-RL: GRPO on the Reasoner with the frozen Embedder as its reward."""
+
+    makes: ClassVar[Makes] = "reasoner"
+    parallel: ClassVar[bool] = True
+
+    stage: Literal["egrl"]
+    data: str = OWN_DATA
+    """Pairs to learn from: "data" is the recipe's own, `stage:NAME` an annotate or filter stage's,
+    `stage:NAME/rejected` what a filter rejected."""
+    choose: Literal["all", "hard"] = "all"
+    """"hard" keeps whole groups of look-alikes that the Reasoner's greedy T-CoTs do not tell apart: a step on pairs
+    that all rollouts get right teaches nothing."""
+    settings: EgrlSettings
+    """How; `seed` is the recipe's unless it is given. Models may be `stage:NAME`."""
+
+
+class ScoreStage(Stage):
+    """hit@1 on held-out Shapes data, direct, reasoned and fused; written as `scores.json`."""
+
+    stage: Literal["score"]
+    reasoner: str
+    """Reasoner to score."""
+    embedder: str
+    """Embedder to score."""
+    level: LevelName = "default"
+    """How hard the world is."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    """Seeds of the held-out data; training never draws them."""
+    queries: Positive = 20
+    """Queries a task and seed."""
+    candidates: Annotated[int, Field(ge=2)] = 100
+    """Least candidates a task, look-alikes among them."""
+
+
+class ContrastiveStage(Stage):
+    """Stage 1 of Embed-RL: the Embedder learns by symmetric InfoNCE on inputs with their T-CoTs."""
+
+    makes: ClassVar[Makes] = "embedder"
+    parallel: ClassVar[bool] = True
+
+    free: ClassVar[frozenset[str]] = frozenset(f"settings.{key}" for key in FREE_TO_CHANGE)
+
+    stage: Literal["contrastive"]
+    data: str = OWN_DATA
+    """Pairs to learn from: "data" is the recipe's own, `stage:NAME` an annotate or filter stage's."""
+    settings: ContrastiveSettings
+    """How; `seed` is the recipe's unless it is given. `embedder` may be `stage:NAME`."""
+
+
+class ExportStage(Stage):
+    """A folder with `reasoner/`, `embedder/` and a model card, that `ReasoningEmbedder.from_pretrained` loads."""
+
+    stage: Literal["export"]
+    reasoner: str | None = None
+    """Reasoner of the pair, or null to export an Embedder alone."""
+    embedder: str | None = None
+    """Embedder of the pair, or null to export a Reasoner alone."""
+    scores: str | None = None
+    """Name of a `score` stage whose figures go into the model card."""
+    out: str | None = None
+    """Folder to write; `--out` overrides it, and null is a folder inside the run."""
+
+    @model_validator(mode="after")
+    def _something(self) -> ExportStage:
+        if self.reasoner is None and self.embedder is None:
+            raise ValueError("give `reasoner`, `embedder` or both")
+        return self
+
+
+AnyStage: TypeAlias = Annotated[
+    CaptionsStage
+    | TracesStage
+    | QuestionsStage
+    | VectorsStage
+    | AnnotateStage
+    | FilterStage
+    | ContrastiveStage
+    | EgrlStage
+    | ScoreStage
+    | ExportStage,
+    Field(discriminator="stage"),
+]
+"""Any stage, told apart by `stage:`."""
