@@ -1,10 +1,11 @@
 """What EG-RL gains on Shapes, and the paper's ablations: `make bench-egrl`.
 
-EG-RL starts from an honest Reasoner that writes two kinds of true T-CoTs (`before`, `after`) and from a lazy one
-(`lazy_before`, `lazy_after`); `egrl_starts.py` says how both were trained. It learns from pairs that the start gets
-wrong, with the bundled Embedder as its frozen reward. Ablations change the reward (three more runs a seed) or what of
-the T-CoTs the Embedder gets to see (the `after` Reasoner). Everything is kept under --run as it is made; the same
-command goes on. The last line is one JSON object.
+EG-RL starts from an honest Reasoner that writes two kinds of true T-CoTs (`before`, `after`), from a lazy one
+(`lazy_before`, `lazy_after`), and from one that was taught the T-CoT that each query needs (`specialist_before`,
+`specialist_after`); `egrl_starts.py` says how they were trained. It learns from pairs that the start gets wrong, with
+the bundled Embedder as its frozen reward. Ablations change the reward (three more runs a seed) or what of the T-CoTs
+the Embedder gets to see (the `after` Reasoner). Everything is kept under --run as it is made; the same command goes
+on. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -200,9 +201,10 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     run: Path = options.run
     starts = learn_starts(run)
-    honest, lazy = starts["both"], starts["lazy"]
+    honest, lazy, specialist = starts["both"], starts["lazy"], starts["specialist"]
     bench = Bench(run, tuple(range(1, options.seeds + 1)), EGRL)
     hard, hard_lazy = bench.hard(honest, "before"), bench.hard(lazy, "lazy_before")
+    hard_specialist = bench.hard(specialist, "specialist_before")
     for seed in bench.seeds:
         bench.measure("before", seed, honest, {"before": "whole"})
         after = bench.reinforce("after", seed, honest, hard, {})
@@ -210,7 +212,9 @@ def main() -> None:
         bench.measure("lazy_before", seed, lazy, {"lazy_before": "whole"})
         lazy_after = bench.reinforce("lazy_after", seed, lazy, hard_lazy, {})
         bench.measure("lazy_after", seed, lazy_after, {"lazy_after": "whole"})
-        bench.measure("specialist", seed, starts["specialist"], {"specialist": "whole"})
+        bench.measure("specialist_before", seed, specialist, {"specialist_before": "whole"})
+        specialist_after = bench.reinforce("specialist_after", seed, specialist, hard_specialist, {})
+        bench.measure("specialist_after", seed, specialist_after, {"specialist_after": "whole"})
         for row, changes in REWARDS.items():
             bench.measure(row, seed, bench.reinforce(row, seed, honest, hard, changes), {row: "whole"})
     rows = summary(bench.rows)

@@ -228,7 +228,7 @@ def test_broken_lines_and_media_are_named_once(pairs: Path, tmp_path: Path) -> N
     assert report.annotated == 8
     assert sorted(int(failure.source.rpartition(":")[2]) for failure in report.failures) == [3, 6, 9, 12, 13]
     with pytest.raises(PairError, match=r"line 3, query: .*2\.png"):
-        annotate(pairs, tmp_path / "strict.jsonl", FakeReasoner())
+        annotate(pairs, tmp_path / "strict.jsonl", FakeReasoner(), AnnotateSettings(batch=2))
 
 
 def test_settings_out_of_range_are_refused() -> None:

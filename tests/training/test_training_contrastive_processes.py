@@ -83,9 +83,10 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(runs: tuple[Path, 
         for name in ("one", "two")
     )
     assert one.keys() == two.keys()
+    # The first matrix of an adapter has no gradient while its second, still zero after a warm-up step, hides it.
+    assert sum(bool(state["exp_avg"].any()) for state in one.values()) >= len(one) // 2
     # AdamW's first moment is a mean of gradients, its second of their squares.
     for number, state in one.items():
-        assert state["exp_avg"].abs().max() > 0
         torch.testing.assert_close(two[number]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-7)
         torch.testing.assert_close(two[number]["exp_avg_sq"], state["exp_avg_sq"], rtol=1e-3, atol=1e-9)
     for name, weight in weights(folder / "one").items():

@@ -261,7 +261,7 @@ def test_an_array_is_read_in_pieces(
 @given(VALUES)
 def test_no_row_of_any_shape_gets_past_a_reader(tmp_path_factory: pytest.TempPathFactory, row: Any) -> None:
     folder = tmp_path_factory.mktemp("rows")
-    source = lines(folder / "rows.jsonl", row)
+    source = lines(folder / "rows.jsonl", json.dumps(row))
     for layout in ("mmeb-train", "llava-hound-qa", "embed-rl-train", "pairs"):
         done = convert(layout, source, folder / "out" / f"{layout}.jsonl")
         assert (done.pairs, len(done.failures)) == (0, 1)

@@ -39,7 +39,7 @@ def merge_embedder(trained: Path, out: Path, *, card: Card | None = None, replac
         MissingExtra: When peft is needed and missing.
     """
     folder = trained / "trained" if (trained / "trained").is_dir() else trained
-    if not (folder / RUN).is_file():
+    if not (folder / RUN).is_file() or not any((folder / name).is_file() for name in (ADAPTER_FILE, "config.json")):
         raise InputError(f"{trained} holds no finished training", hint="train to the end first, or name another folder")
     facts = read_facts(folder)
     with fresh_folder(out, replace=replace) as part:

@@ -173,8 +173,10 @@ def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
                 return
             try:
                 value, end = decoder.raw_decode(text)
-                # A number at the end of what was read may go on.
-                complete = end < len(text) or not more
+                # What was read may end inside a number: an element is whole when its comma or the array's end is there.
+                complete = text[end:].lstrip(" \t\r\n")[:1] in {",", "]"}
+                if not complete and not more:
+                    raise ValueError("no comma and no end of the array after it")
             except ValueError as error:
                 complete = False
                 if not more:
