@@ -166,7 +166,7 @@ def _identity(reasoner: Reasoner, settings: AnnotateSettings) -> dict[str, Any]:
     return {
         "reasoner": f"{reasoner.info.name}@{reasoner.info.revision}",
         "prompts": reasoner.spec.prompts.version,
-        "sampling": asdict(settings.sampling(reasoner)),
+        "sampling": settings.sampling(reasoner).identity(),
         "leak_share": settings.leak_share,
         "seed": settings.seed,
     }

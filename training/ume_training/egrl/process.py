@@ -20,10 +20,9 @@ import numpy.typing as npt
 from ume_retrieval.chat import Message, TextPart
 from ume_retrieval.inputs import Side
 from ume_retrieval.reasoner.base import Reasoner, Sampling
-from ume_retrieval.tcot.grammar import neutralise, parse, render
-
-CHOICE_TOKENS = 16
-"""A number and the words that a model may wrap it in."""
+from ume_retrieval.tcot import choice
+from ume_retrieval.tcot.choice import CHOICE_TOKENS, read_choice
+from ume_retrieval.tcot.grammar import parse, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,46 +101,8 @@ class ReasonerDiscriminator:
 
 
 def choice_prompt(question: Question) -> str:
-    """The question as a model is asked it. What all questions share stands first.
-
-    Example:
-        >>> print(choice_prompt(Question("a", ("b", "c"), frozenset())))
-        One description is followed by numbered candidates. Some are about the same thing as the description.
-        Compare objects, counts, attributes, places, order and answers; ignore style and length.
-        Reply with the number of the best candidate and nothing else.
-        <BLANKLINE>
-        Description: a
-        <BLANKLINE>
-        1. b
-        2. c
-    """
-    listed = "\n".join(f"{number}. {_one_line(text)}" for number, text in enumerate(question.candidates, 1))
-    return f"""One description is followed by numbered candidates. Some are about the same thing as the description.
-Compare objects, counts, attributes, places, order and answers; ignore style and length.
-Reply with the number of the best candidate and nothing else.
-
-Description: {_one_line(question.tcot)}
-
-{listed}"""
-
-
-def _one_line(text: str) -> str:
-    # A rollout is model output: it must not be able to add candidates or turns of its own.
-    return " ".join(neutralise(text).split())
-
-
-def read_choice(reply: str, count: int) -> int | None:
-    """Position (from 0) that a reply names, or None when it names none or several.
-
-    Example:
-        >>> read_choice("Candidate 2.", 3), read_choice("1 or 2", 3), read_choice("4", 3), read_choice("none", 3)
-        (1, None, None, None)
-    """
-    numbers = {int(number) for number in re.findall(r"\d{1,6}", reply)}
-    if len(numbers) != 1:
-        return None
-    (number,) = numbers
-    return number - 1 if 1 <= number <= count else None
+    """The question as a model is asked it."""
+    return choice.choice_prompt(question.tcot, question.candidates)
 
 
 def build_question(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,15 @@ def run_egrl(
     _require_trl()
     folder.mkdir(parents=True, exist_ok=True)
     _same_settings(settings, folder)
+    with warnings.catch_warnings():
+        # TRL and transformers warn of each other's deprecated names, which no user can mend.
+        warnings.simplefilter("ignore", FutureWarning)
+        return _run(settings, sources, folder, on_progress)
+
+
+def _run(
+    settings: EgrlSettings, sources: Sequence[PairSource], folder: Path, on_progress: Progress | None
+) -> EgrlResult:
     steps = count_steps(settings, sources)
     policy = resolve_reasoner(settings.reasoner)
     spec = policy.spec

@@ -173,21 +173,18 @@ def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
                 return
             try:
                 value, end = decoder.raw_decode(text)
-                # What was read may end inside a number: an element is whole when its comma or the array's end is there.
-                complete = text[end:].lstrip(" \t\r\n")[:1] in {",", "]"}
-                if not complete and not more:
-                    raise ValueError("no comma and no end of the array after it")
             except ValueError as error:
-                complete = False
-                if not more:
-                    raise TrainingError(
-                        f"{display_name(file)} breaks off or is no JSON after element {number}: {error}"
-                    ) from error
-            if complete:
-                number += 1
-                yield value
-                text = text[end:]
-                continue
+                wrong = str(error)
+            else:
+                # What was read may end inside a number: an element is whole when a comma or the array's end follows.
+                if text[end:].lstrip(" \t\r\n")[:1] in {",", "]"}:
+                    number += 1
+                    yield value
+                    text = text[end:].lstrip(" \t\r\n,")
+                    continue
+                wrong = "no comma and no end of the array after it"
+            if not more:
+                raise TrainingError(f"{display_name(file)} breaks off or is no JSON after element {number}: {wrong}")
             # Doubling keeps the work linear in the length of an element.
             added = handle.read(max(chunk, len(text)))
             text, more = text + added, bool(added)
