@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,21 +49,28 @@ class OnePairATask:
         return query == positive
 
 
+Stepped = tuple[Any, Prompts, dict[str, Any]]
+"""A trainer, its prompts, and what it made of one batch of rollouts."""
+
+
 @pytest.fixture(scope="module")
-def stepped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Prompts, dict[str, Any]]:
-    """A trainer, its prompts, and what it made of one batch of rollouts."""
+def stepped(tmp_path_factory: pytest.TempPathFactory) -> Stepped:
+    return step(SETTINGS, tmp_path_factory.mktemp("trainer"))
+
+
+def step(settings: EgrlSettings, folder: Path) -> Stepped:
     policy = resolve_reasoner("ume-tiny")
     assert isinstance(policy.spec, ReasonerSpec)
     prompts = Prompts(PairRows((OnePairATask(),)), policy.spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         trainer = make_trainer(
-            SETTINGS,
+            settings,
             model=str(policy.model),
             processor=AutoProcessor.from_pretrained(policy.model, padding_side="left"),
             prompts=prompts,
-            rewards=Rewards(_scorer(SETTINGS, prompts.rows), prompts, lambda *_: None),
-            arguments=_arguments(SETTINGS, tmp_path_factory.mktemp("trainer"), 1),
+            rewards=Rewards(_scorer(settings, prompts.rows), prompts, lambda *_: None),
+            arguments=_arguments(settings, folder, 1),
             callbacks=[],
         )
         trainer.model.train()
@@ -72,7 +80,7 @@ def stepped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Prompts, dic
     return trainer, prompts, made
 
 
-def test_log_probabilities_are_those_of_a_direct_forward_pass(stepped: tuple[Any, Prompts, dict[str, Any]]) -> None:
+def test_log_probabilities_are_those_of_a_direct_forward_pass(stepped: Stepped) -> None:
     trainer, prompts, made = stepped
     ids = torch.cat([made["prompt_ids"], made["completion_ids"]], 1)
     mask = torch.cat([made["prompt_mask"], made["completion_mask"]], 1)
@@ -94,7 +102,7 @@ def test_log_probabilities_are_those_of_a_direct_forward_pass(stepped: tuple[Any
     assert len(seen) >= 3
 
 
-def test_pixels_matter_to_the_log_probabilities(stepped: tuple[Any, Prompts, dict[str, Any]]) -> None:
+def test_pixels_matter_to_the_log_probabilities(stepped: Stepped) -> None:
     trainer, prompts, made = stepped
     model, inputs = trainer.model.eval(), ChatInputs(trainer.processing_class, "right")
     # The query of the first task is a picture; what was written about it is less likely of another picture.
@@ -102,6 +110,15 @@ def test_pixels_matter_to_the_log_probabilities(stepped: tuple[Any, Prompts, dic
     written = made["completion_ids"][0][: int(made["completion_mask"][0].sum())]
     own, foreign = (directly(model, inputs, prompts, row, written).sum() for row in (0, other))
     assert own > foreign + 1
+
+
+def test_a_policy_never_writes_the_token_of_a_picture(tmp_path: Path) -> None:
+    # At this temperature every token of the vocabulary is as likely as any other.
+    trainer, _, made = step(SETTINGS.model_copy(update={"temperature": 1e4}), tmp_path)
+    processor = trainer.processing_class
+    written = made["completion_ids"][made["completion_mask"].bool()]
+    assert len(written.unique()) > len(processor.tokenizer) // 2
+    assert not {processor.image_token_id, processor.video_token_id} & set(written.tolist())
 
 
 def directly(

@@ -6,6 +6,7 @@ the prompts' tokens alone and adds the pixels itself wherever the model runs, th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,10 @@ class Rewards:
             log_metric: Callable[[str, float], None],
             **_: Any,
         ) -> list[float]:
+            begun = time.monotonic()
             scores = self._score(row, completions, int(trainer_state.global_step))
-            if part == PARTS[0]:
+            if part == PARTS[0]:  # the first part computes them all
+                log_metric("egrl/score_seconds", time.monotonic() - begun)
                 for name, value in scores.figures.items():
                     log_metric(f"egrl/{name}", value)
             rewards: list[float] = getattr(scores, part)
@@ -169,7 +172,10 @@ def make_trainer(
         ) -> Any:
             if self.use_vllm:  # takes images beside the tokens; videos were refused at the start
                 images = [images_of(prompts[row].chat) or None for row in self._rows.tolist()]
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **options)
+            begun = time.monotonic()
+            made = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **options)
+            self._metrics["train"]["egrl/generate_seconds"].append(time.monotonic() - begun)
+            return made
 
         def _compute_loss(self, policy: Any, batch: dict[str, Any]) -> Any:
             self._rows = batch["rows"]
@@ -204,6 +210,10 @@ def make_trainer(
                 None if losses[0] is None else torch.stack(losses).mean(),
             )
 
+    # A picture's token that a policy happens to write would stand for pixels that nobody gave.
+    never = [image_token, video_token]
+    vllm = settings.generation != "transformers"
+    arguments.generation_kwargs = {"logit_bias": dict.fromkeys(never, -100.0)} if vllm else {"suppress_tokens": never}
     return EgrlTrainer(
         model=model,
         reward_funcs=rewards.functions(),

@@ -34,6 +34,8 @@ NAMES = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "step_time": "seconds",
+    "egrl/generate_seconds": "generate_seconds",
+    "egrl/score_seconds": "score_seconds",
 }
 """TRL's names, and ours in the log."""
 

@@ -180,7 +180,7 @@ def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
                 if text[end:].lstrip(" \t\r\n")[:1] in {",", "]"}:
                     number += 1
                     yield value
-                    text = text[end:].lstrip(" \t\r\n,")
+                    text = text[end:]
                     continue
                 wrong = "no comma and no end of the array after it"
             if not more:
