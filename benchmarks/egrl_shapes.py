@@ -26,8 +26,9 @@ from egrl_starts import LEVEL, MixedTasks, learn_starts
 from ume_retrieval.embedder.transformers import TransformersEmbedder
 from ume_retrieval.reasoner.transformers import TransformersReasoner
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_training.data.chosen import ChosenPairs
 from ume_training.data.shapes import ShapesSource
-from ume_training.egrl.hard import ChosenPairs, hard_pairs
+from ume_training.egrl.hard import hard_pairs
 from ume_training.egrl.process import WordsDiscriminator
 from ume_training.egrl.run import run_egrl
 from ume_training.egrl.settings import EgrlLora, EgrlSettings, RewardWeights

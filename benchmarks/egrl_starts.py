@@ -19,9 +19,9 @@ from ume_retrieval.inputs import Side
 from ume_retrieval.tcot.grammar import parse, render
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.tcot.trace import TCot
+from ume_training.data.chosen import ChosenPairs
 from ume_training.data.shapes import ShapesSource
 from ume_training.data.sources import LoadedPair
-from ume_training.egrl.hard import ChosenPairs
 from ume_training.loop import Schedule
 from ume_training.shapes.levels import Level
 from ume_training.shapes.samples import Pair, Sample

@@ -7,45 +7,13 @@ pairs that all rollouts get right teaches nothing, because the advantages within
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ume_retrieval.reasoner.base import Reasoner, Sampling
-from ume_training.data.sources import LoadedPair, PairSource
+from ume_training.data.chosen import ChosenPairs
+from ume_training.data.sources import PairSource
 from ume_training.egrl.process import Discriminator, Question, canonical, process_rewards
 from ume_training.egrl.rollouts import Prompts
 from ume_training.egrl.sampler import PairRows
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenPairs:
-    """Some pairs of a data set, as a data set of its own.
-
-    Attributes:
-        source: The whole.
-        chosen: Positions in it.
-    """
-
-    source: PairSource
-    chosen: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """Of the data set."""
-        return self.source.name
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> LoadedPair:
-        return self.source[self.chosen[index]]
-
-    def group(self, index: int) -> str:
-        """As in the whole."""
-        return self.source.group(self.chosen[index])
-
-    def also_answers(self, query: int, positive: int) -> bool:
-        """As in the whole."""
-        return self.source.also_answers(self.chosen[query], self.chosen[positive])
 
 
 def hard_pairs(source: PairSource, reasoner: Reasoner, discriminator: Discriminator) -> ChosenPairs:

@@ -6,8 +6,8 @@ from typing import cast
 
 from ume_retrieval.checkpoint import ReasonerSpec
 from ume_retrieval.registry import resolve_reasoner
-from ume_training.recipes.sources import hard_ones, open_sources
-from ume_training.recipes.stages import ContrastiveStage, EgrlStage
+from ume_training.recipes.sources import hard_ones, open_sources, readable_ones
+from ume_training.recipes.stages import OWN_DATA, ContrastiveStage, EgrlStage
 from ume_training.recipes.work import LOG, Made, Work, bar, last_figures
 
 
@@ -17,6 +17,8 @@ def run_egrl(stage: EgrlStage, work: Work) -> Made:
 
     budget = cast("ReasonerSpec", resolve_reasoner(stage.settings.reasoner).spec).budget
     sources = open_sources(stage.data, work.recipe, budget)
+    if stage.data != OWN_DATA or work.recipe.data.shapes is None:
+        sources = readable_ones(sources, work)
     if stage.choose == "hard":
         sources = hard_ones(sources, stage.settings, work)
     with bar(stage.name, work) as tell:

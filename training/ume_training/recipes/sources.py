@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ume_training.egrl.settings import EgrlSettings
     from ume_training.recipes.work import Work
 
-HARD = "hard.json"
+HARD, READABLE, SKIPPED = "hard.json", "readable.json", "skipped.jsonl"
 
 
 def open_sources(data: str, recipe: Recipe, budget: VisualBudget) -> tuple[PairSource, ...]:
@@ -65,27 +65,51 @@ def _files(paths: Sequence[Path], budget: VisualBudget) -> tuple[PairSource, ...
     return tuple(found.values())
 
 
+def readable_ones(sources: Sequence[PairSource], work: Work) -> tuple[PairSource, ...]:
+    """Of each data set the pairs whose media decode; looked at once, and the others named in the stage's folder."""
+    from ume_training.data.chosen import readable_pairs
+
+    def find() -> dict[str, list[int]]:
+        found = {source.name: readable_pairs(source) for source in sources}
+        lines = [
+            json.dumps({"dataset": name, "source": failure.source, "message": failure.message}) + "\n"
+            for name, (_, failures) in found.items()
+            for failure in failures
+        ]
+        (work.folder / SKIPPED).write_text("".join(lines), encoding="utf-8")
+        return {name: list(pairs.chosen) for name, (pairs, _) in found.items()}
+
+    return _choose(sources, READABLE, find, work)
+
+
 def hard_ones(sources: Sequence[PairSource], settings: EgrlSettings, work: Work) -> tuple[PairSource, ...]:
     """Of each data set the groups that the Reasoner does not get right; found once and kept in the stage's folder.
 
     Raises:
         TrainingError: When there are none: there is nothing to learn.
     """
-    from ume_training.egrl.hard import ChosenPairs
-
-    path = work.folder / HARD
-    if work.workers.main and not path.is_file():
-        part = path.with_name(HARD + ".part")
-        part.write_text(json.dumps(_find_hard(sources, settings)) + "\n", encoding="utf-8")
-        part.replace(path)
-    work.workers.meet()
-    positions: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
-    chosen = tuple(ChosenPairs(source, tuple(positions[source.name])) for source in sources if positions[source.name])
+    chosen = _choose(sources, HARD, lambda: _find_hard(sources, settings), work)
     if not chosen:
         raise TrainingError(
             "the Reasoner gets all pairs right already, so there are no hard ones", hint="draw more, or choose: all"
         )
     return chosen
+
+
+def _choose(
+    sources: Sequence[PairSource], name: str, find: Callable[[], dict[str, list[int]]], work: Work
+) -> tuple[PairSource, ...]:
+    """Positions that are found once, by the main process, and written to a file of the stage's folder."""
+    from ume_training.data.chosen import ChosenPairs
+
+    path = work.folder / name
+    if work.workers.main and not path.is_file():
+        part = path.with_name(name + ".part")
+        part.write_text(json.dumps(find()) + "\n", encoding="utf-8")
+        part.replace(path)
+    work.workers.meet()
+    positions: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(ChosenPairs(source, tuple(positions[source.name])) for source in sources if positions[source.name])
 
 
 def _find_hard(sources: Sequence[PairSource], settings: EgrlSettings) -> dict[str, list[int]]:

@@ -7,17 +7,13 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from ume_retrieval.cli.options import DeviceOption, JsonOption
 from ume_retrieval.cli.output import command
-from ume_retrieval.cli.training.shared import PairsArgument, failures_data
-
-if TYPE_CHECKING:
-    from ume_training.contrastive.settings import ContrastiveSettings
+from ume_retrieval.cli.training.shared import PairsArgument, facts_table, failures_data, quiet_libraries, read_settings
 
 
 def contrastive(
@@ -74,14 +70,15 @@ def contrastive(
     with command(as_json=as_json) as output:
         from ume_training.contrastive.plan import steps_of
         from ume_training.contrastive.run import train_contrastive
+        from ume_training.contrastive.settings import ContrastiveSettings
         from ume_training.contrastive.start import resolve_start
         from ume_training.data.sources import file_sources
 
-        chosen = _settings(settings, {name: value for name, value in given.items() if value is not None})
+        chosen = read_settings(ContrastiveSettings, settings, given)
         budget = resolve_start(chosen.embedder, chosen.spec).spec.budget
         sources, failures = file_sources(pairs, budget, on_error=chosen.on_error)
         total = steps_of(chosen, sum(len(source) for source in sources))
-        _quiet_libraries()
+        quiet_libraries()
         # Libraries print on standard output, which is for the result.
         with output.progress() as progress, redirect_stdout(sys.stderr):
             bar = progress.add_task("steps", total=total)
@@ -99,48 +96,6 @@ def contrastive(
             "skipped": trained.skipped,
             "log": str(out / "log.jsonl"),
         }
-        output.result({**facts, **trained.figures, "failures": failures_data(failures)}, _table(facts))
+        output.result({**facts, **trained.figures, "failures": failures_data(failures)}, facts_table(facts))
         output.failures(tuple(failures))
         output.note(f"`ume train export {out} OUT` makes a checkpoint of it")
-
-
-def _settings(file: Path | None, changes: dict[str, Any]) -> ContrastiveSettings:
-    from pydantic import ValidationError
-
-    from ume_retrieval.errors import InputError
-    from ume_training.contrastive.settings import ContrastiveSettings
-
-    base: Any = {}
-    if file is not None:
-        from ume_training.recipes.yaml_lines import read_yaml
-
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise InputError(f"cannot read {file}: {error}", hint="name a YAML file of settings") from error
-        base = read_yaml(text, str(file)).data
-        if not isinstance(base, dict):
-            raise InputError(f"{file} holds no settings", hint="write one `name: value` a line")
-    try:
-        return ContrastiveSettings.model_validate(base | changes)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "settings"
-        hint = "name an Embedder to start from: --embedder" if name == "embedder" else ""
-        raise InputError(f"{file or 'settings'}: {name}: {first['msg']}", hint=hint) from error
-
-
-def _quiet_libraries() -> None:
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers import utils
-
-    logging: Any = utils.logging
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-
-
-def _table(facts: Mapping[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in facts.items():
-        table.add_row(name, str(value))
-    return table

@@ -5,20 +5,28 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.table import Table
 
 from ume_retrieval.cli.options import JsonOption
 from ume_retrieval.cli.output import command
+from ume_retrieval.cli.training.shared import (
+    OnErrorOption,
+    PairsArgument,
+    facts_table,
+    failures_data,
+    quiet_libraries,
+    read_settings,
+)
 
 if TYPE_CHECKING:
-    from ume_training.egrl.settings import EgrlSettings
+    from ume_retrieval.checkpoint import ReasonerSpec
+    from ume_training.data.sources import PairSource
 
 
 def egrl(
-    pairs: Annotated[Path, typer.Argument(help="Pair file or folder of shards (JSONL or Parquet).")],
+    pairs: PairsArgument,
     out: Annotated[Path, typer.Argument(help="Folder of the run; the same one goes on where it was stopped.")],
     *,
     settings: Annotated[
@@ -36,12 +44,16 @@ def egrl(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a T-CoT.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of sampling, order and shuffles.")] = None,
+    on_error: OnErrorOption = "stop",
     as_json: JsonOption = False,
 ) -> None:
     """Train a Reasoner by GRPO with a frozen Embedder as its reward (arXiv 2602.13823)."""
     with command(as_json=as_json) as output:
+        from ume_retrieval.registry import resolve_reasoner
+        from ume_training.data.chosen import readable_pairs
         from ume_training.data.sources import file_sources
         from ume_training.egrl.run import count_steps, run_egrl
+        from ume_training.egrl.settings import EgrlSettings
 
         given = {
             "reasoner": reasoner,
@@ -55,8 +67,15 @@ def egrl(
             "max_tokens": max_tokens,
             "seed": seed,
         }
-        chosen = _settings(settings, {name: value for name, value in given.items() if value is not None})
-        sources = file_sources(pairs)
+        chosen = read_settings(EgrlSettings, settings, given)
+        budget = cast("ReasonerSpec", resolve_reasoner(chosen.reasoner).spec).budget
+        files, failures = file_sources(pairs, budget, on_error=on_error)
+        sources: list[PairSource] = [*files]
+        if on_error == "skip":
+            looked = [readable_pairs(source) for source in files]
+            sources = [found for found, _ in looked]
+            failures = (*failures, *(failure for _, missed in looked for failure in missed))
+        quiet_libraries()
         with output.progress() as progress, redirect_stdout(sys.stderr):
             bar = progress.add_task("steps", total=count_steps(chosen, sources))
 
@@ -71,37 +90,6 @@ def egrl(
             "log": str(out / "log.jsonl"),
             "rollouts": str(out / "rollouts"),
         }
-        output.result(facts, _table(facts))
-
-
-def _settings(file: Path | None, changes: dict[str, Any]) -> EgrlSettings:
-    from pydantic import ValidationError
-
-    from ume_retrieval.errors import InputError, MissingExtra
-    from ume_training.egrl.settings import EgrlSettings
-
-    base: Any = {}
-    if file is not None:
-        try:
-            import yaml
-        except ImportError as error:
-            raise MissingExtra("settings in a file need PyYAML", hint="pip install 'ume-retrieval[train]'") from error
-        try:
-            base = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeError, yaml.YAMLError) as error:
-            raise InputError(f"cannot read {file}: {str(error).splitlines()[0]}") from error
-        if not isinstance(base, dict):
-            raise InputError(f"{file} holds no settings", hint="write one `name: value` a line")
-    try:
-        return EgrlSettings.model_validate(base | changes)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise InputError(f"{file or 'settings'}: {name}: {first['msg']}", hint="see docs/training.md") from error
-
-
-def _table(facts: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in facts.items():
-        table.add_row(name.replace("_", " "), str(value))
-    return table
+        output.result({**facts, "failures": failures_data(failures)}, facts_table(facts))
+        output.failures(failures)
+        output.note(f"`ume train export {out} OUT` makes a checkpoint with a card of it")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ume_retrieval.cli.options import JsonOption
 from ume_retrieval.cli.output import command
+from ume_retrieval.cli.training.shared import quiet_libraries
 
 if TYPE_CHECKING:
     from ume_training.export.card import Card, Score
@@ -32,14 +32,9 @@ def export(
 ) -> None:
     """Merge adapters and write a self-describing checkpoint with its model card."""
     with command(as_json=as_json) as output:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        from transformers import utils
-
         from ume_training.export.folder import export as write
 
-        logging: Any = utils.logging
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
+        quiet_libraries()
         with redirect_stdout(sys.stderr):
             exported = write(run, out, card=_card(run, name or out.resolve().name, scores), replace=replace)
         facts = {"folder": str(exported.folder), "role": exported.role}

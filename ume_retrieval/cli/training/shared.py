@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import typer
 from rich.table import Table
@@ -15,6 +15,8 @@ from rich.table import Table
 from ume_retrieval.errors import Failure
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from ume_retrieval.cache import TraceCache
     from ume_retrieval.reasoner.base import Reasoner
 
@@ -29,17 +31,63 @@ OnErrorOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with files that an earlier run has left.")]
 
 
-def load_reasoner(name: str, device: str) -> Reasoner:
-    """The Reasoner that a command names, with progress bars of other libraries switched off."""
+Settings = TypeVar("Settings", bound="BaseModel")
+
+
+def read_settings(kind: type[Settings], file: Path | None, changes: Mapping[str, Any]) -> Settings:
+    """Settings from a YAML file, single ones changed by flags; a flag that was not given is None.
+
+    Raises:
+        InputError: When the file cannot be read, or a setting is wrong; file, setting and reason are named.
+    """
+    from pydantic import ValidationError
+
+    from ume_retrieval.errors import InputError
+    from ume_training.recipes.yaml_lines import read_yaml
+
+    base: Any = {}
+    if file is not None:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise InputError(f"cannot read {file}: {error}", hint="name a YAML file of settings") from error
+        base = read_yaml(text, str(file)).data
+        if not isinstance(base, dict):
+            raise InputError(f"{file} holds no settings", hint="write one `name: value` a line")
+    try:
+        return kind.model_validate(base | {name: value for name, value in changes.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "settings"
+        missing = first["type"] == "missing"
+        hint = f"give --{name.replace('_', '-')} or a file of settings" if missing else "docs/training.md has them all"
+        raise InputError(f"{file or 'settings'}: {name}: {first['msg']}", hint=hint) from error
+
+
+def quiet_libraries() -> None:
+    """Switch off progress bars and warnings of the libraries beneath; a command has its own."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers import utils
-
-    from ume_retrieval.engines import LoadOptions, choose_engine
-    from ume_retrieval.registry import resolve_reasoner
 
     logging: Any = utils.logging
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """Names and values, one a line."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), str(value))
+    return table
+
+
+def load_reasoner(name: str, device: str) -> Reasoner:
+    """The Reasoner that a command names, with progress bars of other libraries switched off."""
+    from ume_retrieval.engines import LoadOptions, choose_engine
+    from ume_retrieval.registry import resolve_reasoner
+
+    quiet_libraries()
     return choose_engine().load_reasoner(resolve_reasoner(name), LoadOptions(device=device))
 
 
