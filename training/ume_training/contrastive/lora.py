@@ -35,7 +35,8 @@ def add_adapters(model: Any, settings: LoraSettings) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtra("adapters need peft", hint="pip install 'ume-retrieval[train]'") from error
-    config = LoraConfig(
+    build: Any = LoraConfig  # typed as if a scale could not be a fraction
+    config = build(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,

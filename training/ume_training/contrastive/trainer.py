@@ -41,7 +41,8 @@ class ContrastiveTrainer(Trainer):
         log: Log,
         skipped: Skipped,
     ) -> None:
-        super().__init__(model=encoder, args=args, train_dataset=shards, data_collator=_only)
+        collate: Any = _only
+        super().__init__(model=encoder, args=args, train_dataset=shards, data_collator=collate)
         self._encoder = encoder
         self._shards = shards
         self._settings = settings
@@ -133,7 +134,7 @@ class ContrastiveTrainer(Trainer):
         mine = mine.to(device)
         if processes == 1:
             return mine
-        gathered = self.accelerator.gather(mine.detach()).view(processes, *mine.shape)
+        gathered: torch.Tensor = self.accelerator.gather(mine.detach()).view(processes, *mine.shape)
         if keeps_gradient:
             own = [mine if rank == self.args.process_index else gathered[rank] for rank in range(processes)]
             gathered = torch.stack(own)
@@ -171,7 +172,7 @@ class ContrastiveTrainer(Trainer):
         self._encoder.restore(Path(resume_from_checkpoint))
 
 
-class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers' class is untyped
+class Recorder(TrainerCallback):
     """Writes log lines, says which checkpoints are whole, and tells who watches.
 
     Args:
@@ -197,9 +198,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers' class is
         """Start the clock."""
         self._since = time.monotonic()
 
-    def on_pre_optimizer_step(self, *_: Any, optimizer: Any, **__: Any) -> None:
+    def on_pre_optimizer_step(self, *_: Any, **state: Any) -> None:
         """Note the learning rate that this step is taken with."""
-        self._rate = optimizer.param_groups[0]["lr"]
+        self._rate = state["optimizer"].param_groups[0]["lr"]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write a line when one is due."""

@@ -46,11 +46,13 @@ class LoadedPair:
 class PairSource(Protocol):
     """A data set that can be drawn from by position; the same position gives the same pair every time.
 
-    Attributes:
-        name: Of the data set; a batch comes from one.
+    A batch comes from one data set.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        ...
 
     def __len__(self) -> int:
         """How many pairs there are."""

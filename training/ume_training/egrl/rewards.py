@@ -88,7 +88,7 @@ def outcome_rewards(
     """
     matrix = np.asarray(vectors, dtype=np.float64)
     count = len(matrix)
-    present = np.isfinite(matrix).all(axis=1)
+    present = np.asarray(np.isfinite(matrix).all(axis=1))
     similarity = np.nan_to_num(matrix) @ np.nan_to_num(matrix).T
     is_query = np.asarray([side == "query" for side in sides], dtype=bool)
     number = np.asarray(pairs)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ume_retrieval.checkpoint import ReasonerSpec, write_spec
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, write_spec
 from ume_retrieval.embedder.transformers import TransformersEmbedder
 from ume_retrieval.errors import InputError, MissingExtra, TrainingError
 from ume_retrieval.reasoner.base import Sampling
@@ -210,7 +210,7 @@ def _scorer(settings: EgrlSettings, rows: PairRows) -> Scorer:
 
     state = PartialState()
     found = resolve_embedder(settings.embedder)
-    if not hasattr(found.spec, "family") or found.spec.family == "sentence-transformers":
+    if not isinstance(found.spec, EmbedderSpec) or found.spec.family == "sentence-transformers":
         raise InputError(
             f"the reward needs an Embedder that reads T-CoTs, and {settings.embedder} is none",
             hint="name an Embedder of the embed-rl or qwen3-vl-embedding family",
@@ -273,16 +273,19 @@ def _build(
     folder: Path,
     on_progress: Progress | None,
 ) -> Any:
-    from transformers import AutoProcessor, PrinterCallback, TrainerCallback
+    import transformers
+    from transformers import PrinterCallback, TrainerCallback
 
-    class Watcher(TrainerCallback):  # type: ignore[misc]  # transformers' callbacks are untyped
+    class Watcher(TrainerCallback):
         """Writes the log, reports progress, and stops at a collapse."""
 
         def __init__(self) -> None:
             self.watch = Watch(settings.watch)
             self.collapse: Collapse | None = None
 
-        def on_log(self, _: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
+        def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            del args
+            logs = given.get("logs")
             if not logs or "reward" not in logs:
                 return
             figures = read_figures(logs)
@@ -299,7 +302,8 @@ def _build(
         if step % settings.samples_every == 0 and scorer.rank == 0:
             write_samples(folder / ROLLOUTS, step, prompted=prompted, texts=texts, scores=scores, settings=settings)
 
-    processor = AutoProcessor.from_pretrained(model, padding_side="left")
+    classes: Any = transformers
+    processor = classes.AutoProcessor.from_pretrained(model, padding_side="left")
     if settings.generation != "transformers":
         _refuse_videos(prompts)
     trainer = make_trainer(

@@ -82,7 +82,10 @@ def main(
 ) -> None:
     """Build models of true size, take a few steps of EG-RL, and print what they cost as JSON."""
     chosen: TrueSize = "4b" if size == "4b" else "2b"
-    specs = {"reasoner": ReasonerSpec(prompts=DEFAULT_PROMPTS), "embedder": EmbedderSpec(family="embed-rl")}
+    specs: dict[str, EmbedderSpec | ReasonerSpec] = {
+        "reasoner": ReasonerSpec(prompts=DEFAULT_PROMPTS),
+        "embedder": EmbedderSpec(family="embed-rl"),
+    }
     for number, (name, spec) in enumerate(specs.items()):
         if not (folder / name / "ume.json").is_file():
             build_qwen3_vl(folder / name, chosen, language_layers, vision_layers, spec=spec, seed=number)

@@ -134,7 +134,8 @@ def make_trainer(
 
     def kinds_of_tokens(ids: torch.Tensor) -> torch.Tensor:
         """1 at image tokens, 2 at video tokens: what Qwen3-VL needs to place pictures in its rotary positions."""
-        return (ids == image_token).int() + 2 * (ids == video_token).int()
+        kinds: torch.Tensor = (ids == image_token).int() + 2 * (ids == video_token).int()
+        return kinds
 
     class EgrlTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         """TRL's trainer with pixels of its own."""

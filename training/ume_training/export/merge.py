@@ -139,9 +139,10 @@ def _load(factory: Any, name: str, revision: str | None, **more: Any) -> Any:
 
 
 def _processor(folder: Path) -> Any:
-    from transformers import AutoProcessor
+    import transformers
 
-    return AutoProcessor.from_pretrained(folder)
+    classes: Any = transformers
+    return classes.AutoProcessor.from_pretrained(folder)
 
 
 def _declare_token(part: Path, facts: RunFacts) -> None:

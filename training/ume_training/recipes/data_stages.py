@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from ume_retrieval.errors import InputError
 from ume_training.recipes.inputs import COUNTS_WORDS
 from ume_training.recipes.sources import load_reasoner, pair_files
 from ume_training.recipes.stages import OWN_DATA, AnnotateStage, FilterStage
-from ume_training.recipes.work import Made, Work, bar
+from ume_training.recipes.work import Made, Tell, Work, bar
 
 if TYPE_CHECKING:
     from ume_training.judge import Judge
@@ -43,7 +44,7 @@ def run_annotate(stage: AnnotateStage, work: Work) -> Made:
                 settings,
                 resume=True,
                 on_error=stage.on_error,
-                on_progress=lambda done, tell=tell: tell(done, None, {}),
+                on_progress=partial(_tell_pairs, tell),
             )
         for key in ("pairs", "leaked", "reasoner_calls", "completion_tokens"):
             figures[key] = figures.get(key, 0) + getattr(report, key)
@@ -89,3 +90,7 @@ def run_filter(stage: FilterStage, work: Work) -> Made:
     told = report.to_dict()
     figures = {key: told[key] for key in ("kept", "rejected", "kept_share", "reasons")}
     return Made({"": kept, "rejected": rejected}, figures)
+
+
+def _tell_pairs(tell: Tell, done: int) -> None:
+    tell(done, None, {})

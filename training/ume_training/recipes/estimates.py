@@ -233,7 +233,7 @@ def _contrastive(stage: ContrastiveStage, setting: Setting) -> StagePlan:
     length = setting.lengths.embedded
     tokens = steps * settings.batch * 2 * length if steps else None
     model = trained_architecture(settings.embedder, setting.recipe)
-    notes = ("time not measured", f"{length} tokens a side assumed")
+    notes: tuple[str, ...] = ("time not measured", f"{length} tokens a side assumed")
     if steps is None:
         notes = (*notes, "steps depend on how many pairs there will be")
     if model is None:

@@ -42,7 +42,7 @@ class Document:
             found = _inside(node, step)
             if found is not None:
                 line, node = found
-        return line + 1
+        return int(line) + 1
 
 
 def read_yaml(text: str, source: str) -> Document:

@@ -133,7 +133,8 @@ def hit_at_1(similarities: Similarities, queries: Sequence[Query]) -> float:
         queries: In row order.
     """
     known = np.where(np.isnan(similarities), -np.inf, similarities)
-    best, found = known.argmax(axis=1).tolist(), np.isfinite(known).any(axis=1).tolist()
+    best: list[int] = known.argmax(axis=1).tolist()
+    found: list[bool] = [bool(np.isfinite(row).any()) for row in known]
     hits = (some and top in query.relevant for top, some, query in zip(best, found, queries, strict=True))
     return sum(hits) / len(queries)
 
