@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -76,7 +76,7 @@ def trace_key(
         "reasoner": [reasoner.name, reasoner.revision],
         "prompts": prompts.model_dump(),
         "budget": budget.model_dump(),
-        "sampling": asdict(sampling),
+        "sampling": sampling.identity(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, images_of, videos_of
+from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.fitting import GRID
 from ume_retrieval.inputs import Frames
 
@@ -14,6 +16,50 @@ if TYPE_CHECKING:
 
 TICKS_PER_SECOND = 1000
 """Frame times travel as whole milliseconds: the processor knows frame numbers and a rate, not times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A fitted chat as the model's template writes it.
+
+    Attributes:
+        chat: The chat.
+        text: One placeholder a picture.
+        length: Tokens, pictures and their time marks included; up to 16 too many when there are videos.
+    """
+
+    chat: Chat
+    text: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Chats as tensors without padding: rows of tokens that lie end to end.
+
+    Attributes:
+        tokens: Shape (all tokens,).
+        kinds: 0 text, 1 image, 2 video, shape (all tokens,); stays on the CPU.
+        lengths: Tokens of each row.
+        images: Images of each row.
+        videos: Videos of each row.
+        pictures: Pixels and grids of all rows, as the model's forward pass takes them.
+    """
+
+    tokens: torch.Tensor
+    kinds: torch.Tensor
+    lengths: tuple[int, ...]
+    images: tuple[int, ...]
+    videos: tuple[int, ...]
+    pictures: dict[str, torch.Tensor]
+
+    def to(self, device: Any) -> Rows:
+        """On a device; copies to a GPU do not wait for each other."""
+        if device.type != "cuda":
+            return replace(self, tokens=self.tokens.to(device), pictures=_moved(self.pictures, device))
+        pinned = {name: value.pin_memory() for name, value in self.pictures.items()}
+        tokens = self.tokens.pin_memory().to(device, non_blocking=True)
+        return replace(self, tokens=tokens, pictures=_moved(pinned, device))
 
 
 class ChatInputs:
@@ -41,11 +87,49 @@ class ChatInputs:
         rendered: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
         return rendered
 
+    def write(self, chats: Sequence[Chat]) -> list[Written]:
+        """Render fitted chats and count their tokens, without looking at a pixel."""
+        if not chats:
+            return []
+        texts = [self.render(chat) for chat in chats]
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [
+            Written(chat, text, len(ids) + _picture_tokens(chat))
+            for chat, text, ids in zip(chats, texts, encoded, strict=True)
+        ]
+
     def count_tokens(self, chat: Chat) -> int:
         """Length of a fitted chat in tokens, pictures and their time marks included, without decoding a pixel."""
-        text_tokens = len(self.tokenizer(self.render(chat), add_special_tokens=False)["input_ids"])
-        image_tokens = sum(_grid_tokens(image.width, image.height) - 1 for image in images_of(chat))
-        return text_tokens + image_tokens + sum(_video_tokens(frames) for frames in videos_of(chat))
+        return self.write([chat])[0].length
+
+    def rows(self, written: Sequence[Written], *, until: int | None = None) -> Rows:
+        """Tensors of fitted chats without padding.
+
+        Args:
+            written: At least one; pictures already fitted to the budget.
+            until: Id of a token after whose last place a row ends, or None for whole rows. What stands after a token
+                decides nothing about it in a causal model.
+
+        Raises:
+            IncompatibleModel: When a row does not have that token.
+        """
+        import torch
+
+        chats = [one.chat for one in written]
+        batch = self._process([one.text for one in written], chats, padding=False)
+        tokens: list[list[int]] = batch["input_ids"]
+        kinds: list[list[int]] = batch["mm_token_type_ids"]
+        if until is not None:
+            tokens = [row[: self._end(row, until)] for row in tokens]
+            kinds = [row[: len(kept)] for row, kept in zip(kinds, tokens, strict=True)]
+        return Rows(
+            tokens=torch.tensor([token for row in tokens for token in row]),
+            kinds=torch.tensor([kind for row in kinds for kind in row]),
+            lengths=tuple(map(len, tokens)),
+            images=tuple(len(images_of(chat)) for chat in chats),
+            videos=tuple(len(videos_of(chat)) for chat in chats),
+            pictures={name: value for name, value in batch.items() if isinstance(value, torch.Tensor)},
+        )
 
     def tensors(self, chats: Sequence[Chat], completions: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """Padded tensors of a batch of fitted chats, ready for the model's forward pass.
@@ -60,29 +144,38 @@ class ChatInputs:
         texts = [self.render(chat) for chat in chats]
         if completions is not None:
             texts = [text + completion for text, completion in zip(texts, completions, strict=True)]
+        batch = self._process(texts, chats, padding=True, text_kwargs={"return_tensors": "pt"})
+        return {name: value for name, value in batch.items() if hasattr(value, "shape")}
+
+    def _end(self, row: list[int], until: int) -> int:
+        if until not in row:
+            name = self.tokenizer.convert_ids_to_tokens(until)
+            raise IncompatibleModel(f"an input has no {name}", hint="check the model's chat template")
+        return len(row) - row[::-1].index(until)
+
+    def _process(self, texts: list[str], chats: Sequence[Chat], **settings: Any) -> Any:
         pictures: dict[str, Any] = {}
         images = [image for chat in chats for image in images_of(chat)]
         videos = [frames for chat in chats for frames in videos_of(chat)]
         if images:
             pictures["images"] = images
-            pictures["images_kwargs"] = {"do_resize": False}
+            pictures["images_kwargs"] = {"do_resize": False, "return_tensors": "pt"}
         if videos:
             pictures["videos"] = [list(frames.images) for frames in videos]
             pictures["videos_kwargs"] = {
                 "do_resize": False,
                 "do_sample_frames": False,
                 "cap_pixels_per_frame": False,
-                "video_metadata": [_metadata(frames) for frames in videos],
+                "video_metadata": [video_metadata(frames) for frames in videos],
+                "return_tensors": "pt",
             }
-        batch = self.processor(
-            text=texts,
-            padding=True,
-            add_special_tokens=False,
-            return_mm_token_type_ids=True,
-            return_tensors="pt",
-            **pictures,
+        return self.processor(
+            text=texts, add_special_tokens=False, return_mm_token_type_ids=True, **settings, **pictures
         )
-        return {name: value for name, value in batch.items() if hasattr(value, "shape")}
+
+
+def _moved(tensors: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:
+    return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
 
 
 def _template_part(part: Part) -> dict[str, str]:
@@ -99,14 +192,21 @@ TIME_MARK_TOKENS = 8
 """Upper bound of a time mark such as `<12.5 seconds>` with the tokens around a frame pair."""
 
 
+def _picture_tokens(chat: Chat) -> int:
+    """Tokens that pictures take beyond their one placeholder."""
+    return sum(_grid_tokens(image.width, image.height) - 1 for image in images_of(chat)) + sum(
+        _video_tokens(frames) for frames in videos_of(chat)
+    )
+
+
 def _video_tokens(frames: Frames) -> int:
     pairs = (len(frames.images) + 1) // 2
     first = frames.images[0]
     return pairs * (_grid_tokens(first.width, first.height) + TIME_MARK_TOKENS)
 
 
-def _metadata(frames: Frames) -> dict[str, Any]:
-    """Times relative to the stretch's own start, so that equal segments of one video look equal."""
+def video_metadata(frames: Frames) -> dict[str, Any]:
+    """A video's times for Qwen3-VL's processor, from the stretch's own start: equal segments look equal."""
     start = frames.timestamps[0]
     return {
         "fps": TICKS_PER_SECOND,

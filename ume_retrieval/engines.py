@@ -12,6 +12,7 @@ from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.errors import InputError
 from ume_retrieval.reasoner.base import Reasoner
 from ume_retrieval.registry import Resolved
+from ume_retrieval.server.options import ServerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,13 @@ class LoadOptions:
         device: "auto", "cpu", "cuda", "cuda:1", …
         dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
         trust_remote_code: Whether code that comes with a checkpoint may run.
+        server: Where the models of the engine "server" are; None asks the environment.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
+    server: ServerOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,58 @@ def _transformers_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner
     )
 
 
+def _vllm_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
+    from ume_retrieval.embedder.vllm import VllmEmbedder
+
+    return VllmEmbedder.from_pretrained(
+        resolved.model,
+        revision=resolved.revision,
+        device=options.device,
+        dtype=options.dtype,
+        spec=cast("EmbedderSpec", resolved.spec),
+    )
+
+
+def _vllm_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
+    from ume_retrieval.reasoner.vllm import VllmReasoner
+
+    return VllmReasoner.from_pretrained(
+        resolved.model,
+        revision=resolved.revision,
+        device=options.device,
+        dtype=options.dtype,
+        spec=cast("ReasonerSpec", resolved.spec),
+    )
+
+
+def _server_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
+    from ume_retrieval.embedder.server import ServerEmbedder
+
+    return ServerEmbedder.connect(
+        resolved.model,
+        revision=resolved.revision,
+        options=options.server or ServerOptions.from_environment(),
+        spec=cast("EmbedderSpec", resolved.spec),
+    )
+
+
+def _server_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
+    from ume_retrieval.reasoner.server import ServerReasoner
+
+    return ServerReasoner.connect(
+        resolved.model,
+        revision=resolved.revision,
+        options=options.server or ServerOptions.from_environment(),
+        spec=cast("ReasonerSpec", resolved.spec),
+    )
+
+
 ENGINES: Mapping[str, Engine] = MappingProxyType(
-    {"transformers": Engine(_transformers_embedder, _transformers_reasoner)}
+    {
+        "transformers": Engine(_transformers_embedder, _transformers_reasoner),
+        "vllm": Engine(_vllm_embedder, _vllm_reasoner),
+        "server": Engine(_server_embedder, _server_reasoner),
+    }
 )
 """Every engine that exists; "auto" takes the first."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -82,6 +83,33 @@ class IncompatibleModel(ModelError):
     code = "incompatible_model"
 
 
+class ServerError(ModelError):
+    """A model's server could not be reached, refused the request, or gave no answer that can be read."""
+
+    code = "server_error"
+
+
+class SomeFailed(UmeError):
+    """Some chats of one call to an engine failed; the others were answered, and their answers are not lost.
+
+    Args:
+        outcomes: For each chat, in order, its answer or its error; at least one error.
+    """
+
+    code = "some_failed"
+
+    def __init__(self, outcomes: Sequence[object]) -> None:
+        errors = [outcome for outcome in outcomes if isinstance(outcome, UmeError)]
+        first = errors[0]
+        super().__init__(
+            f"{len(errors)} of {len(outcomes)} failed, the first: {first.message}",
+            hint=first.hint,
+            retryable=any(error.retryable for error in errors),
+        )
+        self.outcomes = tuple(outcomes)
+        self.first = first
+
+
 class MissingExtra(UmeError):
     """An optional package is not installed; the hint carries the install command."""
 
@@ -116,6 +144,12 @@ class StoreMismatch(StoreError):
     """The collection was made with another model, dimension or prompt version."""
 
     code = "store_mismatch"
+
+
+class StoreUnsupported(StoreError):
+    """This kind of store has no such feature; another kind has."""
+
+    code = "store_unsupported"
 
 
 class StoreLocked(StoreError):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import PIL.Image
 
@@ -20,10 +24,15 @@ from ume_retrieval.media.limits import Limits
 Input: TypeAlias = str | PIL.Image.Image | Page | Clip | Frames | Item | LoadedItem
 """One thing to encode. A `str` is text, never a path."""
 
+Part = TypeVar("Part")
+
 SINGLE = (str, PIL.Image.Image, Page, Clip, Frames, Item, LoadedItem)
 
-CHUNK_PIXELS = 256_000_000
-"""A chunk of loaded items closes at this many pixels, 768 MB as RGB."""
+CHUNK_PIXELS = 128_000_000
+"""A chunk of loaded items closes at this many pixels, 384 MB as RGB; up to five chunks are between the stages."""
+
+DECODERS = max(1, min(8, (os.cpu_count() or 2) - 1))
+"""Files that are decoded at the same time."""
 
 
 def as_sequence(inputs: Input | Sequence[Input]) -> tuple[Sequence[Input], bool]:
@@ -65,6 +74,21 @@ def as_item(value: object) -> Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk(Generic[Part]):
+    """Inputs that go through the stages together.
+
+    Attributes:
+        start: Position of the first input in the call.
+        stop: Position after the last one.
+        items: What the last stage made of them, in order; inputs that failed are left out.
+    """
+
+    start: int
+    stop: int
+    items: list[Part]
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """An input with its pixels.
 
@@ -102,23 +126,41 @@ class Intake:
     allow_remote: bool
     chunk_items: int
 
-    def chunks(self, inputs: Sequence[Input], ledger: Ledger) -> Iterator[list[Loaded]]:
+    def chunks(self, inputs: Iterable[Input], ledger: Ledger) -> Iterator[Chunk[Loaded]]:
         """Load in order; a chunk ends at `chunk_items` inputs or `CHUNK_PIXELS` pixels, so memory stays bounded."""
-        position = 0
-        while position < len(inputs):
-            start, pixels, chunk = position, 0, list[Loaded]()
-            with ledger.timed("load"):
-                while position < len(inputs) and position - start < self.chunk_items and pixels < CHUNK_PIXELS:
-                    value = inputs[position]
-                    try:
-                        chunk.append(self._load(value, position))
-                        pixels += _pixels(chunk[-1])
-                    except UmeError as error:
-                        ledger.fail(error, index=position, source=_source(value))
-                    position += 1
-            ledger.reached = position
-            ledger.report("load")
-            yield chunk
+        with ThreadPoolExecutor(DECODERS) as pool:
+            waiting = self._ahead(inputs, pool)
+            start = 0
+            while True:
+                stop, pixels, items = start, 0, list[Loaded]()
+                with ledger.timed("load"):
+                    while stop - start < self.chunk_items and pixels < CHUNK_PIXELS:
+                        if (following := next(waiting, None)) is None:
+                            break
+                        value, load_now = following
+                        try:
+                            items.append(load_now())
+                            pixels += _pixels(items[-1])
+                        except UmeError as error:
+                            ledger.fail(error, index=stop, source=_source(value))
+                        stop += 1
+                if stop == start:
+                    return
+                ledger.report("load", stop)
+                yield Chunk(start, stop, items)
+                start = stop
+
+    def _ahead(self, inputs: Iterable[Input], pool: ThreadPoolExecutor) -> Iterator[tuple[Input, Callable[[], Loaded]]]:
+        """Every input with the call that loads it; what has to be decoded is begun a few inputs before its turn."""
+        begun: deque[tuple[Input, Callable[[], Loaded]]] = deque()
+        for index, value in enumerate(inputs):
+            if isinstance(value, (Page, Clip)) or (isinstance(value, Item) and (value.images or value.videos)):
+                begun.append((value, pool.submit(self._load, value, index).result))
+            else:
+                begun.append((value, partial(self._load, value, index)))
+            if len(begun) > DECODERS:
+                yield begun.popleft()
+        yield from begun
 
     def _load(self, value: Input, index: int) -> Loaded:
         if isinstance(value, LoadedItem):

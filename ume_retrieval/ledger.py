@@ -1,22 +1,23 @@
-"""What one call of the pipeline has met so far: failures, cost and progress."""
+"""What one call of the pipeline has met so far: failures, cost and progress. Its stages may be in several threads."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, cast
 
 from ume_retrieval.chat import Chat
-from ume_retrieval.errors import Failure, UmeError
+from ume_retrieval.errors import Failure, SomeFailed, UmeError
 from ume_retrieval.results import Usage
 
 Stage: TypeAlias = Literal["load", "reason", "embed"]
 """The stages that an item passes, in this order."""
 
 Progress: TypeAlias = Callable[[int, int, Stage], None]
-"""Called with (inputs done, inputs in all, stage)."""
+"""Called with (inputs done, inputs in all as far as they are known, stage)."""
 
 Reply = TypeVar("Reply")
 
@@ -25,7 +26,7 @@ class Ledger:
     """Book of one call.
 
     Args:
-        total: How many inputs the call has.
+        total: How many inputs the call has, or None while that is not known.
         strict: Raise the first failure instead of noting it.
         on_progress: Called as inputs pass a stage, or None.
 
@@ -38,10 +39,10 @@ class Ledger:
         prompt_tokens: Tokens that the Reasoner read.
         completion_tokens: Tokens that the Reasoner wrote.
         embedded_tokens: Tokens that the Embedder read.
-        reached: Inputs up to the end of the current chunk, failed ones included.
+        stopped: Set when nobody wants the rest of the call any more.
     """
 
-    def __init__(self, total: int, *, strict: bool, on_progress: Progress | None = None) -> None:
+    def __init__(self, total: int | None, *, strict: bool, on_progress: Progress | None = None) -> None:
         self.total = total
         self.strict = strict
         self.failures: list[Failure] = []
@@ -52,9 +53,11 @@ class Ledger:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.embedded_tokens = 0
-        self.reached = 0
+        self.stopped = threading.Event()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._on_progress = on_progress
+        self._telling = threading.Lock()
+        self._reached: dict[Stage, int] = {}
 
     def fail(self, error: UmeError, *, index: int, source: str = "") -> None:
         """Note that an input is left out, or raise the error when the call is strict."""
@@ -75,6 +78,10 @@ class Ledger:
             return []
         try:
             return list(call(chats))
+        except SomeFailed as some:
+            if self.strict:
+                raise some.first from some
+            return cast("list[Reply | UmeError]", list(some.outcomes))
         except UmeError as error:
             if self.strict:
                 raise
@@ -93,10 +100,30 @@ class Ledger:
         finally:
             self._seconds[stage] += time.perf_counter() - start
 
-    def report(self, stage: Stage) -> None:
-        """Tell the caller that the current chunk is through a stage."""
+    def report(self, stage: Stage, reached: int) -> None:
+        """Tell the caller that inputs up to a position, failed ones included, are through a stage."""
+        self._reached[stage] = reached
         if self._on_progress is not None:
-            self._on_progress(self.reached, self.total, stage)
+            # Stages run side by side; the caller hears of one at a time.
+            with self._telling:
+                self._on_progress(reached, self.known_total(), stage)
+
+    def known_total(self) -> int:
+        """How many inputs the call has, as far as that is known."""
+        return self._reached.get("load", 0) if self.total is None else self.total
+
+    def rates(self) -> dict[str, float]:
+        """Inputs that went through each stage in a second of its work, so far."""
+        reached = dict(self._reached)
+        return {stage: count / max(1e-9, self._seconds[stage]) for stage, count in reached.items()}
+
+    def take_failures(self, stop: int) -> dict[int, Failure]:
+        """Failures of inputs before a position, by index, taken out so that a long call does not pile them up."""
+        taken = {failure.index: failure for failure in list(self.failures) if failure.index < stop}
+        # In place, and only what was taken: other stages go on adding.
+        for failure in taken.values():
+            self.failures.remove(failure)
+        return taken
 
     def failures_in_order(self) -> tuple[Failure, ...]:
         """What was left out, by position of the input."""
@@ -105,7 +132,7 @@ class Ledger:
     def usage(self) -> Usage:
         """The cost so far."""
         return Usage(
-            items=self.total,
+            items=self.known_total(),
             reasoner_calls=self.reasoner_calls,
             cached_traces=self.cached_traces,
             embedder_calls=self.embedder_calls,

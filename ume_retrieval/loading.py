@@ -96,10 +96,12 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
         raise ModelError(f"cannot load {name}: {first_line}", hint=hint) from error
     model.to(target)
     model.eval()
-    commit = getattr(model.config, "_commit_hash", None)
-    return Loaded(
-        model, processor, commit or (fingerprint(Path(name)) if Path(name).is_dir() else revision or "unknown")
-    )
+    return Loaded(model, processor, known_revision(name, getattr(model.config, "_commit_hash", None) or revision))
+
+
+def known_revision(name: str, commit: str | None) -> str:
+    """Which weights a name stands for: a commit of the hub, else the fingerprint of a folder, else "unknown"."""
+    return commit or (fingerprint(Path(name)) if Path(name).is_dir() else "unknown")
 
 
 def short_name(name: str) -> str:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args, overload
+from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from ume_retrieval.asking import CallMemory
 from ume_retrieval.cache import TraceCache, default_cache_path
+from ume_retrieval.chat import Chat
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.engines import LoadOptions, choose_engine
 from ume_retrieval.errors import InputError
+from ume_retrieval.flow import EncodeStream, Flow
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.intake import Input, Intake, as_sequence
 from ume_retrieval.ledger import Ledger, Progress
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
-from ume_retrieval.reasoner.base import Reasoner, Sampling
+from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling, tcot_sampling
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
-from ume_retrieval.stages import CallMemory, Embedding, Reasoned, Reasoning
+from ume_retrieval.server.options import ServerOptions
+from ume_retrieval.stages import Embedding, Reasoning
 from ume_retrieval.vectors import Precision, check_precision, check_truncation, cosine, quantize, truncate
 
 Inputs: TypeAlias = Input | Sequence[Input]
@@ -33,6 +38,11 @@ ReasoningMode: TypeAlias = Literal["always", "never"]
 """Whether the Reasoner is asked: for every item, or for none."""
 
 Vectors: TypeAlias = npt.NDArray[Any]
+
+CHUNK_ITEMS: Final = 256
+"""Enough that engines find company for every input, little enough that all stages of a corpus soon have work."""
+
+NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
 
 
 class CorpusOptions(TypedDict, total=False):
@@ -56,8 +66,8 @@ class ReasoningEmbedder:
 
     Each item passes four stages: its media are decoded; the Reasoner writes a T-CoT, unless the cache has it; the
     regions or frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs are handled
-    in bounded chunks, so memory for pixels does not grow with their number. Calls from several threads are safe; each
-    engine serves one at a time.
+    in bounded chunks, so memory for pixels does not grow with their number; the stages of different chunks run side by
+    side. Calls from several threads are safe; each engine serves one at a time.
 
     Args:
         embedder: Makes the vectors.
@@ -66,7 +76,8 @@ class ReasoningEmbedder:
         limits: Limits on what is decoded.
         allow_remote: Whether addresses in items may be fetched.
         sampling: How the Reasoner decodes; by default greedily, up to the `max_tokens` of its own description.
-        chunk_items: Most inputs that are in memory at a time, >= 1. Finished traces are kept after each chunk.
+        chunk_items: Most inputs that go through a stage together, >= 1. Finished traces are kept after each, or every
+            second where the engine hands them out one by one.
 
     Example:
         >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -86,7 +97,7 @@ class ReasoningEmbedder:
         limits: Limits = DEFAULT_LIMITS,
         allow_remote: bool = False,
         sampling: Sampling | None = None,
-        chunk_items: int = 64,
+        chunk_items: int = CHUNK_ITEMS,
     ) -> None:
         if chunk_items < 1:
             raise InputError(f"chunk_items is {chunk_items}", hint="use 1 or more")
@@ -113,8 +124,9 @@ class ReasoningEmbedder:
         limits: Limits = DEFAULT_LIMITS,
         allow_remote: bool = False,
         sampling: Sampling | None = None,
-        chunk_items: int = 64,
+        chunk_items: int = CHUNK_ITEMS,
         trust_remote_code: bool = False,
+        server: ServerOptions | None = None,
     ) -> ReasoningEmbedder:
         """Load an Embedder and the Reasoner that goes with it.
 
@@ -129,8 +141,10 @@ class ReasoningEmbedder:
             limits: Limits on what is decoded.
             allow_remote: Whether addresses in items may be fetched.
             sampling: How the Reasoner decodes; greedily by default.
-            chunk_items: Most inputs that are in memory at a time.
+            chunk_items: Most inputs that go through a stage together.
             trust_remote_code: Whether code that comes with a sentence-transformers checkpoint may run.
+            server: Where the models of `engine="server"` are; by default as `UME_REASONER_URL` and
+                `UME_EMBEDDER_URL` say, see `server.options.ServerOptions`.
 
         Raises:
             ModelError: When a name means nothing or a model cannot be loaded; the hint says what to do.
@@ -138,7 +152,7 @@ class ReasoningEmbedder:
             CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
-        options = LoadOptions(device, dtype, trust_remote_code)
+        options = LoadOptions(device, dtype, trust_remote_code, server)
         resolved = resolve_embedder(str(name))
         if reasoner == "auto":
             reasoner = resolved.reasoner
@@ -200,7 +214,8 @@ class ReasoningEmbedder:
             precision: How vectors are stored, see `vectors.quantize`.
             strict: Raise the first failure. False goes on: failed rows are NaN (0 in integer precisions) and are named
                 in `EncodeResult.failures`.
-            on_progress: Called with (inputs done, inputs in all, stage) after each chunk, in the thread that encodes.
+            on_progress: Called with (inputs done, inputs in all, stage) after each chunk of each stage, from threads of
+                the stages, one call at a time.
             target: What the query looks for, when that is known; a text query for a video has a prompt of its own.
 
         Returns:
@@ -259,6 +274,46 @@ class ReasoningEmbedder:
         return result if return_traces else result.vectors
 
     encode_document = encode_corpus
+
+    def stream_corpus(
+        self,
+        inputs: Iterable[Input],
+        *,
+        reasoning: ReasoningMode = "always",
+        total: int | None = None,
+        chunk_items: int | None = None,
+        on_progress: Progress | None = None,
+    ) -> EncodeStream:
+        """Encode a corpus of any length while what comes out is used, for instance written to a database.
+
+        Decoding, reasoning and embedding go on side by side, each a bounded stretch ahead of the next: memory does not
+        grow with the corpus, and the slowest stage sets the pace. Nothing runs before the first result is asked for.
+
+        Args:
+            inputs: As in `encode_query`; drawn as they are needed, in another thread.
+            reasoning: As in `encode_query`.
+            total: How many inputs there are, for progress, when that is known.
+            chunk_items: Most inputs that go through a stage together; by default as this embedder was made.
+            on_progress: As in `encode_query`.
+
+        Returns:
+            One `Encoded` an input, in order; one that cannot be encoded says why and never stops the others.
+
+        Raises:
+            InputError: When `reasoning` cannot be used.
+
+        Example:
+            >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
+            >>> embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+            >>> with embedder.stream_corpus(f"thing {n}" for n in range(1000)) as stream:
+            ...     sum(one.vector is not None for one in stream), stream.usage.embedder_calls
+            (1000, 1000)
+        """
+        reasoner = self._reasoning_of(reasoning, "corpus", None)
+        ledger = Ledger(total, strict=False, on_progress=on_progress)
+        intake = replace(self._intake(reasoner), chunk_items=chunk_items or self.chunk_items)
+        flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock))
+        return EncodeStream(flow.run(inputs, ledger), ledger)
 
     @overload
     async def aencode_query(
@@ -324,10 +379,22 @@ class ReasoningEmbedder:
         reasoning = self._reasoning(side, target)
         ledger = Ledger(len(items), strict=strict, on_progress=on_progress)
         traces: list[Trace | None] = [None] * len(items)
-        for chunk in self._intake(reasoning).chunks(items, ledger):
-            for one in reasoning.run(chunk, ledger):
+        for chunk in Flow(self._intake(reasoning), reasoning, None).run(items, ledger):
+            for one in chunk.items:
                 traces[one.loaded.index] = one.trace
         return TraceResult(tuple(traces), ledger.failures_in_order(), ledger.usage())
+
+    def ask(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        """Let the Reasoner answer chats of your own, one call at a time with what else it is asked here.
+
+        Raises:
+            InputError: When there is no Reasoner.
+            ModelError: When it refuses a chat.
+        """
+        if self.reasoner is None:
+            raise InputError("questions need a Reasoner, and this embedder has none", hint=NO_REASONER)
+        with self._reasoner_lock:
+            return self.reasoner.generate(chats, sampling)
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Cosine similarity of every row of `a` with every row of `b`, shape (n, m); see `vectors.cosine`."""
@@ -345,20 +412,17 @@ class ReasoningEmbedder:
         strict: bool,
         on_progress: Progress | None,
     ) -> EncodeResult:
-        if mode not in get_args(ReasoningMode):
-            raise InputError(f"unknown reasoning {mode!r}", hint="use 'always' or 'never'")
+        reasoning = self._reasoning_of(mode, side, target)
         check_precision(precision)
         if truncate_dim is not None:
             check_truncation(truncate_dim, self.dimension)
         items, single = as_sequence(inputs)
-        reasoning = self._reasoning(side, target) if mode == "always" else None
-        embedding = Embedding(self.embedder, self._embedder_lock)
+        flow = Flow(self._intake(reasoning), reasoning, Embedding(self.embedder, self._embedder_lock))
         ledger = Ledger(len(items), strict=strict, on_progress=on_progress)
         vectors = np.full((len(items), self.dimension), np.nan, dtype=np.float32)
         traces: list[Trace | None] = [None] * len(items)
-        for chunk in self._intake(reasoning).chunks(items, ledger):
-            reasoned = reasoning.run(chunk, ledger) if reasoning else [Reasoned(loaded) for loaded in chunk]
-            for one, vector in embedding.run(reasoned, ledger):
+        for chunk in flow.run(items, ledger):
+            for one, vector in chunk.items:
                 vectors[one.loaded.index] = vector
                 traces[one.loaded.index] = one.trace
         stored = quantize(vectors if truncate_dim is None else truncate(vectors, truncate_dim), precision)
@@ -373,11 +437,16 @@ class ReasoningEmbedder:
             chunk_items=self.chunk_items,
         )
 
+    def _reasoning_of(self, mode: ReasoningMode, side: Side, target: Modality | None) -> Reasoning | None:
+        if mode not in get_args(ReasoningMode):
+            raise InputError(f"unknown reasoning {mode!r}", hint="use 'always' or 'never'")
+        return self._reasoning(side, target) if mode == "always" else None
+
     def _reasoning(self, side: Side, target: Modality | None) -> Reasoning:
         if self.reasoner is None:
             raise InputError(
                 "reasoning needs a Reasoner, and this embedder has none",
-                hint="load one with from_pretrained(..., reasoner='qwen3-vl-2b'), or use reasoning='never'",
+                hint=f"{NO_REASONER}, or use reasoning='never'",
             )
         if side not in get_args(Side):
             raise InputError(f"unknown side {side!r}", hint="use 'query' or 'corpus'")
@@ -385,7 +454,7 @@ class ReasoningEmbedder:
             raise InputError(f"unknown target {target!r}", hint="use 'text', 'image' or 'video'")
         return Reasoning(
             reasoner=self.reasoner,
-            sampling=self.sampling or Sampling(max_tokens=self.reasoner.spec.max_tokens),
+            sampling=self.sampling or tcot_sampling(self.reasoner),
             traces=self.cache if self.cache is not None else CallMemory(),
             evidence_limit=self.embedder.spec.budget.evidence_images,
             side=side,

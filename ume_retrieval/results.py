@@ -47,6 +47,7 @@ class Usage:
         prompt_tokens: Tokens that the Reasoner read in this call.
         completion_tokens: Tokens that the Reasoner wrote in this call.
         embedded_tokens: Tokens that the Embedder read in this call, pictures included.
+        spared: Queries that a gate did not reason over.
         trace_problems: How many items have a trace with each problem, by the names of `tcot.grammar.PROBLEMS`.
         seconds: Wall-clock seconds spent in each stage: "load", "reason", "embed".
 
@@ -63,6 +64,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     embedded_tokens: int = 0
+    spared: int = 0
     trace_problems: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -77,6 +79,7 @@ class Usage:
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             embedded_tokens=self.embedded_tokens + other.embedded_tokens,
+            spared=self.spared + other.spared,
             trace_problems=dict(Counter(self.trace_problems) + Counter(other.trace_problems)),
             seconds={stage: self.seconds.get(stage, 0.0) + other.seconds.get(stage, 0.0) for stage in sorted(stages)},
         )

@@ -6,22 +6,23 @@ A stage that cannot go on with an item tells the `Ledger`, and the rest goes on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.cache import TraceCache, TraceRecord, trace_key
+from ume_retrieval.asking import Asking, Traces
+from ume_retrieval.cache import TraceRecord, trace_key
 from ume_retrieval.chat import Chat
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.embedder.families import embedding_chat
 from ume_retrieval.errors import ModelError, ReasoningError, UmeError
 from ume_retrieval.inputs import Modality, Side
-from ume_retrieval.intake import Loaded
+from ume_retrieval.intake import Chunk, Loaded
 from ume_retrieval.ledger import Ledger
-from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling
+from ume_retrieval.reasoner.base import Reasoner, Sampling
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.evidence import Evidence, extract
 from ume_retrieval.tcot.grammar import is_usable, parse, validate
@@ -37,21 +38,6 @@ class Reasoned:
     loaded: Loaded
     trace: Trace | None = None
     evidence: Evidence | None = None
-
-
-class CallMemory:
-    """Traces of one call, for when none are kept on disk; the same two methods as `TraceCache`."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, TraceRecord] = {}
-
-    def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
-        """Records of the keys that are known."""
-        return {key: self._records[key] for key in keys if key in self._records}
-
-    def put_many(self, records: Mapping[str, TraceRecord]) -> None:
-        """Remember records."""
-        self._records.update(records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +58,26 @@ class Reasoning:
 
     reasoner: Reasoner
     sampling: Sampling
-    traces: TraceCache | CallMemory
+    traces: Traces
     evidence_limit: int
     side: Side
     target: Modality | None
     lock: threading.Lock
 
-    def run(self, chunk: Sequence[Loaded], ledger: Ledger) -> list[Reasoned]:
+    def run(self, chunk: Chunk[Loaded], ledger: Ledger) -> Chunk[Reasoned]:
         """Items of the chunk that have a usable trace, in order."""
-        keys = [self._key(loaded) for loaded in chunk]
+        keys = [self._key(loaded) for loaded in chunk.items]
         with ledger.timed("reason"), self.lock:
             known = self.traces.get_many(keys)
             asked: dict[str, Loaded] = {}
-            for key, loaded in zip(keys, chunk, strict=True):
+            for key, loaded in zip(keys, chunk.items, strict=True):
                 if key not in known:
                     asked.setdefault(key, loaded)
-            fresh, refused = self._ask(asked, ledger)
+            asking = self._ask(asked, ledger)
+        fresh, refused = asking.fresh, asking.refused
         known.update(fresh)
         reasoned: list[Reasoned] = []
-        for key, loaded in zip(keys, chunk, strict=True):
+        for key, loaded in zip(keys, chunk.items, strict=True):
             if key in refused:
                 ledger.fail(refused[key], index=loaded.index, source=loaded.source)
                 continue
@@ -100,8 +87,8 @@ class Reasoning:
                 reasoned.append(self._reasoned(loaded, known[key], ledger, cached=cached))
             except ReasoningError as error:
                 ledger.fail(error, index=loaded.index, source=loaded.source)
-        ledger.report("reason")
-        return reasoned
+        ledger.report("reason", chunk.stop)
+        return Chunk(chunk.start, chunk.stop, reasoned)
 
     def _key(self, loaded: Loaded) -> str:
         return trace_key(
@@ -114,40 +101,16 @@ class Reasoning:
             sampling=self.sampling,
         )
 
-    def _ask(self, asked: Mapping[str, Loaded], ledger: Ledger) -> tuple[dict[str, TraceRecord], dict[str, UmeError]]:
-        """Generate and keep traces; returns the records, and for the other keys the reason why there is none."""
+    def _ask(self, asked: Mapping[str, Loaded], ledger: Ledger) -> Asking:
+        asking = Asking(self.reasoner, self.sampling, self.traces, ledger)
         chats: dict[str, Chat] = {}
-        refused: dict[str, UmeError] = {}
         for key, loaded in asked.items():
             try:
                 chats[key] = reasoner_chat(loaded.seen, self.side, self.reasoner.spec.prompts, self.target)
             except UmeError as error:
-                refused[key] = error
-        fresh: dict[str, TraceRecord] = {}
-        for key, reply in zip(chats, ledger.attempt(self._generate, list(chats.values())), strict=True):
-            if isinstance(reply, UmeError):
-                refused[key] = reply
-            else:
-                fresh[key] = self._record(reply)
-        self.traces.put_many(fresh)
-        ledger.reasoner_calls += len(fresh)
-        ledger.prompt_tokens += sum(record.prompt_tokens for record in fresh.values())
-        ledger.completion_tokens += sum(record.completion_tokens for record in fresh.values())
-        return fresh, refused
-
-    def _generate(self, chats: Sequence[Chat]) -> list[Generation]:
-        replies = self.reasoner.generate(chats, self.sampling)
-        if len(replies) != len(chats):
-            raise ModelError(f"the Reasoner gave {len(replies)} replies to {len(chats)} chats", hint="mend the engine")
-        return replies
-
-    def _record(self, reply: Generation) -> TraceRecord:
-        # A lone surrogate cannot go to disk, and a first run must read what a second run will read.
-        text = reply.text.encode("utf-8", "replace").decode("utf-8")
-        info = self.reasoner.info
-        return TraceRecord(
-            text, reply.prompt_tokens, reply.completion_tokens, reply.finish, f"{info.name}@{info.revision}"
-        )
+                asking.refused[key] = error
+        asking.ask(chats)
+        return asking
 
     def _reasoned(self, loaded: Loaded, record: TraceRecord, ledger: Ledger, *, cached: bool) -> Reasoned:
         item = loaded.seen
@@ -184,12 +147,12 @@ class Embedding:
     embedder: Embedder
     lock: threading.Lock
 
-    def run(self, chunk: Sequence[Reasoned], ledger: Ledger) -> list[tuple[Reasoned, FloatRow]]:
+    def run(self, chunk: Chunk[Reasoned], ledger: Ledger) -> Chunk[tuple[Reasoned, FloatRow]]:
         """Items of the chunk that could be embedded, in order, each with its vector."""
         with ledger.timed("embed"), self.lock:
             chats: list[Chat] = []
             written: list[Reasoned] = []
-            for one in chunk:
+            for one in chunk.items:
                 tcot = one.trace.tcot if one.trace else None
                 try:
                     chats.append(embedding_chat(self.embedder.spec, one.loaded.shown, tcot, one.evidence))
@@ -206,8 +169,8 @@ class Embedding:
                 ledger.fail(broken, index=one.loaded.index, source=one.loaded.source)
             else:
                 done.append((one, reply))
-        ledger.report("embed")
-        return done
+        ledger.report("embed", chunk.stop)
+        return Chunk(chunk.start, chunk.stop, done)
 
     def _embed(self, chats: Sequence[Chat], ledger: Ledger) -> list[FloatRow]:
         embeddings = self.embedder.embed(chats)

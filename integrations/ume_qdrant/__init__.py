@@ -19,27 +19,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ume_qdrant.async_store import AsyncStore, ThreadStore
 from ume_qdrant.contents import SourceSummary, delete_sources, export, export_jsonl, list_sources
 from ume_qdrant.edge import EdgeStore
 from ume_qdrant.enrich import enrich
 from ume_qdrant.filters import Filter, Kind, ReasoningState
+from ume_qdrant.gating import calibrate_gate
 from ume_qdrant.hits import Hit, SearchResult
+from ume_qdrant.inference import register_inference, unregister_inference
 from ume_qdrant.ingest import index
-from ume_qdrant.location import open_store
+from ume_qdrant.layout import Effort, Layout
+from ume_qdrant.location import open_async_store, open_store
+from ume_qdrant.migrate import MigrationReport, migrate
 from ume_qdrant.reports import EnrichReport, IndexReport, Progress
 from ume_qdrant.retry import Retry
 from ume_qdrant.schema import CollectionMeta
-from ume_qdrant.search import QueryVectors, search, search_vectors
+from ume_qdrant.search import QueryVectors, asearch, asearch_vectors, search, search_vectors
 from ume_qdrant.store import Point, Scored, Store
 from ume_qdrant.traces import HitEvidence, KeyFrame
 
 if TYPE_CHECKING:
+    from ume_qdrant.async_client import AsyncClientStore as AsyncClientStore
     from ume_qdrant.client import ClientStore as ClientStore
 
 __all__ = [
+    "AsyncClientStore",
+    "AsyncStore",
     "ClientStore",
     "CollectionMeta",
     "EdgeStore",
+    "Effort",
     "EnrichReport",
     "Filter",
     "Hit",
@@ -47,6 +56,8 @@ __all__ = [
     "IndexReport",
     "KeyFrame",
     "Kind",
+    "Layout",
+    "MigrationReport",
     "Point",
     "Progress",
     "QueryVectors",
@@ -56,15 +67,23 @@ __all__ = [
     "SearchResult",
     "SourceSummary",
     "Store",
+    "ThreadStore",
+    "asearch",
+    "asearch_vectors",
+    "calibrate_gate",
     "delete_sources",
     "enrich",
     "export",
     "export_jsonl",
     "index",
     "list_sources",
+    "migrate",
+    "open_async_store",
     "open_store",
+    "register_inference",
     "search",
     "search_vectors",
+    "unregister_inference",
 ]
 
 
@@ -74,4 +93,8 @@ def __getattr__(name: str) -> Any:
         from ume_qdrant.client import ClientStore
 
         return ClientStore
+    if name == "AsyncClientStore":
+        from ume_qdrant.async_client import AsyncClientStore
+
+        return AsyncClientStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import httpx
-import numpy as np
-from qdrant_client import QdrantClient, models
+from qdrant_client import QdrantClient
 
-from ume_qdrant.filters import Filter, any_of
+from ume_qdrant.filters import Filter
+from ume_qdrant.layout import Effort, Layout
+from ume_qdrant.operations import Asking, Nearest, Operations, Request
 from ume_qdrant.refusals import REFUSALS, describe
 from ume_qdrant.retry import Retry
-from ume_qdrant.schema import INDEXES, CollectionMeta
-from ume_qdrant.store import Point, Scored, Vector, VectorName, batches
-from ume_retrieval.errors import StoreError
+from ume_qdrant.schema import CollectionMeta
+from ume_qdrant.steps import run
+from ume_qdrant.store import USUAL, Point, Scored, Vector, VectorName
 
-P = ParamSpec("P")
 T = TypeVar("T")
-
-BATCH: Final = 128
-"""Points that are sent at a time: with two vectors of 2,048 about 6 MB of JSON, well under a server's 32 MB."""
-
-PAGE: Final = 500
-"""Points that are read or removed at a time."""
 
 
 class ClientStore:
@@ -36,7 +30,7 @@ class ClientStore:
 
     Args:
         client: A client that is ready to use.
-        collection: Name of the collection.
+        collection: Name of the collection, or of an alias.
         retry: How patiently to try again.
         on_close: What `close` calls; by default nothing, since the client stays the caller's.
 
@@ -58,6 +52,8 @@ class ClientStore:
         self._collection = collection
         self._retry = retry or Retry()
         self._on_close = on_close
+        options = client.init_options
+        self._operations = Operations(collection, location_of(options), simulated=is_simulated(options))
 
     def __repr__(self) -> str:
         return f"ClientStore({self.location!r}, {self._collection!r})"
@@ -65,17 +61,7 @@ class ClientStore:
     @property
     def location(self) -> str:
         """Address of the server without user, password, key or query."""
-        options = self._client.init_options
-        if self._is_local:
-            return str(options["path"] or options["location"])
-        url = httpx.URL(str(options["url"] or options["location"] or f"http://{options['host'] or 'localhost'}"))
-        port = f":{url.port or options['port']}" if url.port or options["port"] else ""
-        return f"{url.scheme}://{url.host}{port}{url.path.rstrip('/')}"
-
-    @property
-    def _is_local(self) -> bool:
-        options = self._client.init_options
-        return bool(options["path"]) or options["location"] == ":memory:"
+        return location_of(self._client.init_options)
 
     @property
     def collection(self) -> str:
@@ -89,114 +75,83 @@ class ClientStore:
 
     def exists(self) -> bool:
         """Whether the collection is there."""
-        return self._ask(self._client.collection_exists, self._collection)
+        return self._run(self._operations.exists())
 
-    def create(self, meta: CollectionMeta) -> None:
+    def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
         """Make the collection; keep it when it is already there.
 
         Raises:
-            StoreMismatch: When there is a collection of that name that was not made by this library.
+            StoreMismatch: When there is a collection of that name that was not made by this library, or has another
+                layout.
             StoreError: Also when the server does not keep collection metadata (older than 1.16).
         """
-        if not self.exists():
-            params = models.VectorParams(size=meta.dimension, distance=models.Distance.COSINE)
-            vectors = {"direct": params, "reasoned": params}
-            try:
-                self._ask(self._client.create_collection, self._collection, vectors, metadata=meta.to_dict())
-            except StoreError:
-                # Made by another process, or by a request whose answer was lost.
-                if not self.exists():
-                    raise
-            if not self._metadata():
-                raise StoreError(
-                    f"the server at {self.location} does not keep collection metadata", hint="use Qdrant 1.16 or newer"
-                )
-        self.meta()  # nothing is added to a collection that is not ours
-        if not self._is_local:  # the client's own in-memory engine has no payload indexes
-            for field, kind in INDEXES.items():
-                schema = models.PayloadSchemaType(kind)
-                self._ask(self._client.create_payload_index, self._collection, field, schema, wait=True)
-
-    def _metadata(self) -> dict[str, Any] | None:
-        return self._ask(self._client.get_collection, self._collection).config.metadata
+        self._run(self._operations.create(meta, layout))
 
     def meta(self) -> CollectionMeta:
         """What the collection was made with."""
-        return CollectionMeta.from_dict(self._metadata(), self._collection)
+        return self._run(self._operations.facts()).meta
+
+    def layout(self) -> Layout:
+        """How the collection keeps its vectors."""
+        return self._run(self._operations.facts()).layout
 
     def pin(self, meta: CollectionMeta) -> None:
-        """Replace what the collection says of itself."""
-        self._ask(self._client.update_collection, self._collection, metadata=meta.to_dict())
+        """Replace what the collection says of its models."""
+        self._run(self._operations.pin(meta))
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points whole."""
-        for some in batches(points, BATCH):
-            rows = [models.PointStruct(id=p.id, vector=_lists(p), payload=dict(p.payload)) for p in some]
-            self._ask(self._client.upsert, self._collection, rows, wait=True)
+        self._run(self._operations.upsert(points))
 
     def update(self, points: Sequence[Point]) -> None:
         """Set vectors, then payload fields, of points that exist."""
-        for some in batches(points, BATCH):
-            rows = [models.PointVectors(id=p.id, vector=_lists(p)) for p in some if p.vectors]
-            vectors = [models.UpdateVectorsOperation(update_vectors=models.UpdateVectors(points=rows))] if rows else []
-            payloads = [
-                models.SetPayloadOperation(set_payload=models.SetPayload(payload=dict(p.payload), points=[p.id]))
-                for p in some
-                if p.payload
-            ]
-            self._ask(self._client.batch_update_points, self._collection, [*vectors, *payloads], wait=True)
+        self._run(self._operations.update(points))
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points."""
-        for some in batches(ids, PAGE):
-            selector = models.PointIdsList(points=list(some))
-            self._ask(self._client.delete, self._collection, selector, wait=True)
+        self._run(self._operations.delete(ids))
 
     def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
         """Read points by id."""
-        found: dict[str, Point] = {}
-        for some in batches(ids, PAGE):
-            records = self._ask(
-                self._client.retrieve, self._collection, list(some), with_vectors=list(vectors) or False
-            )
-            found |= {str(record.id): _point(record) for record in records}
-        return [found[key] for key in ids if key in found]
+        return self._run(self._operations.retrieve(ids, vectors))
 
     def scroll(
         self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
     ) -> Iterator[Point]:
         """Read every point that matches, ordered by id."""
-        offset: models.ExtendedPointId | None = None
+        offset = None
         while True:
-            records, offset = self._ask(
-                self._client.scroll,
-                self._collection,
-                scroll_filter=_filter(where),
-                limit=PAGE,
-                offset=offset,
-                with_payload=True if fields is None else list(fields),
-                with_vectors=list(vectors) or False,
-            )
-            yield from map(_point, records)
+            page = self._run(self._operations.page(where, vectors, fields, offset))
+            yield from page.points
+            offset = page.offset
             if offset is None:
                 return
 
-    def search(self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None) -> list[Scored]:
+    def search(
+        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+    ) -> list[Scored]:
         """The points nearest to `vector`, best first."""
-        answer = self._ask(
-            self._client.query_points,
-            self._collection,
-            query=_floats(vector),
-            using=name,
-            query_filter=_filter(where),
-            limit=limit,
-            with_payload=True,
-        )
-        return [Scored(str(hit.id), hit.score, hit.payload or {}) for hit in answer.points]
+        return self._run(self._operations.search(Nearest(name, vector, limit, where, effort)))
 
     def count(self, where: Filter | None = None) -> int:
         """How many points match."""
-        return self._ask(self._client.count, self._collection, count_filter=_filter(where), exact=True).count
+        return self._run(self._operations.count(where))
+
+    def aliases(self) -> dict[str, str]:
+        """Every alias of the server, with the collection it names."""
+        return self._run(self._operations.aliases())
+
+    def point_alias(self, alias: str) -> str | None:
+        """Let `alias` name this collection, at once, and return what it named before."""
+        return self._run(self._operations.point_alias(alias))
+
+    def drop_alias(self, alias: str) -> None:
+        """Forget an alias."""
+        self._run(self._operations.drop_alias(alias))
+
+    def drop(self) -> None:
+        """Remove the collection with its points and aliases."""
+        self._run(self._operations.drop())
 
     def optimize(self) -> None:
         """Nothing to do: a server optimises its collections by itself, in the background."""
@@ -212,10 +167,13 @@ class ClientStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _ask(self, request: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        def once() -> T:
+    def _run(self, steps: Asking[T]) -> T:
+        return run(steps, self._answer)
+
+    def _answer(self, request: Request) -> Any:
+        def once() -> Any:
             try:
-                return request(*args, **kwargs)
+                return getattr(self._client, request.method)(*request.args, **request.kwargs)
             except REFUSALS as error:
                 # `from None`: an answer may repeat what was sent, and the cause would show it.
                 raise describe(error, self.location, self._collection, self._client.init_options["api_key"]) from None
@@ -223,29 +181,15 @@ class ClientStore:
         return self._retry.call(once)
 
 
-def _filter(where: Filter | None) -> models.Filter | None:
-    if where is None:
-        return None
-    must: list[models.Condition] = [
-        models.FieldCondition(key=field, match=models.MatchAny(any=values)) for field, values in any_of(where)
-    ]
-    if where.time is not None:
-        start, end = where.time
-        must.append(models.FieldCondition(key="start_s", range=models.Range(lt=end)))
-        must.append(models.FieldCondition(key="end_s", range=models.Range(gt=start)))
-    if where.ids is not None:
-        must.append(models.HasIdCondition(has_id=list(where.ids)))
-    return models.Filter(must=must)
+def location_of(options: Mapping[str, Any]) -> str:
+    """Where a client's server is, without user, password, key or query, from the options the client was made with."""
+    if is_simulated(options):
+        return str(options["path"] or options["location"])
+    url = httpx.URL(str(options["url"] or options["location"] or f"http://{options['host'] or 'localhost'}"))
+    port = f":{url.port or options['port']}" if url.port or options["port"] else ""
+    return f"{url.scheme}://{url.host}{port}{url.path.rstrip('/')}"
 
 
-def _floats(vector: Vector) -> list[float]:
-    return cast("list[float]", np.asarray(vector, dtype=np.float32).tolist())
-
-
-def _lists(point: Point) -> dict[str, Any]:
-    return {name: _floats(vector) for name, vector in point.vectors.items()}
-
-
-def _point(record: models.Record) -> Point:
-    vectors = cast("dict[VectorName, list[float]]", record.vector or {})
-    return Point(str(record.id), {n: np.asarray(v, dtype=np.float32) for n, v in vectors.items()}, record.payload or {})
+def is_simulated(options: Mapping[str, Any]) -> bool:
+    """Whether the client answers by itself, without a server."""
+    return bool(options["path"]) or options["location"] == ":memory:"

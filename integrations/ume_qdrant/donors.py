@@ -11,6 +11,9 @@ from ume_qdrant.points import ContentKey, entry_key
 from ume_qdrant.store import Payload, Point, Store
 from ume_retrieval.media import Entry
 
+CONTENT_FIELDS = ("file_digest", "kind", "start_s", "end_s", "page")
+"""Payload fields that say what a point shows."""
+
 
 class Donors:
     """Points by what they show, for the entries of one run.
@@ -50,14 +53,15 @@ class Donors:
         if not digests:
             return
         for point in self._store.scroll(Filter(digests=tuple(sorted(digests))), vectors=VECTORS):
-            key = _key_of(point.payload)
+            key = content_key(point.payload)
             known = self._known[point.payload["file_digest"]]
             # A point that was reasoned over already is worth more.
             if "direct" in point.vectors and (key not in known or "reasoned" in point.vectors):
                 known[key] = point
 
 
-def _key_of(payload: Payload) -> ContentKey:
+def content_key(payload: Payload) -> ContentKey:
+    """What a point shows, from its `CONTENT_FIELDS`."""
     return (
         payload["file_digest"],
         payload["kind"],

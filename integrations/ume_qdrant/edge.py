@@ -2,63 +2,72 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
 import numpy as np
 import qdrant_edge as qe
 
+from ume_qdrant.edge_folder import META_FILE, Shelf, check_name
 from ume_qdrant.filters import Filter, any_of
+from ume_qdrant.layout import SHORT, Effort, Layout, Quantization
 from ume_qdrant.schema import INDEXES, CollectionMeta
-from ume_qdrant.store import Payload, Point, Scored, Vector, VectorName
-from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreLocked
+from ume_qdrant.store import USUAL, Payload, Point, Scored, Vector, VectorName, is_alias
+from ume_retrieval.errors import StoreError, StoreLocked
 
-META_FILE: Final = "collection.json"
 INDEX_TYPES: Final = {
     "keyword": qe.PayloadSchemaType.Keyword,
     "integer": qe.PayloadSchemaType.Integer,
     "float": qe.PayloadSchemaType.Float,
 }
 
+QUANTIZATIONS: Final[Mapping[Quantization, Any]] = {
+    "scalar": qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True),
+    "binary": qe.BinaryQuantizationConfig(always_ram=True),
+    "product": qe.ProductQuantizationConfig(qe.CompressionRatio.X16, always_ram=True),
+}
+
+UNINDEXED: Final = qe.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
+
 PAGE: Final = 1000
 """Points that are read at a time."""
 
-STALE_S: Final = 3600.0
-"""Age at which a half-made collection of a killed process is removed."""
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A collection's engine, with what the collection says of itself."""
+
+    name: str
+    shard: qe.EdgeShard
+    meta: CollectionMeta
+    layout: Layout
 
 
 class EdgeStore:
     """One collection on Qdrant Edge, kept in `directory/collection`.
 
     The engine writes ahead: what a call has written survives the death of the process. One process at a time can open a
-    collection; it is opened at first use and held until `close`. Metadata stand in a JSON file next to the engine's own
-    files, which have no place for them.
+    collection; it is opened at first use and held until `close`. Threads of that process may share the store. Metadata
+    stand in a JSON file next to the engine's own files, which have no place for them; so do aliases.
 
     Args:
         directory: Folder of collections; made when the first collection is.
-        collection: Name of letters, digits, ".", "_" and "-".
+        collection: Name of the collection or of an alias: letters, digits, ".", "_" and "-".
 
     Raises:
         InputError: When the name cannot be a folder.
     """
 
     def __init__(self, directory: str | Path, collection: str) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", collection):
-            raise InputError(
-                f"{collection!r} cannot name a collection on disk",
-                hint='use letters, digits, ".", "_" and "-", beginning with a letter or digit',
-            )
-        self._directory = Path(directory)
+        check_name(collection)
+        self._shelf = Shelf(Path(directory))
         self._collection = collection
-        self._shard: qe.EdgeShard | None = None
+        self._opened: _Opened | None = None
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"EdgeStore({self.location!r}, {self._collection!r})"
@@ -66,7 +75,7 @@ class EdgeStore:
     @property
     def location(self) -> str:
         """The folder of collections."""
-        return str(self._directory)
+        return str(self._shelf.directory)
 
     @property
     def collection(self) -> str:
@@ -76,79 +85,61 @@ class EdgeStore:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Folders of all collections in the directory."""
-        return tuple(path.parent.absolute() for path in self._directory.glob(f"*/{META_FILE}"))
-
-    @property
-    def _folder(self) -> Path:
-        return self._directory / self._collection
+        return tuple(path.parent.absolute() for path in self._shelf.directory.glob(f"*/{META_FILE}"))
 
     def exists(self) -> bool:
         """Whether the collection is there."""
-        return (self._folder / META_FILE).is_file()
+        return (self._shelf.folder(self._collection) / META_FILE).is_file()
 
-    def create(self, meta: CollectionMeta) -> None:
-        """Make the collection; keep it when it is already there.
-
-        It is made aside and moved into place, so that a process killed on the way leaves no half of it.
-        """
-        if self.exists():
-            return
+    def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
+        """Make the collection; keep it when it is already there."""
+        wanted = layout or Layout()
+        wanted.check(meta.dimension)
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-            aside = Path(tempfile.mkdtemp(prefix=f".{self._collection}.new-", dir=self._directory))
-            aside.chmod(0o755)
-            self._make_shard(aside / "shard", meta.dimension)
-            _write_whole(aside / META_FILE, meta)
-            aside.rename(self._folder)
+            if not self.exists():
+                self._shelf.make(self._collection, meta, wanted, lambda aside: self._make_shard(aside, meta, wanted))
         except OSError as error:
-            if self.exists():
-                return
-            raise StoreError(
-                f"cannot make collection {self._collection!r} in {self.location}: {error.strerror}",
-                hint="check that the folder can be written and the disc has room",
-            ) from error
+            if not self.exists():
+                raise StoreError(
+                    f"cannot make collection {self._collection!r} in {self.location}: {error.strerror}",
+                    hint="check that the folder can be written and the disc has room",
+                ) from error
+        self.layout().match(layout, self._collection)
 
-    def _make_shard(self, folder: Path, dimension: int) -> None:
-        params = qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine)
+    def _make_shard(self, aside: Path, meta: CollectionMeta, layout: Layout) -> None:
         with self._engine():
-            shard = qe.EdgeShard.create(str(folder), qe.EdgeConfig(vectors={"direct": params, "reasoned": params}))
+            config = qe.EdgeConfig(vectors=_vectors_config(meta.dimension, layout))
+            shard = qe.EdgeShard.create(str(aside / "shard"), config)
             for field, kind in INDEXES.items():
                 shard.update(qe.UpdateOperation.create_field_index(field, INDEX_TYPES[kind]))
             shard.close()
 
-    def _sweep(self) -> None:
-        for left in self._directory.glob(f".{self._collection}.new-*"):
-            if time.time() - left.stat().st_mtime > STALE_S:
-                shutil.rmtree(left, ignore_errors=True)
-
     def meta(self) -> CollectionMeta:
         """What the collection was made with."""
-        try:
-            data = json.loads((self._folder / META_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise self._not_found() from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read {self._folder / META_FILE}: {error}") from error
-        return CollectionMeta.from_dict(data, self._collection)
+        return CollectionMeta.from_dict(self._shelf.read(self._collection), self._collection)
+
+    def layout(self) -> Layout:
+        """How the collection keeps its vectors."""
+        return Layout.from_dict(self._shelf.read(self._collection), self._collection)
 
     def pin(self, meta: CollectionMeta) -> None:
-        """Replace what the collection says of itself."""
-        self._open()
-        _write_whole(self._folder / META_FILE, meta)
+        """Replace what the collection says of its models."""
+        opened = self._open()
+        self._shelf.write(self._shelf.directory / opened.name, meta, opened.layout)
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points whole."""
-        shard = self._open()
-        rows = [qe.Point(point.id, _lists(point), dict(point.payload)) for point in points]
+        opened = self._open()
+        rows = [qe.Point(point.id, self._rows(point, opened), dict(point.payload)) for point in points]
         if rows:
             with self._engine():
-                shard.update(qe.UpdateOperation.upsert_points(rows))
+                opened.shard.update(qe.UpdateOperation.upsert_points(rows))
 
     def update(self, points: Sequence[Point]) -> None:
         """Set vectors, then payload fields, of points that exist."""
-        shard = self._open()
-        rows = [qe.PointVectors(point.id, _lists(point)) for point in points if point.vectors]
+        opened = self._open()
+        shard = opened.shard
+        rows = [qe.PointVectors(point.id, self._rows(point, opened)) for point in points if point.vectors]
         with self._engine():
             if rows:
                 shard.update(qe.UpdateOperation.update_vectors(rows))
@@ -158,14 +149,14 @@ class EdgeStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points."""
-        shard = self._open()
+        shard = self._open().shard
         if ids:
             with self._engine():
                 shard.update(qe.UpdateOperation.delete_points(list(ids)))
 
     def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
         """Read points by id."""
-        shard = self._open()
+        shard = self._open().shard
         with self._engine():
             found = {str(record.id): record for record in shard.retrieve(list(ids), True, list(vectors) or False)}
         return [_point(found[key]) for key in ids if key in found]
@@ -183,41 +174,79 @@ class EdgeStore:
                 with_payload=True if fields is None else list(fields),
                 with_vector=list(vectors) or False,
             )
-            shard = self._open()
+            shard = self._open().shard
             with self._engine():
                 records, offset = shard.scroll(request)
             yield from map(_point, records)
             if offset is None:
                 return
 
-    def search(self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None) -> list[Scored]:
+    def search(
+        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+    ) -> list[Scored]:
         """The points nearest to `vector`, best first."""
+        opened = self._open()
+        opened.meta.check_length(vector, self._collection)
+        short, params = opened.layout.short, _params(opened.layout, effort)
+        stages: dict[str, Any] = {"filter": _filter(where), "params": params}
+        if short is not None and not effort.exact:
+            first = qe.Query.Nearest(_floats(vector[:short]), name + SHORT)
+            stages = {
+                "prefetches": [qe.Prefetch(effort.candidates(limit), first, params=params, filter=_filter(where))],
+                "params": _params(opened.layout, Effort(exact=True)),
+            }
         nearest = qe.Query.Nearest(_floats(vector), name)
-        request = qe.QueryRequest(limit=limit, query=nearest, filter=_filter(where), with_payload=True)
-        shard = self._open()
+        request = qe.QueryRequest(limit=limit, query=nearest, with_payload=True, **stages)
         with self._engine():
-            return [Scored(str(hit.id), hit.score, hit.payload or {}) for hit in shard.query(request)]
+            return [Scored(str(hit.id), hit.score, hit.payload or {}) for hit in opened.shard.query(request)]
 
     def count(self, where: Filter | None = None) -> int:
         """How many points match."""
-        shard = self._open()
+        shard = self._open().shard
         with self._engine():
             return shard.count(qe.CountRequest(exact=True, filter=_filter(where)))
 
     def optimize(self) -> None:
         """Merge segments and build the vector index where the engine finds it worth while (some thousand points)."""
-        shard = self._open()
+        shard = self._open().shard
         with self._engine():
             shard.optimize()
             shard.flush()
 
+    def aliases(self) -> dict[str, str]:
+        """Every alias in the folder, with the collection that it names."""
+        return self._shelf.aliases()
+
+    def point_alias(self, alias: str) -> str | None:
+        """Let `alias` name this collection, at once, and return what it named before.
+
+        A process that has the former collection open by the alias goes over to this one at its next call. Until it
+        does, it holds the former one; once it does, this one, so close this store.
+        """
+        self.meta()  # it must be there
+        return self._shelf.point(alias, self._shelf.resolve(self._collection))
+
+    def drop_alias(self, alias: str) -> None:
+        """Forget an alias."""
+        self._shelf.unpoint(alias)
+
+    def drop(self) -> None:
+        """Remove the collection with its points and aliases, unless another process holds it."""
+        if self._shelf.resolve(self._collection) != self._collection:
+            raise is_alias(self._collection)
+        if self.exists():
+            self._open()  # refused when another process holds it
+            self.close()
+            self._shelf.remove(self._collection)
+
     def close(self) -> None:
         """Flush and let go of the directory."""
-        if self._shard is not None:
-            shard, self._shard = self._shard, None
-            with self._engine():
-                shard.flush()
-                shard.close()
+        with self._lock:
+            if self._opened is not None:
+                shard, self._opened = self._opened.shard, None
+                with self._engine():
+                    shard.flush()
+                    shard.close()
 
     def __enter__(self) -> Self:
         return self
@@ -225,20 +254,29 @@ class EdgeStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _open(self) -> qe.EdgeShard:
-        if self._shard is None:
-            if not self.exists():
-                raise self._not_found()
-            with self._engine():
-                self._shard = qe.EdgeShard.load(str(self._folder / "shard"))
-        return self._shard
+    def _open(self) -> _Opened:
+        """The engine of the collection, or of the one that the alias names by now."""
+        with self._lock:
+            name = self._shelf.resolve(self._collection)
+            if self._opened is None or self._opened.name != name:
+                if self._opened is not None:
+                    # Another thread may be searching in the former one: it closes when nobody uses it any more.
+                    self._opened.shard.flush()
+                    self._opened = None
+                meta, layout = self.meta(), self.layout()
+                with self._engine():
+                    shard = qe.EdgeShard.load(str(self._shelf.directory / name / "shard"))
+                self._opened = _Opened(name, shard, meta, layout)
+            return self._opened
 
-    def _not_found(self) -> CollectionNotFound:
-        others = sorted(path.parent.name for path in self._directory.glob(f"[!.]*/{META_FILE}"))
-        return CollectionNotFound(
-            f"{self.location} has no collection {self._collection!r}",
-            hint=f"it has {', '.join(others)}" if others else "index something first",
-        )
+    def _rows(self, point: Point, opened: _Opened) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for name, vector in point.vectors.items():
+            opened.meta.check_length(vector, self._collection)
+            rows[name] = _floats(vector)
+            if opened.layout.short is not None:
+                rows[name + SHORT] = _floats(vector[: opened.layout.short])
+        return rows
 
     @contextmanager
     def _engine(self) -> Iterator[None]:
@@ -250,7 +288,7 @@ class EdgeStore:
             if "WouldBlock" in text:
                 raise StoreLocked(
                     f"collection {self._collection!r} in {self.location} is in use by another process",
-                    hint="wait until it ends or end it; to share a collection between processes use a Qdrant server",
+                    hint="close the store that holds it, or wait; processes can share a collection on a Qdrant server",
                     retryable=True,
                 ) from error
             raise StoreError(f"Qdrant Edge, collection {self._collection!r}: {text.splitlines()[0]}") from error
@@ -273,21 +311,26 @@ def _floats(vector: Vector) -> list[float]:
     return cast("list[float]", np.asarray(vector, dtype=np.float32).tolist())
 
 
-def _lists(point: Point) -> dict[str, Any]:
-    return {name: _floats(vector) for name, vector in point.vectors.items()}
+def _vectors_config(dimension: int, layout: Layout) -> dict[str, qe.EdgeVectorParams]:
+    quantization = QUANTIZATIONS[layout.quantization] if layout.quantization else None
+    cosine, on_disk = qe.Distance.Cosine, True if layout.full == "disk" else None
+    if layout.short is None:
+        full = qe.EdgeVectorParams(dimension, cosine, on_disk=on_disk, quantization_config=quantization)
+        return {"direct": full, "reasoned": full}
+    # Full vectors only score what the truncated ones have found: they need no index.
+    full = qe.EdgeVectorParams(dimension, cosine, on_disk=on_disk, hnsw_config=UNINDEXED)
+    short = qe.EdgeVectorParams(layout.short, cosine, quantization_config=quantization)
+    return {"direct": full, "reasoned": full, "direct" + SHORT: short, "reasoned" + SHORT: short}
+
+
+def _params(layout: Layout, effort: Effort) -> qe.SearchParams:
+    if effort.exact:
+        return qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
+    rescored = qe.QuantizationSearchParams(rescore=True, oversampling=effort.oversampling)
+    return qe.SearchParams(hnsw_ef=effort.ef, quantization=rescored if layout.quantization else None)
 
 
 def _point(record: qe.Record) -> Point:
     vectors = cast("dict[VectorName, list[float]]", record.vector or {})
     payload: Payload = record.payload or {}
     return Point(str(record.id), {name: np.asarray(v, dtype=np.float32) for name, v in vectors.items()}, payload)
-
-
-def _write_whole(path: Path, meta: CollectionMeta) -> None:
-    """Write the file so that a reader sees the old text or the new one, never a part."""
-    aside = path.with_suffix(".json.new")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(meta.to_dict(), file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
-
-import numpy as np
+from typing import Final, TypeVar
 
 from ume_qdrant.filters import Filter, ReasoningState
 from ume_qdrant.points import entry_id, reasoned_update
@@ -16,9 +15,13 @@ from ume_qdrant.schema import meta_of
 from ume_qdrant.sources import source_path
 from ume_qdrant.store import Point, Store
 from ume_retrieval.errors import Failure, InputError
+from ume_retrieval.flow import Encoded
+from ume_retrieval.inputs import Item
 from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline import CHUNK_ITEMS, ReasoningEmbedder
 from ume_retrieval.results import Usage
+
+Row = TypeVar("Row")
 
 CHANGED: Final = "its content is no longer what was indexed"
 
@@ -30,7 +33,7 @@ def enrich(
     where: Filter | None = None,
     retry_failed: bool = False,
     strict: bool = False,
-    batch_size: int = 16,
+    batch_size: int = CHUNK_ITEMS,
     on_progress: OnProgress | None = None,
 ) -> EnrichReport:
     """Give points that wait for it their `reasoned` vector and trace.
@@ -73,10 +76,18 @@ def enrich(
         store.pin(wanted)
     run = _Run(embedder, store, strict)
     total = sum(map(len, pending.values()))
-    for batch in _full_batches(run.locate(pending), batch_size):
-        run.write(batch)
-        if on_progress is not None:
-            on_progress(Progress("reason", run.done, total, batch[-1].entry.source))
+    # What comes next is found, decoded, reasoned over and embedded while a batch is written.
+    ahead: deque[_Located] = deque()
+    items = _items(run.locate(pending), ahead)
+    with embedder.stream_corpus(items, total=total, chunk_items=batch_size) as stream:
+        results = ((ahead.popleft(), one) for one in stream)
+        for batch in _full_batches(results, batch_size):
+            run.write(batch)
+            if on_progress is not None:
+                on_progress(
+                    Progress("reason", run.written + run.missed, total, batch[-1][0].entry.source, stream.rates)
+                )
+        run.usage += stream.usage
     return EnrichReport(
         enriched=run.enriched,
         remaining=store.count(replace(waiting, reasoning=("later",))),
@@ -113,7 +124,8 @@ class _Run:
     store: Store
     strict: bool
     enriched: int = 0
-    done: int = 0
+    written: int = 0
+    missed: int = 0
     failures: list[Failure] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
 
@@ -135,29 +147,26 @@ class _Run:
                 else:
                     self._fail(failure)
 
-    def write(self, batch: Sequence[_Located]) -> None:
-        """Reason over a batch and write what came of it."""
-        items = [located.entry.item for located in batch]
-        result = self.embedder.encode_corpus(items, reasoning="always", strict=False, return_traces=True)
-        self.usage += result.usage
-        failures = {failure.index: failure for failure in result.failures}
+    def write(self, batch: Sequence[tuple[_Located, Encoded]]) -> None:
+        """Write what came of a batch."""
         updates: list[Point] = []
-        for i, (located, trace) in enumerate(zip(batch, result.traces, strict=True)):
-            if trace is not None and i not in failures:
-                vector = result.vectors[i].astype(np.float32)
-                updates.append(reasoned_update(located.key, vector, trace, self.embedder.info))
-            elif not failures[i].retryable:
-                updates.append(Point(located.key, {}, {"reasoning": "failed", "reasoning_error": failures[i].error}))
+        for located, one in batch:
+            if one.vector is not None and one.trace is not None:
+                text = one.trace.tcot.answer if located.entry.item.text is None else None
+                updates.append(reasoned_update(located.key, one.vector, one.trace, self.embedder.info, text=text))
+                self.enriched += 1
+            elif one.failure is not None:
+                if not one.failure.retryable:
+                    state = {"reasoning": "failed", "reasoning_error": one.failure.error}
+                    updates.append(Point(located.key, {}, state))
+                self.failures.append(replace(one.failure, source=located.entry.source))
         self.store.update(updates)
-        self.enriched += len(batch) - len(failures)
-        self.done += len(batch)
-        for i, failure in failures.items():
-            self.failures.append(replace(failure, source=batch[i].entry.source))
+        self.written += len(batch)
         self._stop_if_strict()
 
     def _fail(self, failure: Failure) -> None:
         self.failures.append(failure)
-        self.done += 1
+        self.missed += 1
         self._stop_if_strict()
 
     def _stop_if_strict(self) -> None:
@@ -165,8 +174,15 @@ class _Run:
             raise error_of(self.failures[0])
 
 
-def _full_batches(rows: Iterable[_Located], size: int) -> Iterator[list[_Located]]:
-    batch: list[_Located] = []
+def _items(found: Iterable[_Located], ahead: deque[_Located]) -> Iterator[Item]:
+    """Items of located points; the points wait in `ahead` for their results."""
+    for located in found:
+        ahead.append(located)
+        yield located.entry.item
+
+
+def _full_batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    batch: list[Row] = []
     for row in rows:
         batch.append(row)
         if len(batch) == size:

@@ -60,7 +60,7 @@ class Hit:
             answer=None if trace is None else trace.answer,
             evidence=evidence_of(payload.get("trace")),
             trace=trace,
-            text=payload.get("text"),
+            text=payload.get("text") if payload["kind"] == "text" else None,
             point_id=point_id,
             item=item_of(payload),
         )

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from ume_qdrant.discovery import explore, roots_of
 from ume_qdrant.enrich import enrich, need_reasoner
 from ume_qdrant.filters import Filter
+from ume_qdrant.layout import Layout
 from ume_qdrant.plan import Holdings, make_plan
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.schema import meta_of
@@ -18,7 +19,7 @@ from ume_qdrant.writing import Writer
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import display_name
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline import CHUNK_ITEMS, ReasoningEmbedder
 
 IndexReasoning: TypeAlias = Literal["later", "always", "never"]
 """Reason over what is indexed when `enrich` is called, at once, or not at all."""
@@ -35,7 +36,8 @@ def index(
     follow_symlinks: bool = False,
     prune: bool = True,
     strict: bool = False,
-    batch_size: int = 32,
+    batch_size: int = CHUNK_ITEMS,
+    layout: Layout | None = None,
     on_progress: OnProgress | None = None,
 ) -> IndexReport:
     """Make a collection hold what files and folders hold.
@@ -61,10 +63,11 @@ def index(
         prune: Whether points of files that are gone are removed; only below `paths`.
         strict: Raise the first failure. What was written until then stays.
         batch_size: Points that are embedded and written together, >= 1.
+        layout: How a new collection keeps its vectors; None is plain, and takes an existing one as it is.
         on_progress: Called after each step.
 
     Raises:
-        StoreMismatch: When the collection was made with other models or prompts.
+        StoreMismatch: When the collection was made with other models or prompts, or has another layout.
         StoreLocked: When another process holds the store.
         InputError: When an argument cannot be used.
         UmeError: If strict, the first failure; always, what strikes the run as a whole, such as a lost server.
@@ -79,7 +82,7 @@ def index(
     check_segments(segment_s, overlap_s)
     roots = roots_of(paths)
     report = on_progress or _silent
-    store.create(meta_of(embedder, reasoned=False))
+    store.create(meta_of(embedder, reasoned=False), layout)
     store.meta().check(meta_of(embedder, reasoned=reasoning == "always"), store.collection)
 
     under = tuple(display_name(root) for root in roots)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ume_qdrant.async_store import AsyncStore, ThreadStore
 from ume_qdrant.edge import EdgeStore
 from ume_qdrant.retry import Retry
 from ume_qdrant.store import Store
@@ -39,18 +40,8 @@ def open_store(
         >>> open_store("https://vectors.example.org", "films", api_key="secret")
         ClientStore('https://vectors.example.org:6333', 'films')
     """
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", str(location))
-    if scheme is None:
-        if api_key or prefer_grpc:
-            raise InputError(
-                "an API key and gRPC go with a server, not with a directory",
-                hint="leave them out, or give an address that begins with https://",
-            )
-        if str(location) == ":memory:":
-            raise InputError("':memory:' is no place to keep vectors", hint="give a directory")
+    if not _is_server(location, has_settings=bool(api_key or prefer_grpc)):
         return EdgeStore(location, collection)
-    if scheme[1].lower() not in {"http", "https"}:
-        raise InputError(f"a store is a directory or an http(s) address, not {scheme[1]}://…")
 
     from qdrant_client import QdrantClient  # costs most of a second that a directory does not need
 
@@ -60,3 +51,51 @@ def open_store(
         url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False
     )
     return ClientStore(client, collection, retry=retry, on_close=client.close)
+
+
+def open_async_store(
+    location: str | Path,
+    collection: str,
+    *,
+    api_key: str | None = None,
+    prefer_grpc: bool = False,
+    timeout_s: int = 60,
+    retry: Retry | None = None,
+) -> AsyncStore:
+    """`open_store` for async code: a server is awaited, a directory is served by a worker thread.
+
+    Arguments and errors are those of `open_store`.
+
+    Example:
+        >>> open_async_store("/data/vectors", "films")
+        ThreadStore(EdgeStore('/data/vectors', 'films'))
+        >>> open_async_store("https://vectors.example.org", "films", api_key="secret")
+        AsyncClientStore('https://vectors.example.org:6333', 'films')
+    """
+    if not _is_server(location, has_settings=bool(api_key or prefer_grpc)):
+        return ThreadStore(EdgeStore(location, collection))
+
+    from qdrant_client import AsyncQdrantClient  # costs most of a second that a directory does not need
+
+    from ume_qdrant.async_client import AsyncClientStore  # as above
+
+    client = AsyncQdrantClient(
+        url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False
+    )
+    return AsyncClientStore(client, collection, retry=retry, on_close=client.close)
+
+
+def _is_server(location: str | Path, *, has_settings: bool) -> bool:
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", str(location))
+    if scheme is None:
+        if has_settings:
+            raise InputError(
+                "an API key and gRPC go with a server, not with a directory",
+                hint="leave them out, or give an address that begins with https://",
+            )
+        if str(location) == ":memory:":
+            raise InputError("':memory:' is no place to keep vectors", hint="give a directory")
+        return False
+    if scheme[1].lower() not in {"http", "https"}:
+        raise InputError(f"a store is a directory or an http(s) address, not {scheme[1]}://…")
+    return True

@@ -48,6 +48,7 @@ class Part:
         entry = self.entry
         fields = {
             "source": entry.source,
+            "doc_id": entry.source,
             "within": within(entry.source),
             "kind": entry.kind,
             "start_s": entry.start_s,
@@ -58,7 +59,7 @@ class Part:
             "file_digest": entry.file_digest,
             "size": entry.size,
             "mtime_ns": entry.mtime_ns,
-            "text": clean(entry.item.text[:MAX_TEXT]) if entry.item.text is not None else None,
+            "text": clean((entry.item.text or "")[:MAX_TEXT]),
             "reasoning": state,
             "reasoning_error": "",
         }
@@ -79,12 +80,20 @@ class Part:
         return Point(entry_id(self.entry), dict(donor.vectors), payload)
 
 
-REASONING_FIELDS = ("trace", "reasoner", "prompt_version", "reasoning_error")
+REASONING_FIELDS = ("trace", "reasoner", "prompt_version", "reasoning_error", "text")
 """Payload fields that come from reasoning."""
 
 
-def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo) -> Point:
-    """What reasoning adds to a point that exists."""
+def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo, *, text: str | None = None) -> Point:
+    """What reasoning adds to a point that exists.
+
+    Args:
+        key: The point's id.
+        vector: Its `reasoned` vector.
+        trace: What the Reasoner wrote.
+        info: The models.
+        text: What stands in for a text, so that tools which read that field have something to show; None leaves it.
+    """
     reasoner = f"{info.reasoner.name}@{info.reasoner.revision}" if info.reasoner else ""
     payload = {
         "reasoning": "done",
@@ -93,4 +102,6 @@ def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo) 
         "reasoner": reasoner,
         "prompt_version": info.prompt_version or "",
     }
+    if text is not None:
+        payload["text"] = clean(text[:MAX_TEXT])
     return Point(key, {"reasoned": vector}, payload)

@@ -11,7 +11,7 @@ from qdrant_client.common.client_exceptions import QdrantException, ResourceExha
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from ume_qdrant.retry import BusyError
-from ume_retrieval.errors import CollectionNotFound, StoreError
+from ume_retrieval.errors import CollectionNotFound, StoreError, StoreMismatch
 
 REFUSALS: Final = (ApiException, QdrantException, grpc.RpcError, ValueError)
 """What a `QdrantClient` raises when a request fails; its in-memory engine raises ValueError."""
@@ -42,7 +42,8 @@ def describe(error: Exception, location: str, collection: str, api_key: str | No
         api_key: The key in use, so that it can be blotted out should an answer repeat it.
 
     Returns:
-        `BusyError` when the request may be tried again, `CollectionNotFound`, or a `StoreError` with a hint.
+        `BusyError` when the request may be tried again, `CollectionNotFound`, `StoreMismatch` for a vector of another
+        length, or a `StoreError` with a hint.
     """
     status, reason, wait_s = _read(error)
     if api_key:
@@ -60,6 +61,11 @@ def describe(error: Exception, location: str, collection: str, api_key: str | No
         return StoreError(f"the store at {location} refused the API key ({status})", hint="pass the key of this server")
     if status == 404 and "ollection" in reason:
         return CollectionNotFound(f"{location} has no collection {collection!r}", hint="index something first")
+    if "dimension error" in reason:
+        return StoreMismatch(
+            f"the store at {location} refused a vector: {reason}",
+            hint="use the model that the collection was made with",
+        )
     return StoreError(f"the store at {location} refused a request: {status} {reason}".rstrip())
 
 

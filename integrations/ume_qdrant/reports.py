@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ume_retrieval import errors
@@ -16,16 +16,19 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-        stage: "discover" counts files, "embed" and "reason" count points.
+        stage: "discover" counts files, "embed", "reason" and "migrate" count points.
         done: Finished so far, failures included.
         total: How many there are, or None while that is not known.
         source: The file at hand.
+        rates: Inputs a second of work of each stage that the models' pipeline has: "load", "reason", "embed". The
+            slowest sets the pace.
     """
 
-    stage: Literal["discover", "embed", "reason"]
+    stage: Literal["discover", "embed", "reason", "migrate"]
     done: int
     total: int | None
     source: str = ""
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]

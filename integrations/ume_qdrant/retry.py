@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,6 +40,7 @@ class Retry:
         first_s: First wait in seconds.
         longest_s: Longest single wait in seconds.
         sleep: Waits for a number of seconds.
+        asleep: The same, awaited.
         uniform: A random number in [0, 1).
 
     Example:
@@ -55,6 +57,7 @@ class Retry:
     first_s: float = 0.5
     longest_s: float = 20.0
     sleep: Callable[[float], None] = time.sleep
+    asleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     uniform: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
@@ -71,9 +74,27 @@ class Retry:
             try:
                 return request()
             except BusyError as busy:
-                backoff = min(self.longest_s, self.first_s * 2**attempt) * (0.5 + 0.5 * self.uniform())
-                self.sleep(max(backoff, min(busy.wait_s, self.longest_s)))
+                self.sleep(self._wait_s(attempt, busy))
         try:
             return request()
         except BusyError as busy:
-            raise StoreError(f"{busy.message} ({self.attempts} attempts)", hint=busy.hint, retryable=True) from None
+            raise self._given_up(busy) from None
+
+    async def acall(self, request: Callable[[], Awaitable[T]]) -> T:
+        """`call` for a request that is awaited; other tasks go on during the waits."""
+        for attempt in range(self.attempts - 1):
+            try:
+                return await request()
+            except BusyError as busy:
+                await self.asleep(self._wait_s(attempt, busy))
+        try:
+            return await request()
+        except BusyError as busy:
+            raise self._given_up(busy) from None
+
+    def _wait_s(self, attempt: int, busy: BusyError) -> float:
+        backoff: float = min(self.longest_s, self.first_s * 2.0**attempt) * (0.5 + 0.5 * self.uniform())
+        return max(backoff, min(busy.wait_s, self.longest_s))
+
+    def _given_up(self, busy: BusyError) -> StoreError:
+        return StoreError(f"{busy.message} ({self.attempts} attempts)", hint=busy.hint, retryable=True)

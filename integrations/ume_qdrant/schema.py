@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from ume_retrieval.errors import StoreMismatch
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "ume_qdrant")
 
 INDEXES: Final[Mapping[str, Literal["keyword", "integer", "float"]]] = {
     "source": "keyword",
+    "doc_id": "keyword",
     "within": "keyword",
     "kind": "keyword",
     "reasoning": "keyword",
@@ -86,6 +90,18 @@ class CollectionMeta:
             raise StoreMismatch(
                 f"collection {collection!r} was made with {said}",
                 hint="use the models it was made with, or index into a collection of another name",
+            )
+
+    def check_length(self, vector: npt.NDArray[np.float32], collection: str) -> None:
+        """Refuse a vector that the collection cannot hold or compare.
+
+        Raises:
+            StoreMismatch: Naming both lengths.
+        """
+        if vector.shape != (self.dimension,):
+            raise StoreMismatch(
+                f"collection {collection!r} holds vectors of {self.dimension} values, not of shape {vector.shape}",
+                hint=f"use vectors of {self.model!r}, as they come, or a collection of another name",
             )
 
     def to_dict(self) -> dict[str, Any]:

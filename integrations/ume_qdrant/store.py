@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ume_qdrant.filters import Filter
+from ume_qdrant.layout import Effort, Layout
 from ume_qdrant.schema import CollectionMeta
+from ume_retrieval.errors import StoreError
 
 T = TypeVar("T")
 
@@ -23,6 +25,10 @@ VectorName: TypeAlias = Literal["direct", "reasoned"]
 
 Payload: TypeAlias = Mapping[str, Any]
 """JSON values by field; see `ume_qdrant.schema` for the fields."""
+
+
+USUAL: Final = Effort()
+"""What a search does unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +69,8 @@ class Store(Protocol):
     Every write may be repeated without changing the result.
 
     Raises:
-        CollectionNotFound: By every method but `exists`, `create` and `close`, when the collection is not there.
+        CollectionNotFound: By every method but `exists`, `create`, `aliases`, `drop_alias`, `drop` and `close`, when
+            the collection is not there.
         StoreLocked: When another process holds an in-process store.
         StoreError: When the engine refuses or cannot be reached; `retryable` says whether trying again can help.
     """
@@ -87,12 +94,26 @@ class Store(Protocol):
         """Whether the collection is there."""
         ...
 
-    def create(self, meta: CollectionMeta) -> None:
-        """Make the collection with both named vectors, payload indexes and `meta`; keep it when it is already there."""
+    def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
+        """Make the collection with both named vectors, payload indexes and `meta`; keep it when it is already there.
+
+        Args:
+            meta: What it is made with.
+            layout: How it keeps its vectors; None is plain, and takes what is there as it is.
+
+        Raises:
+            InputError: When the layout does not go with the dimension.
+            StoreMismatch: When the collection is there with another layout.
+            StoreUnsupported: When the engine cannot keep vectors so.
+        """
         ...
 
     def meta(self) -> CollectionMeta:
         """What the collection was made with."""
+        ...
+
+    def layout(self) -> Layout:
+        """How the collection keeps its vectors."""
         ...
 
     def pin(self, meta: CollectionMeta) -> None:
@@ -124,12 +145,47 @@ class Store(Protocol):
         """Read every point that matches, ordered by id, with all payload fields or those named."""
         ...
 
-    def search(self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None) -> list[Scored]:
-        """The points nearest to `vector` among those that have the vector `name`, best first."""
+    def search(
+        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+    ) -> list[Scored]:
+        """The points nearest to `vector` among those that have the vector `name`, best first.
+
+        Scores are cosines of full vectors in every layout.
+
+        Raises:
+            StoreMismatch: When the vector has another length than those of the collection.
+        """
         ...
 
     def count(self, where: Filter | None = None) -> int:
         """How many points match, exactly."""
+        ...
+
+    def aliases(self) -> dict[str, str]:
+        """Every alias at this location, with the collection that it names."""
+        ...
+
+    def point_alias(self, alias: str) -> str | None:
+        """Let `alias` name this collection from now on, at once, and return what it named before.
+
+        Whoever opens a store by the alias sees the one collection or the other, never a mixture: so a re-index goes
+        into a collection of another name, and the alias swaps it in.
+
+        Raises:
+            StoreError: When there is a collection of that name.
+        """
+        ...
+
+    def drop_alias(self, alias: str) -> None:
+        """Forget an alias; one that is not there is no error."""
+        ...
+
+    def drop(self) -> None:
+        """Remove the collection for ever, with its points and the aliases that name it.
+
+        Raises:
+            StoreError: When the store was opened by an alias.
+        """
         ...
 
     def optimize(self) -> None:
@@ -153,3 +209,10 @@ def batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         ['ab', 'cd', 'e']
     """
     return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def is_alias(name: str) -> StoreError:
+    """The error that keeps an alias from being taken for the collection that it names."""
+    return StoreError(
+        f"{name!r} is an alias, not a collection", hint="drop the collection that it names, or forget the alias"
+    )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
-from ume_qdrant.donors import Donors
+from ume_qdrant.donors import CONTENT_FIELDS, Donors, content_key
 from ume_qdrant.filters import Filter, ReasoningState
 from ume_qdrant.plan import FileWork, Plan
 from ume_qdrant.points import ContentKey, Part, entry_key
 from ume_qdrant.reports import OnProgress, Progress, error_of
 from ume_qdrant.store import Point, Store, Vector, batches
 from ume_retrieval.errors import Failure
+from ume_retrieval.flow import Encoded
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.results import Usage
 
@@ -61,14 +63,20 @@ class Writer:
                 self._finish(work)
         units = [(work, part) for work in plan.work for part in work.missing]
         donors = Donors(self.store, [part.entry for _, part in units])
+        new = self._new([part for _, part in units])
+        items = [part.entry.item for part in new.values()]
         done = 0
-        for batch in batches(units, batch_size):
-            self._write_batch(batch, donors)
-            for work, part in batch:
-                if part is work.missing[-1]:
-                    self._finish(work)
-            done += len(batch)
-            self.report(Progress("embed", done, len(units), batch[-1][0].source))
+        # What comes next is decoded and embedded while a batch is written.
+        with self.embedder.stream_corpus(items, reasoning="never", total=len(items), chunk_items=batch_size) as stream:
+            coming = _Coming(deque(new), iter(stream))
+            for batch in batches(units, batch_size):
+                self._write_batch(batch, donors, coming)
+                for work, part in batch:
+                    if part is work.missing[-1]:
+                        self._finish(work)
+                done += len(batch)
+                self.report(Progress("embed", done, len(units), batch[-1][0].source, stream.rates))
+            self.usage += stream.usage
 
     def remove(self, plan: Plan) -> None:
         """Take out the points of files that are gone."""
@@ -81,10 +89,16 @@ class Writer:
         for some in batches([point.id for point in self.store.scroll(where, fields=("source",))], BATCH):
             self.store.update([Point(key, {}, {"reasoning": "later"}) for key in some])
 
-    def _write_batch(self, batch: Sequence[tuple[FileWork, Part]], donors: Donors) -> None:
+    def _write_batch(self, batch: Sequence[tuple[FileWork, Part]], donors: Donors, coming: _Coming) -> None:
         entries = [part.entry for _, part in batch]
+        vectors, failures = coming.take({entry_key(entry) for entry in entries})
         known = donors.of(entries)
-        vectors, failures = self._embed([part for _, part in batch if entry_key(part.entry) not in known])
+        # What was known when the run began and is no longer, or failed before under another name.
+        lost = [
+            part for _, part in batch if entry_key(part.entry) not in known.keys() | vectors.keys() | failures.keys()
+        ]
+        more, refused = self._embed(lost)
+        vectors, failures = vectors | more, failures | refused
         points: list[Point] = []
         written: dict[ContentKey, Point] = {}
         for work, part in batch:
@@ -105,6 +119,17 @@ class Writer:
         if self.strict and self.failures:
             raise error_of(self.failures[0])
 
+    def _new(self, parts: Sequence[Part]) -> dict[ContentKey, Part]:
+        """The first part with each content that the collection does not have."""
+        first: dict[ContentKey, Part] = {}
+        for part in parts:
+            first.setdefault(entry_key(part.entry), part)
+        digests = sorted({part.entry.file_digest for part in parts})
+        for some in batches(digests, BATCH):
+            for point in self.store.scroll(Filter(digests=tuple(some)), fields=CONTENT_FIELDS):
+                first.pop(content_key(point.payload), None)
+        return first
+
     def _embed(self, parts: Sequence[Part]) -> tuple[dict[ContentKey, Vector], dict[ContentKey, Failure]]:
         """Embed each distinct content once."""
         entries = {entry_key(part.entry): part.entry for part in parts}
@@ -123,3 +148,23 @@ class Writer:
         if work.stale and (work.present or work.source in self.written):
             self.store.delete(work.stale)
             self.written.add(work.source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """Contents in the order in which they are written, and what becomes of them in the same order."""
+
+    keys: deque[ContentKey]
+    results: Iterator[Encoded]
+
+    def take(self, wanted: set[ContentKey]) -> tuple[dict[ContentKey, Vector], dict[ContentKey, Failure]]:
+        """Wait for the vectors of those of the contents that are still to come."""
+        vectors: dict[ContentKey, Vector] = {}
+        failures: dict[ContentKey, Failure] = {}
+        while self.keys and self.keys[0] in wanted:
+            key, one = self.keys.popleft(), next(self.results)
+            if one.vector is not None:
+                vectors[key] = one.vector
+            elif one.failure is not None:
+                failures[key] = one.failure
+        return vectors, failures

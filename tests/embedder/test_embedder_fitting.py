@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import PIL.Image
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.fitting import GRID, fit_frames, fit_image, fitted_size
 from ume_retrieval.inputs import Frames
-from ume_retrieval.packing import pack
+from ume_retrieval.packing import pack, pack_padded
 
 SIDES = st.integers(1, 20_000)
 
@@ -44,17 +46,23 @@ def test_a_fitting_picture_is_not_copied() -> None:
 
 @given(st.lists(st.integers(0, 5000), max_size=60), st.integers(1, 10_000))
 def test_packing_keeps_every_input_once_and_the_budget(lengths: list[int], budget: int) -> None:
-    batches = pack(lengths, budget)
-    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
-    for batch in batches:
-        longest = max(lengths[position] for position in batch)
-        assert len(batch) == 1 or longest * len(batch) <= budget
+    for batches, padded in ((pack(lengths, budget), False), (pack_padded(lengths, budget), True)):
+        assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+        for batch in batches:
+            tokens = [lengths[position] for position in batch]
+            assert len(batch) == 1 or (max(tokens) * len(tokens) if padded else sum(tokens)) <= budget
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=60))
-def test_packing_pads_little(lengths: list[int]) -> None:
-    """Sorted packing never pads more than batches in the given order would."""
-    budget = 1000
-    packed = sum(max(lengths[i] for i in batch) * len(batch) for batch in pack(lengths, budget))
-    one_batch = max(lengths) * len(lengths)
-    assert packed <= one_batch
+def test_packing_pads_no_more_than_one_batch_would(lengths: list[int]) -> None:
+    packed = sum(max(lengths[i] for i in batch) * len(batch) for batch in pack_padded(lengths, 1000))
+    assert packed <= max(lengths) * len(lengths)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=60))
+def test_packed_batches_are_full_and_equal_lengths_are_neighbours(lengths: list[int]) -> None:
+    batches = pack(lengths, 500)
+    ordered = [lengths[position] for batch in batches for position in batch]
+    assert ordered == sorted(lengths, reverse=True)
+    for batch, after in pairwise(batches):
+        assert sum(lengths[i] for i in batch) + lengths[after[0]] > 500

@@ -152,7 +152,7 @@ def test_roles_are_not_mixed_up(pair: Path) -> None:
 
 
 def test_an_engine_that_does_not_exist_names_those_that_do() -> None:
-    for name in ("vllm", "server", ""):
+    for name in ("abacus", "servers", ""):
         with pytest.raises(InputError) as raised:
             choose_engine(name)
         assert "transformers" in raised.value.hint

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from qdrant_client import QdrantClient
+from qdrant_stub import Stub, serving
 
 from ume_qdrant.client import ClientStore
 from ume_qdrant.edge import EdgeStore
@@ -38,3 +39,9 @@ def open_collection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
 @pytest.fixture
 def store(open_collection: Opener) -> Store:
     return open_collection("things")
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with serving() as state:
+        yield state

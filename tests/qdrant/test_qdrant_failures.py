@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Iterator
 from concurrent import futures
-from contextlib import suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +14,7 @@ import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient
+from qdrant_stub import OK, Stub, info
 
 from ume_qdrant.client import ClientStore
 from ume_qdrant.edge import META_FILE, EdgeStore
@@ -32,55 +26,7 @@ from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, Sto
 
 KEY = "s3cr3t-k3y"
 META = CollectionMeta("model", "rev", "embed-rl", 4)
-OK = {"status": "ok", "time": 0.0}
 POINT = Point("00000000-0000-0000-0000-000000000001", {"direct": np.ones(4, dtype=np.float32)}, {"source": "a"})
-
-
-@dataclass
-class Stub:
-    """Answers with the scripted (status, body, headers) in turn, the last one for ever."""
-
-    script: list[tuple[int, Any, dict[str, str]]] = field(default_factory=list)
-    seen: list[tuple[str, str, Any, dict[str, str]]] = field(default_factory=list)
-    delay_s: float = 0.0
-    url: str = ""
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    state = Stub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length)
-            state.seen.append((self.command, self.path, json.loads(body) if body else None, dict(self.headers)))
-            status, reply, headers = state.script.pop(0) if len(state.script) > 1 else state.script[0]
-            time.sleep(state.delay_s)
-            if status == 0:  # the connection is lost without an answer
-                self.close_connection = True
-                return
-            text = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(text)), **headers}.items():
-                self.send_header(name, value)
-            with suppress(ConnectionError):  # a client that waits no longer
-                self.end_headers()
-                self.wfile.write(text)
-
-        do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = answer  # noqa: N815  # names that http.server looks up
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
@@ -242,35 +188,26 @@ def test_an_answer_that_is_no_answer(stub: Stub, naps: list[float]) -> None:
 
 def test_every_write_waits_until_it_is_applied(stub: Stub, naps: list[float]) -> None:
     stub.script = [WRITTEN]
+    stub.described = info({**META.to_dict()})
     with connect(stub, naps) as store:
         store.upsert([POINT])
         store.delete([POINT.id])
         stub.script = [(200, {"result": [WRITTEN[1]["result"]], **OK}, {})]
         store.update([POINT])
-    assert [path.partition("?")[0] for _, path, _, _ in stub.seen] == [
+    writes = [path for method, path, _, _ in stub.seen if method != "GET"]
+    assert [path.partition("?")[0] for path in writes] == [
         "/collections/films/points",
         "/collections/films/points/delete",
         "/collections/films/points/batch",
     ]
-    assert all("wait=true" in path for _, path, _, _ in stub.seen)
+    assert all("wait=true" in path for path in writes)
 
 
 def test_a_server_that_forgets_metadata_is_refused(stub: Stub, naps: list[float]) -> None:
-    config = {
-        "params": {"vectors": {"direct": {"size": 4, "distance": "Cosine"}}},
-        "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-        "optimizer_config": {
-            "deleted_threshold": 0.2,
-            "vacuum_min_vector_number": 1000,
-            "default_segment_number": 0,
-            "flush_interval_sec": 5,
-        },
-    }
-    info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "config": config, "payload_schema": {}}
     stub.script = [
         (200, {"result": {"exists": False}, **OK}, {}),
         (200, {"result": True, **OK}, {}),
-        (200, {"result": info, **OK}, {}),
+        (200, {"result": info(None), **OK}, {}),
     ]
     with connect(stub, naps) as store:
         with pytest.raises(StoreError, match="does not keep collection metadata") as caught:

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from ume_retrieval.asking import CallMemory
 from ume_retrieval.cache import TraceCache, TraceRecord, trace_key
 from ume_retrieval.chat import Chat, Message, TextPart
 from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
@@ -24,7 +25,6 @@ from ume_retrieval.inputs import LoadedItem, Modality, Side
 from ume_retrieval.ledger import Ledger
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
 from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling
-from ume_retrieval.stages import CallMemory
 from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, validate
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_training.data.faults import OnError, PairError

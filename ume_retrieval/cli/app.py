@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from ume_retrieval.cli.cache import cache_app
+from ume_retrieval.cli.collections import store_app
 from ume_retrieval.cli.demo import demo
 from ume_retrieval.cli.doctor import doctor
 from ume_retrieval.cli.evaluate import eval_app
+from ume_retrieval.cli.gate import gate
 from ume_retrieval.cli.indexing import enrich, index
 from ume_retrieval.cli.models import models
 from ume_retrieval.cli.searching import report, search
@@ -21,8 +23,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (demo, index, enrich, search, report, models, doctor):
+for function in (demo, index, enrich, search, report, gate, models, doctor):
     app.command()(function)
 app.add_typer(eval_app, name="eval", help="Measure retrieval.")
 app.add_typer(cache_app, name="cache", help="Look at or clear the traces kept on disk.")
+app.add_typer(store_app, name="store", help="Look after collections: aliases, moving, removing.")
 app.add_typer(train_app, name="train", help="Train Reasoners and Embedders.")

@@ -34,6 +34,7 @@ class Finding:
 NEEDED = ("torch", "torchvision", "transformers", "av", "pypdfium2", "qdrant-client", "qdrant-edge-py")
 OPTIONAL = {
     "sentence-transformers": "pip install 'ume-retrieval[sentence-transformers]'",
+    "vllm": "pip install 'ume-retrieval[vllm]'",
 }
 
 

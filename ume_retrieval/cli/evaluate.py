@@ -12,6 +12,7 @@ from rich.table import Table
 from ume_retrieval.cli.options import (
     DEFAULT_MODEL,
     DeviceOption,
+    EngineOption,
     JsonOption,
     ModelOption,
     ReasonerOption,
@@ -40,6 +41,7 @@ def shapes(
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Direct against reasoned retrieval on the Shapes world, hit@1 by task."""
@@ -48,7 +50,7 @@ def shapes(
         from ume_training.shapes.evaluate import evaluate as run
         from ume_training.shapes.tasks import TASKS
 
-        embedder = load_embedder(model, reasoner, device, cache=Path(folder) / "traces.sqlite3")
+        embedder = load_embedder(model, reasoner, device, engine, cache=Path(folder) / "traces.sqlite3")
         output.note("drawing the world …")
         benchmark = build_benchmark(Path(folder), seed=seed, level=level, queries=queries, candidates=candidates)
         with output.progress() as progress:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 import typer
 
+from ume_retrieval.cli.layout_options import FullOption, QuantizationOption, ShortOption, layout_of
 from ume_retrieval.cli.options import (
     DEFAULT_COLLECTION,
     DEFAULT_MODEL,
     DEFAULT_STORE,
     CollectionOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     ModelOption,
     ReasonerOption,
@@ -43,10 +45,14 @@ def index(
     reasoning: Annotated[When, typer.Option(help="later: searchable soon, `ume enrich` reasons.")] = "later",
     segment: Annotated[float | None, typer.Option(help="Seconds of a video segment.", show_default=False)] = None,
     overlap: Annotated[float | None, typer.Option(help="Seconds that segments overlap.", show_default=False)] = None,
+    short: ShortOption = None,
+    quantization: QuantizationOption = None,
+    full: FullOption = None,
     strict: StrictOption = False,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Index images, videos, PDF pages and texts; run it again after changes, only those are done."""
@@ -58,13 +64,14 @@ def index(
             if opened.exists():
                 opened.count()  # a store that another process holds shows before models are loaded
             report = index_paths(
-                load_embedder(model, reasoner, device),
+                load_embedder(model, reasoner, device, engine),
                 opened,
                 paths,
                 reasoning=reasoning,
                 segment_s=SEGMENT_S if segment is None else segment,
                 overlap_s=OVERLAP_S if overlap is None else overlap,
                 strict=strict,
+                layout=layout_of(short, quantization, full),
                 on_progress=bars.step,
             )
         words = f"[bold]{report.indexed}[/bold] indexed, {report.unchanged} unchanged, {report.removed} removed, "
@@ -84,6 +91,7 @@ def enrich(
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Reason over what was indexed directly; stop and go on as you like."""
@@ -92,7 +100,7 @@ def enrich(
 
         with open_named_store(store, collection) as opened, Bars(output) as bars:
             opened.count()  # a collection that is missing or held shows before models are loaded
-            embedder = load_embedder(model, reasoner, device)
+            embedder = load_embedder(model, reasoner, device, engine)
             report = enrich_points(embedder, opened, retry_failed=retry_failed, strict=strict, on_progress=bars.step)
         words = f"[bold]{report.enriched}[/bold] enriched, {report.remaining} remaining, {len(report.failed)} failed "
         output.result(report.to_dict(), words + f"in {report.seconds:.1f} s with {report.model_calls} model calls")
@@ -122,4 +130,7 @@ class Bars:
             return
         if step.stage not in self._bars:
             self._bars[step.stage] = self._progress.add_task(step.stage, total=step.total)
-        self._progress.update(self._bars[step.stage], completed=step.done, total=step.total)
+        rates = "".join(f"  {stage} {rate:.1f}/s" for stage, rate in step.rates.items())
+        self._progress.update(
+            self._bars[step.stage], completed=step.done, total=step.total, description=step.stage + rates
+        )

@@ -22,6 +22,14 @@ ReasonerOption = Annotated[
     str, typer.Option("--reasoner", help="Reasoner: a preset, a hub id, a folder, `auto` or `none`.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, …")]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        envvar="UME_ENGINE",
+        help="auto, transformers, vllm, or server: $UME_REASONER_URL and $UME_EMBEDDER_URL with the key $UME_API_KEY.",
+    ),
+]
 StoreOption = Annotated[
     str,
     typer.Option(
@@ -36,7 +44,9 @@ DEFAULT_STORE = "ume-store"
 DEFAULT_COLLECTION = "default"
 
 
-def load_embedder(model: str, reasoner: str, device: str, cache: Path | None = None) -> ReasoningEmbedder:
+def load_embedder(
+    model: str, reasoner: str, device: str, engine: str = "auto", *, cache: Path | None = None
+) -> ReasoningEmbedder:
     """The models that a command names, with progress bars of other libraries switched off."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers import utils
@@ -47,7 +57,11 @@ def load_embedder(model: str, reasoner: str, device: str, cache: Path | None = N
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     return ReasoningEmbedder.from_pretrained(
-        model, reasoner=None if reasoner == "none" else reasoner, device=device, cache=cache or "auto"
+        model,
+        reasoner=None if reasoner == "none" else reasoner,
+        engine=engine,
+        device=device,
+        cache=cache or "auto",
     )
 
 

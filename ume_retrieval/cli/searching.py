@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
@@ -16,6 +18,7 @@ from ume_retrieval.cli.options import (
     DEFAULT_STORE,
     CollectionOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     ModelOption,
     ReasonerOption,
@@ -27,8 +30,9 @@ from ume_retrieval.cli.output import command
 from ume_retrieval.inputs import Item
 
 if TYPE_CHECKING:
-    from ume_qdrant import Hit, SearchResult
+    from ume_qdrant import Filter, Hit, SearchResult
     from ume_qdrant import Kind as KindName
+    from ume_qdrant.search_plan import QueryReasoning
 
 
 class Kind(StrEnum):
@@ -43,12 +47,26 @@ class Kind(StrEnum):
 SearchMode: TypeAlias = Literal["fused", "direct", "reasoned"]
 """Which vectors are compared."""
 
+Group: TypeAlias = Literal["point", "moment", "source"]
+"""What a hit stands for."""
+
 TextArgument = Annotated[str | None, typer.Argument(help="What to look for, in words.", show_default=False)]
 ImageOption = Annotated[list[Path] | None, typer.Option("--image", help="A picture to search with.")]
 VideoOption = Annotated[list[Path] | None, typer.Option("--video", help="A video to search with.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most hits.")]
 ModeOption = Annotated[SearchMode, typer.Option("--mode", help="Which vectors are compared.")]
 KindOption = Annotated[list[Kind] | None, typer.Option("--kind", help="Only hits of this kind; may be repeated.")]
+UnderOption = Annotated[list[Path] | None, typer.Option("--under", help="Only this file or folder; may be repeated.")]
+PageOption = Annotated[list[int] | None, typer.Option("--page", min=1, help="Only this page; may be repeated.")]
+FromOption = Annotated[float | None, typer.Option("--from", help="Only video after this second.")]
+ToOption = Annotated[float | None, typer.Option("--to", help="Only video before this second.")]
+GroupOption = Annotated[Group, typer.Option("--group-by", help="One hit a point, a moment or a source.")]
+DiversityOption = Annotated[float, typer.Option("--diversity", min=0, max=1, help="Weight of unlikeness of hits.")]
+GateOption = Annotated[
+    Path | None,
+    typer.Option("--gate", help="Reason over the query only where this gate finds that it pays.", show_default=False),
+]
+ExactOption = Annotated[bool, typer.Option("--exact", help="Compare with every full vector; slow, misses nothing.")]
 
 
 def search(
@@ -57,6 +75,14 @@ def search(
     image: ImageOption = None,
     video: VideoOption = None,
     kind: KindOption = None,
+    under: UnderOption = None,
+    page: PageOption = None,
+    start: FromOption = None,
+    end: ToOption = None,
+    group_by: GroupOption = "point",
+    diversity: DiversityOption = 0.0,
+    exact: ExactOption = False,
+    gate: GateOption = None,
     limit: LimitOption = 10,
     mode: ModeOption = "fused",
     store: StoreOption = DEFAULT_STORE,
@@ -64,6 +90,7 @@ def search(
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Search with words, pictures and videos, in any mix."""
@@ -71,12 +98,9 @@ def search(
         item = Item(text=text, images=tuple(image or ()), videos=tuple(video or ()))
         result = _find(
             item,
-            limit=limit,
-            mode=mode,
-            kind=kind,
-            store=store,
-            collection=collection,
-            models=(model, reasoner, device),
+            Wanted(limit, mode, _where(kind, under, page, (start, end)), group_by, diversity, exact, gate),
+            (store, collection),
+            (model, reasoner, device, engine),
         )
         output.result({"hits": [hit.to_dict() for hit in result.hits]}, _table(result))
 
@@ -89,6 +113,14 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("report.html"),
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) too.")] = None,
     kind: KindOption = None,
+    under: UnderOption = None,
+    page: PageOption = None,
+    start: FromOption = None,
+    end: ToOption = None,
+    group_by: GroupOption = "point",
+    diversity: DiversityOption = 0.0,
+    exact: ExactOption = False,
+    gate: GateOption = None,
     limit: LimitOption = 10,
     mode: ModeOption = "fused",
     store: StoreOption = DEFAULT_STORE,
@@ -96,6 +128,7 @@ def report(
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Search, and write the hits with their evidence drawn as one HTML page."""
@@ -106,48 +139,78 @@ def report(
         item = Item(text=text, images=tuple(image or ()), videos=tuple(video or ()))
         result = _find(
             item,
-            limit=limit,
-            mode=mode,
-            kind=kind,
-            store=store,
-            collection=collection,
-            models=(model, reasoner, device),
+            Wanted(limit, mode, _where(kind, under, page, (start, end)), group_by, diversity, exact, gate),
+            (store, collection),
+            (model, reasoner, device, engine),
         )
-        page = ReportPage(title=text or "Search report", queries=(report_query(item, result.hits, result.query_trace),))
-        written = {"report": str(write_html(page, out))}
+        query = report_query(item, result.hits, result.query_trace)
+        drawn = ReportPage(title=text or "Search report", queries=(query,))
+        written = {"report": str(write_html(drawn, out))}
         if sheet:
-            written["sheet"] = str(write_contact_sheet(page, sheet))
+            written["sheet"] = str(write_contact_sheet(drawn, sheet))
         output.result(
             {"hits": [hit.to_dict() for hit in result.hits], **written}, *(f"wrote {path}" for path in written.values())
         )
 
 
-def _find(
-    item: Item,
-    *,
-    limit: int,
-    mode: SearchMode,
-    kind: list[Kind] | None,
-    store: str,
-    collection: str,
-    models: tuple[str, str, str],
-) -> SearchResult:
-    from ume_qdrant import Filter
-    from ume_qdrant import search as search_store
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the options say of the hits."""
 
-    kinds = cast("tuple[KindName, ...]", tuple(one.value for one in kind)) if kind else None
-    with open_named_store(store, collection) as opened:
+    limit: int
+    mode: SearchMode
+    where: Filter | None
+    group_by: Group
+    diversity: float
+    exact: bool
+    gate: Path | None
+
+
+def _where(
+    kind: list[Kind] | None,
+    under: list[Path] | None,
+    page: list[int] | None,
+    seconds: tuple[float | None, float | None],
+) -> Filter | None:
+    """The filter that the options make, or None where nothing was said."""
+    from ume_qdrant import Filter
+    from ume_qdrant.discovery import roots_of
+    from ume_retrieval.media import display_name
+
+    if not (kind or under or page) and seconds == (None, None):
+        return None
+    start, end = seconds
+    return Filter(
+        kinds=cast("tuple[KindName, ...]", tuple(one.value for one in kind)) if kind else None,
+        under=tuple(display_name(root) for root in roots_of(under)) if under else None,
+        pages=tuple(page) if page else None,
+        time=None if seconds == (None, None) else (start or 0.0, math.inf if end is None else end),
+    )
+
+
+def _find(item: Item, wanted: Wanted, place: tuple[str, str], models: tuple[str, str, str, str]) -> SearchResult:
+    from ume_qdrant import Effort
+    from ume_qdrant import search as search_store
+    from ume_retrieval.gate import Gate
+
+    gate = Gate.load(wanted.gate) if wanted.gate else None
+    with open_named_store(*place) as opened:
         opened.count()  # a collection that is missing or held by another process shows before models are loaded
         embedder = load_embedder(*models)
+        reasoning: QueryReasoning = "never" if embedder.reasoner is None else "auto" if gate else "always"
         return search_store(
             embedder,
             opened,
             item,
-            limit=limit,
-            mode=mode,
-            reasoning="never" if embedder.reasoner is None else "always",
-            target="video" if kinds == ("video",) else None,
-            where=Filter(kinds=kinds) if kinds else None,
+            limit=wanted.limit,
+            mode=wanted.mode,
+            reasoning=reasoning,
+            gate=gate,
+            target="video" if wanted.where is not None and wanted.where.kinds == ("video",) else None,
+            where=wanted.where,
+            group_by=wanted.group_by,
+            diversity=wanted.diversity,
+            effort=Effort(exact=wanted.exact),
         )
 
 
@@ -156,11 +219,11 @@ def _table(result: SearchResult) -> Table:
     for name in ("score", "source", "where", "answer"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for hit in result.hits:
-        table.add_row(f"{hit.score:.3f}", escape(hit.source), _where(hit), escape(hit.answer or hit.text or ""))
+        table.add_row(f"{hit.score:.3f}", escape(hit.source), _place(hit), escape(hit.answer or hit.text or ""))
     return table
 
 
-def _where(hit: Hit) -> str:
+def _place(hit: Hit) -> str:
     if hit.page is not None:
         return f"page {hit.page}"
     return "" if hit.start_s is None or hit.end_s is None else f"{hit.start_s:.1f}-{hit.end_s:.1f} s"

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ume_retrieval import ragged
 from ume_retrieval.chat import Chat
-from ume_retrieval.chat_inputs import ChatInputs
+from ume_retrieval.chat_inputs import ChatInputs, Rows
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.embedder.base import Embeddings
 from ume_retrieval.errors import IncompatibleModel, InputError
 from ume_retrieval.loading import load_checkpoint, short_name
+from ume_retrieval.overlap import ahead
 from ume_retrieval.packing import pack
 
-BATCH_TOKENS = 16_384
-"""Most tokens of a padded batch when nothing else is asked for."""
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2048, 16_384
+"""Most tokens of a batch when nothing else is asked for; on a CPU, what lies between its layers stays in its cache."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +33,27 @@ class TransformersEmbedder:
         processor: Its processor.
         info: Which weights these are.
         spec: Family and visual budget.
-        batch_tokens: Most tokens of a padded batch.
+        batch_tokens: Most tokens of a batch; by default what suits the device.
 
     Raises:
-        IncompatibleModel: When the embed-rl family is asked for and the model has no row for its token.
+        IncompatibleModel: When the model is no Qwen3-VL, or the embed-rl family is asked for and the model has no row
+            for its token.
     """
 
     def __init__(
-        self, model: Any, processor: Any, *, info: ModelInfo, spec: EmbedderSpec, batch_tokens: int = BATCH_TOKENS
+        self, model: Any, processor: Any, *, info: ModelInfo, spec: EmbedderSpec, batch_tokens: int | None = None
     ) -> None:
         self.model = model
         self.info = info
         self.spec = spec
-        self.batch_tokens = batch_tokens
+        on_cpu = model.device.type == "cpu"
+        self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
         self._inputs = ChatInputs(processor, "right")
+        if not ragged.is_supported(model):
+            raise IncompatibleModel(
+                f"{info.name} is a {model.config.model_type}, no Qwen3-VL", hint="use its sentence-transformers files"
+            )
+        ragged.prepare(model)
         self._pooled_token = pooled_token(model, processor.tokenizer, spec) if spec.family == "embed-rl" else None
 
     @classmethod
@@ -77,37 +87,34 @@ class TransformersEmbedder:
         Raises:
             InputError: When a chat is longer than the model's `max_tokens`; it is never cut silently.
         """
-        lengths = [self._inputs.count_tokens(chat) for chat in chats]
-        if lengths and max(lengths) > self.spec.max_tokens:
+        written = self._inputs.write(chats)
+        longest = max((one.length for one in written), default=0)
+        if longest > self.spec.max_tokens:
             raise InputError(
-                f"an input takes {max(lengths)} tokens, the model reads {self.spec.max_tokens}",
+                f"an input takes {longest} tokens, the model reads {self.spec.max_tokens}",
                 hint="shorten the text, or give fewer images",
             )
         vectors = np.empty((len(chats), self.dimension), dtype=np.float32)
         tokens = 0
-        for batch in pack(lengths, self.batch_tokens):
-            vectors[batch], count = self._embed_batch([chats[position] for position in batch])
-            tokens += count
+        batches = pack([one.length for one in written], self.batch_tokens)
+        # Pixels are cut into patches while the model is at the batch before.
+        rows_of = partial(self._inputs.rows, until=self._pooled_token)
+        ready = ahead(([written[position] for position in batch] for batch in batches), rows_of)
+        for batch, rows in zip(batches, ready, strict=True):
+            vectors[batch] = self._embed_rows(rows.to(self.model.device))
+            tokens += sum(rows.lengths)
         return Embeddings(vectors, tokens)
 
-    def _embed_batch(self, chats: list[Chat]) -> tuple[Any, int]:
+    def _embed_rows(self, rows: Rows) -> Any:
         import torch
 
-        tensors = {name: value.to(self.model.device) for name, value in self._inputs.tensors(chats).items()}
         with torch.inference_mode():
             # Post-norm states of the last layer, as both families were trained with.
-            hidden = self.model(**tensors, use_cache=False).last_hidden_state
-            rows = torch.arange(len(chats), device=hidden.device)
-            pooled = hidden[rows, self._positions(tensors)].float()
-            unit = torch.nn.functional.normalize(pooled, dim=-1)
-        return unit.cpu().numpy(), int(tensors["attention_mask"].sum())
-
-    def _positions(self, tensors: dict[str, Any]) -> Any:
-        """Where each row is pooled: at the last `<emb>`, or at the last token that is not padding."""
-        wanted = tensors["attention_mask"] if self._pooled_token is None else tensors["input_ids"] == self._pooled_token
-        if not bool(wanted.any(dim=1).all()):
-            raise IncompatibleModel(f"an input has no {self.spec.emb_token}", hint="check the model's chat template")
-        return wanted.shape[1] - 1 - wanted.int().flip(1).argmax(1)
+            hidden, _ = ragged.states(self.model, rows, ragged.Packed(rows.lengths))
+            # A row ends where it is pooled.
+            last = torch.tensor(rows.lengths).cumsum(0) - 1
+            unit = torch.nn.functional.normalize(hidden[last.to(hidden.device)].float(), dim=-1)
+        return unit.cpu().numpy()
 
 
 def pooled_token(model: Any, tokenizer: Any, spec: EmbedderSpec) -> int:

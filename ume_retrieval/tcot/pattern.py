@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ume_retrieval.chat import Chat, images_of, videos_of
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality
 
@@ -49,3 +50,17 @@ def pattern(modality: Modality, *, images: int = 1, frames: int | None = None) -
         frame = "[1-9][0-9]{0,3}" if frames is None else f"(?:{'|'.join(str(n + 1) for n in range(frames))})"
         cue = rf'\{{"key_frames": \[{frame}(?:, {frame}){{0,3}}\]\}}'
     return rf"<thinking>{_THOUGHT} {cue}</thinking><rethink>{_SENTENCES}</rethink><answer>{_SENTENCES}</answer>"
+
+
+def chat_pattern(chat: Chat) -> str:
+    """The `pattern` of the T-CoT that a Reasoner's chat asks for, read from the pictures that it shows.
+
+    Example:
+        >>> from ume_retrieval.chat import Message, TextPart
+        >>> chat_pattern((Message("user", (TextPart("red"),)),)) == pattern("text")
+        True
+    """
+    images, videos = images_of(chat), videos_of(chat)
+    if videos:
+        return pattern("video", frames=sum(len(frames.images) for frames in videos))
+    return pattern("image", images=len(images)) if images else pattern("text")

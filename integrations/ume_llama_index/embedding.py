@@ -1,0 +1,397 @@
+"""`UmeEmbedding`: text, images, videos and any mix of them, as queries and as documents, for LlamaIndex."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from llama_index.core.base.embeddings.base import Embedding
+from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr, field_validator
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.embeddings import MultiModalEmbedding
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.schema import BaseNode, ImageType
+from llama_index.core.utils import get_tqdm_iterable
+from llama_index_instrumentation import get_dispatcher
+
+from ume_llama_index.events import LeftOutEvent
+from ume_llama_index.inputs import image_item, image_of, name_of
+from ume_llama_index.nodes import MEDIA_MARK, REASONING_KEYS, exclude, item_of_node, label_of
+from ume_llama_index.workers import USUAL, Workers
+from ume_qdrant.points import reasoned_update
+from ume_qdrant.reports import error_of
+from ume_retrieval.cache import TraceCache
+from ume_retrieval.errors import Failure, IncompatibleModel, InputError, UmeError
+from ume_retrieval.inputs import Item, Modality, Side, VideoInput
+from ume_retrieval.pipeline import ReasoningEmbedder, ReasoningMode
+from ume_retrieval.results import EncodeResult, Trace
+
+logger = logging.getLogger(__name__)
+dispatcher = get_dispatcher(__name__)
+
+
+class UmeEmbedding(MultiModalEmbedding):
+    """A `ReasoningEmbedder` as a LlamaIndex embedding.
+
+    Queries go through `encode_query`, documents through `encode_corpus`. Used as a transformation (in an
+    `IngestionPipeline`, or called with nodes) it embeds each node by what the node holds, image, video or text, and
+    notes the T-CoT in its metadata.
+
+    LlamaIndex's `embeddings_cache` is refused: its key is the text alone, so a query would get a document's vector.
+    T-CoTs, which are what costs, are kept by this library's own cache (`cache`).
+
+    Args:
+        model_name: Preset, hub id or folder of the Embedder.
+        embedder: Models that are loaded already, instead of names.
+        reasoner: Preset, hub id or folder of the Reasoner; "auto" takes the one that goes with the Embedder.
+        reasoning: "always" or "never"; None reasons when there is a Reasoner.
+        target: What queries look for, when that is known.
+        truncate_dim: Keep the first components only.
+        strict: Raise when a node cannot be embedded; else it is left out, logged, and named in a `LeftOutEvent`.
+        cache: Where T-CoTs are kept: "auto", a path, a `TraceCache`, or None.
+        engine: What runs the models.
+        device: "auto", "cpu", "cuda", …
+        dtype: "auto", "float32", "bfloat16", "float16".
+        weights: Refuse other weights than these, as `weights` of an earlier instance says; for serialised instances.
+        **kwargs: `embed_batch_size`, `num_workers` (threads for async calls, 2 unless given; more where the models are
+            on a server), `callback_manager` and what else LlamaIndex's embeddings take.
+
+    Raises:
+        InputError: When an `embeddings_cache` is given, or reasoning without a Reasoner.
+        ModelError: When a model cannot be loaded.
+
+    Example:
+        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
+        >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+        >>> len(embedding.get_query_embedding("red circle")), embedding.reasoning
+        (64, 'always')
+    """
+
+    model_config = ConfigDict(validate_assignment=True)
+
+    reasoner: str | None = None
+    reasoning: ReasoningMode = "always"
+    target: Modality | None = None
+    truncate_dim: int | None = None
+    strict: bool = False
+    engine: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    weights: str = ""
+
+    _embedder: ReasoningEmbedder = PrivateAttr()
+    _workers: Workers = PrivateAttr()
+
+    def __init__(
+        self,
+        model_name: str = "ume-tiny",
+        *,
+        embedder: ReasoningEmbedder | None = None,
+        reasoner: str | None = "auto",
+        reasoning: ReasoningMode | None = None,
+        cache: TraceCache | Path | Literal["auto"] | None = "auto",
+        engine: str = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        weights: str = "",
+        **kwargs: Any,
+    ) -> None:
+        refuse_embeddings_cache(kwargs.get("embeddings_cache"))
+        if embedder is None:
+            embedder = ReasoningEmbedder.from_pretrained(
+                model_name, reasoner=reasoner, engine=engine, device=device, dtype=dtype, cache=cache
+            )
+        else:
+            model_name = embedder.info.embedder.name
+            reasoner = embedder.info.reasoner.name if embedder.info.reasoner else None
+        if reasoning == "always" and embedder.reasoner is None:
+            raise InputError(
+                f"{model_name} has no Reasoner with it", hint="name one with reasoner=…, or use reasoning='never'"
+            )
+        loaded = _weights(embedder)
+        if weights and weights != loaded:
+            raise IncompatibleModel(
+                f"these vectors were made with {weights}, and {model_name} is now {loaded}", hint="index again"
+            )
+        super().__init__(
+            model_name=model_name,
+            reasoner=reasoner,
+            reasoning=reasoning or ("always" if embedder.reasoner else "never"),
+            engine=engine,
+            device=device,
+            dtype=dtype,
+            weights=loaded,
+            **kwargs,
+        )
+        self._embedder = embedder
+        self._workers = Workers(self.num_workers or USUAL)
+
+    @field_validator("embeddings_cache", mode="before")
+    @classmethod
+    def _no_embeddings_cache(cls, value: Any) -> Any:
+        refuse_embeddings_cache(value)
+        return value
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialised form."""
+        return "UmeEmbedding"
+
+    @property
+    def embedder(self) -> ReasoningEmbedder:
+        """The models."""
+        return self._embedder
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return self.truncate_dim or self._embedder.dimension
+
+    @property
+    def workers(self) -> Workers:
+        """What runs the models for async calls."""
+        return self._workers
+
+    def to_payload(self) -> dict[str, Any]:
+        """What events say of the model: names and settings, no path, key or address."""
+        info = self._embedder.info
+        return {
+            **super().to_payload(),
+            "model_name": info.embedder.name,
+            "reasoner": info.reasoner.name if info.reasoner else None,
+            "reasoning": self.reasoning,
+            "dimension": self.dimension,
+        }
+
+    def get_item_query_embedding(self, item: Item | str) -> Embedding:
+        """Embed what is searched with: text, images, videos, in any mix."""
+        with self._event([name_of(item)]) as vectors:
+            vectors.extend(_lists(self._encode([item], "query")))
+        return vectors[0]
+
+    async def aget_item_query_embedding(self, item: Item | str) -> Embedding:
+        """`get_item_query_embedding` without blocking the event loop."""
+        with self._event([name_of(item)]) as vectors:
+            vectors.extend(_lists(await self._workers.run(self._encode, [item], "query")))
+        return vectors[0]
+
+    def get_image_query_embedding(self, img_file_path: ImageType, text: str | None = None) -> Embedding:
+        """Embed an image to search with, alone or with words about it."""
+        return self.get_item_query_embedding(Item(text=text or None, images=(image_of(img_file_path),)))
+
+    async def aget_image_query_embedding(self, img_file_path: ImageType, text: str | None = None) -> Embedding:
+        """`get_image_query_embedding` without blocking the event loop."""
+        return await self.aget_item_query_embedding(Item(text=text or None, images=(image_of(img_file_path),)))
+
+    def get_item_embedding_batch(self, items: Sequence[Item | str], show_progress: bool = False) -> list[Embedding]:  # noqa: FBT001  # as LlamaIndex's batches take it
+        """Embed what is to be found: text, images, videos, in any mix; one vector an item, in order."""
+        found: list[Embedding] = []
+        for batch in get_tqdm_iterable(list(self._batches(items)), show_progress, "Generating embeddings"):
+            with self._event([name_of(item) for item in batch]) as vectors:
+                vectors.extend(_lists(self._encode(batch, "corpus")))
+            found += vectors
+        return found
+
+    async def aget_item_embedding_batch(
+        self,
+        items: Sequence[Item | str],
+        show_progress: bool = False,  # noqa: FBT001  # as LlamaIndex's batches take it
+    ) -> list[Embedding]:
+        """`get_item_embedding_batch` without blocking the event loop."""
+        found: list[Embedding] = []
+        for batch in get_tqdm_iterable(list(self._batches(items)), show_progress, "Generating embeddings"):
+            with self._event([name_of(item) for item in batch]) as vectors:
+                vectors.extend(_lists(await self._workers.run(self._encode, batch, "corpus")))
+            found += vectors
+        return found
+
+    def get_video_embedding(self, video: VideoInput) -> Embedding:
+        """Embed a video file, a stretch of one, or frames, to be found."""
+        return self.get_item_embedding_batch([Item(videos=(video,))])[0]
+
+    async def aget_video_embedding(self, video: VideoInput) -> Embedding:
+        """`get_video_embedding` without blocking the event loop."""
+        return (await self.aget_item_embedding_batch([Item(videos=(video,))]))[0]
+
+    def get_image_embedding(self, img_file_path: ImageType) -> Embedding:
+        """Embed an image to be found."""
+        return self.get_item_embedding_batch([image_item(img_file_path)])[0]
+
+    async def aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
+        """`get_image_embedding` without blocking the event loop."""
+        return (await self.aget_item_embedding_batch([image_item(img_file_path)]))[0]
+
+    def get_image_embedding_batch(
+        self,
+        img_file_paths: list[ImageType],
+        show_progress: bool = False,  # noqa: FBT001  # LlamaIndex's signature
+    ) -> list[Embedding]:
+        """Embed images to be found."""
+        return self.get_item_embedding_batch([image_item(image) for image in img_file_paths], show_progress)
+
+    async def aget_image_embedding_batch(
+        self,
+        img_file_paths: list[ImageType],
+        show_progress: bool = False,  # noqa: FBT001  # LlamaIndex's signature
+    ) -> list[Embedding]:
+        """`get_image_embedding_batch` without blocking the event loop."""
+        return await self.aget_item_embedding_batch([image_item(image) for image in img_file_paths], show_progress)
+
+    def __call__(self, nodes: Sequence[BaseNode], **_: Any) -> Sequence[BaseNode]:
+        """Embed nodes as documents, each by what it holds; a node that cannot be embedded is left out and reported.
+
+        Sets `embedding`. With reasoning, metadata get `trace` (JSON text) and its provenance, kept from embedding and
+        from the language model.
+
+        Raises:
+            UmeError: If `strict`, the first failure.
+        """
+        done: list[BaseNode] = []
+        failures: list[Failure] = []
+        for batch in self._batches(nodes):
+            items, kept = self._readable(batch, len(done) + len(failures), failures)
+            with self._event([label_of(node) for node in kept]) as vectors:
+                result = self._encode_nodes(items)
+                done += self._settle(kept, result, failures, vectors)
+        return self._report(done, failures)
+
+    async def acall(self, nodes: Sequence[BaseNode], **_: Any) -> Sequence[BaseNode]:
+        """`__call__` without blocking the event loop."""
+        done: list[BaseNode] = []
+        failures: list[Failure] = []
+        for batch in self._batches(nodes):
+            items, kept = self._readable(batch, len(done) + len(failures), failures)
+            with self._event([label_of(node) for node in kept]) as vectors:
+                result = await self._workers.run(self._encode_nodes, items)
+                done += self._settle(kept, result, failures, vectors)
+        return self._report(done, failures)
+
+    def _readable(
+        self, batch: Sequence[BaseNode], start: int, failures: list[Failure]
+    ) -> tuple[list[Item], list[BaseNode]]:
+        items: list[Item] = []
+        kept: list[BaseNode] = []
+        for index, node in enumerate(batch, start):
+            try:
+                items.append(item_of_node(node))
+                kept.append(node)
+            except UmeError as error:
+                failures.append(Failure.of(error, index=index, source=label_of(node)))
+        return items, kept
+
+    def _encode_nodes(self, items: Sequence[Item]) -> EncodeResult:
+        return self._embedder.encode_corpus(
+            items, reasoning=self.reasoning, truncate_dim=self.truncate_dim, strict=False, return_traces=True
+        )
+
+    def _settle(
+        self, nodes: Sequence[BaseNode], result: EncodeResult, failures: list[Failure], vectors: list[Embedding]
+    ) -> list[BaseNode]:
+        failed = {failure.index: failure for failure in result.failures}
+        failures += [replace(failure, source=label_of(nodes[index])) for index, failure in failed.items()]
+        done = [(node, i) for i, node in enumerate(nodes) if i not in failed]
+        for node, i in done:
+            node.embedding = np.asarray(result.vectors[i], dtype=np.float32).tolist()
+            vectors.append(node.embedding)
+            trace = result.traces[i]
+            if trace is not None:
+                self._note(node, trace)
+        return [node for node, _ in done]
+
+    def _note(self, node: BaseNode, trace: Trace) -> None:
+        payload = reasoned_update("", np.empty(0, dtype=np.float32), trace, self._embedder.info).payload
+        node.metadata = {**node.metadata, **payload, "trace": json.dumps(payload["trace"], ensure_ascii=False)}
+        exclude(node, REASONING_KEYS, REASONING_KEYS)
+
+    def _report(self, done: list[BaseNode], failures: list[Failure]) -> list[BaseNode]:
+        if failures:
+            dispatcher.event(LeftOutEvent.of(failures))
+            if self.strict:
+                raise error_of(failures[0])
+            for failure in failures:
+                logger.warning("%s left out: %s (%s)", failure.source, failure.message, failure.hint)
+        return done
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        return _lists(self._encode([query], "query"))[0]
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return await self._workers.run(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return await self._workers.run(self._get_text_embedding, text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        for text in texts:
+            if text.startswith(MEDIA_MARK):
+                raise InputError(
+                    f"{text.removeprefix(MEDIA_MARK)} would be embedded by its name instead of its pixels",
+                    hint="embed media nodes by calling the embedding, embedding(nodes), or in an IngestionPipeline",
+                )
+        return _lists(self._encode(texts, "corpus"))
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return await self._workers.run(self._get_text_embeddings, texts)
+
+    def _get_image_embedding(self, img_file_path: ImageType) -> Embedding:
+        return _lists(self._encode([image_item(img_file_path)], "corpus"))[0]
+
+    async def _aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
+        return await self._workers.run(self._get_image_embedding, img_file_path)
+
+    def _encode(self, inputs: Sequence[Item | str], side: Side) -> np.ndarray[Any, Any]:
+        settings: dict[str, Any] = {"reasoning": self.reasoning, "truncate_dim": self.truncate_dim}
+        if side == "query":
+            vectors: np.ndarray[Any, Any] = self._embedder.encode_query(list(inputs), target=self.target, **settings)
+        else:
+            vectors = self._embedder.encode_corpus(list(inputs), **settings)
+        return vectors
+
+    def _batches(self, rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        return (rows[start : start + self.embed_batch_size] for start in range(0, len(rows), self.embed_batch_size))
+
+    @contextmanager
+    def _event(self, chunks: list[str]) -> Iterator[list[Embedding]]:
+        """Both kinds of LlamaIndex's embedding events around one batch, whose vectors the block appends."""
+        vectors: list[Embedding] = []
+        said = self.to_payload()
+        dispatcher.event(EmbeddingStartEvent(model_dict=said))
+        with self.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: said}) as event:
+            yield vectors
+            event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: vectors})
+        dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=vectors))
+
+
+def refuse_embeddings_cache(value: Any) -> None:
+    """Refuse LlamaIndex's cache of vectors.
+
+    Raises:
+        InputError: When there is one.
+    """
+    if value is not None:
+        raise InputError(
+            "embeddings_cache gives a query the vector of a document with the same words",
+            hint="leave it out and pass cache=…: ume_retrieval.cache.TraceCache keeps the T-CoTs by content and side",
+        )
+
+
+def _weights(embedder: ReasoningEmbedder) -> str:
+    info = embedder.info
+    parts = [f"{info.embedder.name}@{info.embedder.revision}"]
+    if info.reasoner:
+        parts.append(f"{info.reasoner.name}@{info.reasoner.revision} prompts {info.prompt_version}")
+    return " + ".join(parts)
+
+
+def _lists(vectors: np.ndarray[Any, Any]) -> list[Embedding]:
+    rows: list[Embedding] = vectors.astype(np.float32).tolist()
+    return rows

@@ -1,0 +1,190 @@
+"""Nodes: what a file's parts look like in LlamaIndex, and what any node is for the models."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageNode,
+    MediaResource,
+    MetadataMode,
+    Node,
+    ObjectType,
+    TextNode,
+)
+
+from ume_qdrant.points import Cut, Part, entry_id
+from ume_qdrant.sources import item_of
+from ume_retrieval.errors import InputError
+from ume_retrieval.inputs import Item, Page
+from ume_retrieval.media import Entry
+
+PLACE_KEYS: Final = ("source", "kind", "start_s", "end_s", "page")
+"""Metadata that say what a node shows and where it lies."""
+
+FILE_KEYS: Final = ("file_digest", "size", "mtime_ns", "parts", "segment_s", "overlap_s")
+"""Metadata by which a file is known again."""
+
+REASONING_KEYS: Final = ("reasoning", "trace", "reasoner", "prompt_version", "reasoning_error")
+"""Metadata that reasoning adds; `trace` is JSON text, so that stores with flat metadata take it."""
+
+MEDIA_MARK: Final = "\N{OBJECT REPLACEMENT CHARACTER} "
+"""Begins the text under which a medium without words would be embedded as text; the embedding refuses it."""
+
+
+class UmeDocument(Document):
+    """An image, a segment of a video, a page or a text, as `UmeReader` reads it.
+
+    LlamaIndex reads a stored `Document` or `ImageDocument` back as bare text, and hashes nodes without text alike or by
+    their path. This one is stored under the name of `Node`, which keeps its media, and its hash follows its content.
+    """
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The class that stores build from it."""
+        return Node.class_name()
+
+    @classmethod
+    def get_type(cls) -> str:
+        """Object type."""
+        return ObjectType.MULTIMODAL
+
+    @property
+    def hash(self) -> str:
+        """Digest of source, place and content; touching the file does not change it."""
+        shown = [self.id_, *(self.metadata.get(key) for key in ("file_digest", *PLACE_KEYS)), self.text]
+        return sha256(json.dumps(shown).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:
+        """The words; for a medium without words asked for embedding, a mark that text embedding refuses."""
+        content = super().get_content(metadata_mode)
+        if metadata_mode is MetadataMode.EMBED and not (self.text_resource and self.text_resource.text):
+            return f"{MEDIA_MARK}{self.metadata.get('source', self.id_)}"
+        return content
+
+
+def document_of(entry: Entry, *, parts: int, cut: Cut) -> UmeDocument:
+    """A discovered entry as a document; id and metadata are those of its point in `ume_qdrant`.
+
+    Args:
+        entry: What was discovered.
+        parts: How many entries its file has.
+        cut: Length and overlap of video segments in seconds.
+    """
+    payload = Part(entry, parts, cut).payload("later")
+    metadata = {key: payload[key] for key in (*PLACE_KEYS, *FILE_KEYS, "reasoning") if key in payload}
+    if entry.kind == "video":
+        metadata |= dict(zip(("segment_s", "overlap_s"), cut, strict=True))
+    resource = {
+        "image": "image_resource",
+        "video": "video_resource",
+    }.get(entry.kind)
+    media = {resource: MediaResource(path=entry.path)} if resource else {}
+    return UmeDocument(
+        id_=entry_id(entry),
+        text_resource=MediaResource(text=entry.item.text or ""),
+        metadata=metadata,
+        excluded_embed_metadata_keys=[*PLACE_KEYS, *FILE_KEYS, *REASONING_KEYS],
+        excluded_llm_metadata_keys=["kind", *FILE_KEYS, *REASONING_KEYS],
+        **media,
+    )
+
+
+def is_file_part(node: BaseNode) -> bool:
+    """Whether a node's metadata say which part of which file it is, as `UmeReader` writes them."""
+    return all(key in node.metadata for key in ("source", "kind", "file_digest", "size", "mtime_ns", "parts"))
+
+
+def item_of_node(node: BaseNode) -> Item:
+    """What the models are to see of a node: its media, with its words if it has some.
+
+    Works for the nodes of `UmeReader`, and for any other `Node`, `ImageNode` or text node. Metadata count as words for
+    text nodes only, as LlamaIndex writes them for embedding.
+
+    Raises:
+        InputError: When the node holds nothing that can be embedded: sound, video as bytes, no words.
+
+    Example:
+        >>> item_of_node(Node(image_resource=MediaResource(path="cat.png"))).images
+        (PosixPath('cat.png'),)
+    """
+    kind = node.metadata.get("kind")
+    if is_file_part(node) and kind != "text":
+        item = item_of(node.metadata)
+        words = node.text_resource.text if isinstance(node, Node) and node.text_resource else None
+        return Item(text=words or None, images=item.images, videos=item.videos)
+    if isinstance(node, ImageNode):
+        image = base64.b64decode(node.image) if node.image else node.image_path or node.image_url
+        if image:
+            return Item(text=node.text or None, images=(_file(image),))
+    if isinstance(node, Node):
+        if node.audio_resource is not None:
+            raise InputError(f"node {node.node_id} holds sound", hint="embed its words, or the frames of its video")
+        images = [_image(node.image_resource, node)] if node.image_resource else []
+        videos = [_video(node.video_resource, node)] if node.video_resource else []
+        if images or videos:
+            words = node.text_resource.text if node.text_resource else None
+            return Item(text=words or None, images=tuple(images), videos=tuple(videos))
+    text = node.get_content(metadata_mode=MetadataMode.EMBED)
+    if not text.strip():
+        raise InputError(f"node {node.node_id} is empty", hint="give it text, an image or a video")
+    return Item(text=text)
+
+
+def label_of(node: BaseNode) -> str:
+    """What a report calls a node: its source and place, else its id."""
+    source = node.metadata.get("source")
+    if not isinstance(source, str):
+        return node.node_id
+    page, start = node.metadata.get("page"), node.metadata.get("start_s")
+    return source + (f" page {page}" if page is not None else "") + (f" from {start:g} s" if start is not None else "")
+
+
+def exclude(node: BaseNode, embed: Sequence[str], llm: Sequence[str]) -> None:
+    """Keep metadata from what is embedded and from what the language model reads."""
+    node.excluded_embed_metadata_keys = list(dict.fromkeys([*node.excluded_embed_metadata_keys, *embed]))
+    node.excluded_llm_metadata_keys = list(dict.fromkeys([*node.excluded_llm_metadata_keys, *llm]))
+
+
+def is_text(node: BaseNode) -> bool:
+    """Whether a node is words alone."""
+    if isinstance(node, ImageNode):
+        return not (node.image or node.image_path or node.image_url)
+    if isinstance(node, TextNode):
+        return True
+    media = ("image_resource", "video_resource", "audio_resource")
+    return node.metadata.get("kind", "text") == "text" and all(getattr(node, name, None) is None for name in media)
+
+
+def _image(resource: MediaResource, node: BaseNode) -> Any:
+    if resource.data:
+        return base64.b64decode(resource.data)
+    if resource.path and resource.path.suffix.lower() == ".pdf":
+        return Page(resource.path, int(node.metadata.get("page", 1)))
+    return _named(resource, node)
+
+
+def _video(resource: MediaResource, node: BaseNode) -> Any:
+    if resource.data:
+        raise InputError(f"node {node.node_id} holds a video as bytes", hint="write it to a file and give its path")
+    return _named(resource, node)
+
+
+def _named(resource: MediaResource, node: BaseNode) -> Any:
+    if resource.path:
+        return resource.path
+    if resource.url:
+        return str(resource.url)
+    raise InputError(f"node {node.node_id} has a medium without path, data or address", hint="give it a path")
+
+
+def _file(image: str | bytes) -> Any:
+    # A path stays a path; an address stays text, so that the pipeline can refuse it by name.
+    return Path(image) if isinstance(image, str) and "://" not in image else image

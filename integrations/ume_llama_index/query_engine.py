@@ -1,0 +1,39 @@
+"""A query engine in which a multimodal language model sees the evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.llms import LLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+
+from ume_llama_index.evidence import EvidencePictures
+from ume_llama_index.rerank import TCotRerank
+from ume_llama_index.retriever import UmeRetriever
+
+
+def evidence_query_engine(
+    retriever: UmeRetriever,
+    llm: LLM,
+    *,
+    rerank: TCotRerank | None = None,
+    pictures: EvidencePictures | None = None,
+    **kwargs: Any,
+) -> RetrieverQueryEngine:
+    """Retrieve, rerank if asked, and let a language model answer from crops and key frames instead of whole files.
+
+    Args:
+        retriever: Finds the nodes.
+        llm: A chat model that reads images.
+        rerank: Reorders them.
+        pictures: How evidence is shown; by default up to four pictures a node.
+        **kwargs: What else `RetrieverQueryEngine.from_args` takes (`response_mode`, `streaming`, …).
+    """
+    shown = pictures or EvidencePictures(embedding=retriever.embedding)
+    return RetrieverQueryEngine.from_args(
+        retriever,
+        llm=llm,
+        multimodal=True,
+        node_postprocessors=[*([rerank] if rerank else []), shown],
+        **kwargs,
+    )

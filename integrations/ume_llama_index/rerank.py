@@ -1,0 +1,145 @@
+"""`TCotRerank`: candidates reordered by what a Reasoner thought of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
+
+from ume_llama_index.embedding import UmeEmbedding
+from ume_llama_index.events import LeftOutEvent
+from ume_llama_index.nodes import item_of_node, label_of
+from ume_llama_index.queries import item_of_query
+from ume_retrieval.chat import Message, TextPart
+from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
+from ume_retrieval.inputs import Item, Modality
+from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.reasoner.base import Sampling
+from ume_retrieval.tcot.choice import CHOICE_TOKENS, choice_prompt, read_choice
+from ume_retrieval.tcot.grammar import render
+
+dispatcher = get_dispatcher(__name__)
+
+
+class TCotRerank(BaseNodePostprocessor):
+    """Asks a Reasoner which candidate's T-CoT belongs to the query's, takes that one, and asks again.
+
+    The question is that of the process reward (arXiv 2602.13823, section 3.3): the judge sees T-CoTs, no pixels. Each
+    time the candidates are listed in another order that follows from their words, so that no place in the list has an
+    advantage. Where the judge names none, the rest keeps the retriever's order. Scores stay the retriever's.
+
+    A candidate without a T-CoT is reasoned over first; one that cannot be keeps its place behind the others.
+
+    Attributes:
+        embedding: Its models reason over the query and over candidates without a T-CoT.
+        judge: Whose Reasoner is asked; by default that of `embedding`. The bundled `ume-tiny` cannot judge.
+        top_n: Most nodes that are returned, and most questions.
+        window: Most candidates that are looked at, the retriever's best.
+        target: What is looked for, when that is known.
+    """
+
+    embedding: UmeEmbedding = Field(exclude=True)
+    judge: ReasoningEmbedder | None = Field(default=None, exclude=True)
+    top_n: int = Field(default=5, ge=1)
+    window: int = Field(default=20, ge=2)
+    target: Modality | None = None
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialised form."""
+        return "TCotRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise InputError("reranking needs the query", hint="pass query_bundle or query_str")
+        if not nodes:
+            return []
+        judge = self.judge or self.embedding.embedder
+        name = judge.info.reasoner.name if judge.info.reasoner else ""
+        dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=name))
+        asked: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: name,
+            EventPayload.QUERY_STR: query_bundle.query_str,
+            EventPayload.TOP_K: self.top_n,
+        }
+        with self.callback_manager.event(CBEventType.RERANKING, payload=asked) as event:
+            wanted = self._tcot_of_query(item_of_query(query_bundle))
+            known = self._tcots(nodes[: self.window])
+            ranked = _rank(judge, wanted, known, self.top_n)
+            rest = [position for position in range(len(nodes)) if position not in ranked]
+            best = [nodes[position] for position in [*ranked, *rest]][: self.top_n]
+            event.on_end(payload={EventPayload.NODES: best})
+        dispatcher.event(ReRankEndEvent(nodes=best))
+        return best
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        return await self.embedding.workers.run(self._postprocess_nodes, nodes, query_bundle)
+
+    def _tcot_of_query(self, item: Item) -> str:
+        target = self.target or self.embedding.target
+        [trace] = self.embedding.embedder.trace([item], "query", target=target).traces
+        if trace is None:
+            raise ReasoningError("the query has no trace", hint="try another Reasoner")
+        return render(trace.tcot)
+
+    def _tcots(self, nodes: Sequence[NodeWithScore]) -> dict[int, str]:
+        """T-CoTs by position; those that are not in the metadata are asked for in one batch."""
+        known: dict[int, str] = {}
+        missing: dict[int, Item] = {}
+        failures: list[Failure] = []
+        for position, one in enumerate(nodes):
+            if tcot := one.node.metadata.get("tcot"):
+                known[position] = tcot
+                continue
+            try:
+                missing[position] = item_of_node(one.node)
+            except UmeError as error:
+                failures.append(Failure.of(error, index=position, source=label_of(one.node)))
+        if missing:
+            positions = list(missing)
+            result = self.embedding.embedder.trace(list(missing.values()), "corpus", strict=False)
+            known |= {
+                position: render(trace.tcot)
+                for position, trace in zip(positions, result.traces, strict=True)
+                if trace is not None
+            }
+            failures += [
+                replace(failure, index=(at := positions[failure.index]), source=label_of(nodes[at].node))
+                for failure in result.failures
+            ]
+        if failures:
+            dispatcher.event(LeftOutEvent.of(failures))
+        return dict(sorted(known.items()))
+
+
+def _rank(judge: ReasoningEmbedder, wanted: str, known: dict[int, str], top_n: int) -> list[int]:
+    """Positions, best first: those that the judge named, then the other known ones in their old order."""
+    left = dict(known)
+    ranked: list[int] = []
+    while len(ranked) < top_n and len(left) > 1:
+        listed = sorted(left, key=lambda position: (_order(wanted, len(ranked), left[position]), position))
+        prompt = choice_prompt(wanted, [left[position] for position in listed])
+        [reply] = judge.ask([(Message("user", (TextPart(prompt),)),)], Sampling(max_tokens=CHOICE_TOKENS))
+        choice = read_choice(reply.text, len(listed))
+        if choice is None:
+            break
+        ranked.append(listed[choice])
+        del left[listed[choice]]
+    return [*ranked, *left]
+
+
+def _order(wanted: str, asked: int, tcot: str) -> bytes:
+    return hashlib.sha256(f"{asked}\0{wanted}\0{tcot}".encode("utf-8", "replace")).digest()

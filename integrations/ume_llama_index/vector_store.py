@@ -1,0 +1,260 @@
+"""`UmeVectorStore`: a collection of `ume_qdrant` as a LlamaIndex vector store, in this process or on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery, VectorStoreQueryResult
+from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
+
+from ume_llama_index.embedding import UmeEmbedding
+from ume_llama_index.filters import filter_of
+from ume_llama_index.nodes import is_file_part, item_of_node
+from ume_llama_index.payload import node_of_payload, point_id_of, point_payload
+from ume_qdrant import EnrichReport, Filter, QueryVectors, enrich, open_store, search_vectors
+from ume_qdrant.schema import meta_of
+from ume_qdrant.store import Point, Store, Vector, VectorName, batches
+from ume_retrieval.errors import InputError
+
+MODES: Final = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
+
+DELETED_AT_A_TIME: Final = 500
+
+
+class UmeVectorStore(BasePydanticVectorStore):
+    """Nodes as points with a `direct` and a `reasoned` vector, pinned to the models that made them.
+
+    What an `IngestionPipeline` writes here, `ume search`, `UmeRetriever`, LlamaIndex's own `QdrantVectorStore` and a
+    bare Qdrant client read; what `ume index` wrote, this reads. Nodes that `UmeEmbedding` reasoned over get both
+    vectors (their direct one is made here); others wait for `enrich`.
+
+    Args:
+        store: The collection; made when the first nodes are added.
+        embedding: The embedding that makes the vectors.
+
+    Example:
+        >>> import tempfile
+        >>> from llama_index.core.schema import TextNode
+        >>> from ume_retrieval.pipeline import ReasoningEmbedder
+        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
+        >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+        >>> with UmeVectorStore.open(tempfile.mkdtemp(), "notes", embedding) as vectors:
+        ...     _ = vectors.add(embedding([TextNode(text="the last train home"), TextNode(text="red shoes")]))
+        ...     query = VectorStoreQuery(query_embedding=embedding.get_query_embedding("train"))
+        ...     vectors.query(query).nodes[0].text
+        'the last train home'
+    """
+
+    stores_text: bool = True
+    location: str
+    collection: str
+
+    _store: Store = PrivateAttr()
+    _embedding: UmeEmbedding = PrivateAttr()
+
+    def __init__(self, store: Store, embedding: UmeEmbedding) -> None:
+        super().__init__(stores_text=True, location=store.location, collection=store.collection)
+        self._store = store
+        self._embedding = embedding
+
+    @classmethod
+    def open(
+        cls, location: str | Path, collection: str, embedding: UmeEmbedding, *, api_key: str | None = None
+    ) -> UmeVectorStore:
+        """A collection in a folder (Qdrant Edge) or at a server's address; see `ume_qdrant.open_store`."""
+        return cls(open_store(location, collection, api_key=api_key), embedding)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialised form."""
+        return "UmeVectorStore"
+
+    @property
+    def client(self) -> Store:
+        """The collection."""
+        return self._store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._store.close()
+
+    def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
+        """Write nodes; those of a file's former content go.
+
+        A node that is there with a `reasoned` vector keeps it when the new one has none: its id says that nothing
+        has changed.
+
+        Returns:
+            Ids of the nodes' points.
+
+        Raises:
+            StoreMismatch: When the collection was made with other models or prompts.
+            InputError: When a node has no vector of the right length, or shows a medium and names no file.
+        """
+        if not nodes:
+            return []
+        payloads = [point_payload(node) for node in nodes]
+        reasoned = [payload["reasoning"] == "done" for payload in payloads]
+        self._prepare(reasoned=any(reasoned))
+        thought = [node for node, done in zip(nodes, reasoned, strict=True) if done]
+        direct = iter(self._direct(thought))
+        points = []
+        for node, payload, done in zip(nodes, payloads, reasoned, strict=True):
+            own = self._vector(node)
+            vectors: dict[VectorName, Vector] = {"direct": next(direct), "reasoned": own} if done else {"direct": own}
+            points.append(Point(point_id_of(node.node_id), vectors, payload))
+        kept = self._kept(points)
+        self._store.upsert([point for point in points if point.id not in kept])
+        self._sweep([payload for node, payload in zip(nodes, payloads, strict=True) if is_file_part(node)])
+        return [point.id for point in points]
+
+    async def async_add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
+        """`add` without blocking the event loop."""
+        return await self._embedding.workers.run(self.add, nodes)
+
+    def enrich(self, *, where: Filter | None = None, retry_failed: bool = False) -> EnrichReport:
+        """Reason over nodes that were added without; see `ume_qdrant.enrich`."""
+        return enrich(self._embedding.embedder, self._store, where=where, retry_failed=retry_failed)
+
+    def query(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
+        """The points nearest to a vector, compared with both kinds of vectors where there are both.
+
+        Raises:
+            InputError: When the mode is not DEFAULT or MMR, or a filter cannot be expressed.
+        """
+        if query.mode not in MODES:
+            raise InputError(f"queries by {query.mode.value!r} are not possible here", hint="use DEFAULT or MMR")
+        if query.query_embedding is None:
+            raise InputError("a query needs its embedding", hint="embed it with UmeEmbedding")
+        meta = self._store.meta()
+        meta.check(meta_of(self._embedding.embedder, reasoned=True), self.collection)
+        vector = np.asarray(query.query_embedding, dtype=np.float32)
+        mmr = query.mode is VectorStoreQueryMode.MMR
+        hits = search_vectors(
+            self._store,
+            QueryVectors(direct=vector, reasoned=vector if meta.reasoner else None),
+            limit=query.similarity_top_k,
+            where=_narrowed(filter_of(query.filters), query.node_ids, query.doc_ids),
+            diversity=1 - (0.5 if query.mmr_threshold is None else query.mmr_threshold) if mmr else 0.0,
+        )
+        points = {point.id: point for point in self._store.retrieve([hit.point_id for hit in hits])}
+        found = [(hit, points[hit.point_id]) for hit in hits if hit.point_id in points]
+        return VectorStoreQueryResult(
+            nodes=[node_of_payload(point.payload, point.id) for _, point in found],
+            similarities=[hit.score for hit, _ in found],
+            ids=[point.id for _, point in found],
+        )
+
+    async def aquery(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
+        """`query` without blocking the event loop."""
+        return await self._embedding.workers.run(self.query, query)
+
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Nodes by id, by filter, or all."""
+        where = _narrowed(filter_of(filters), node_ids, None)
+        return [node_of_payload(point.payload, point.id) for point in self._store.scroll(where)]
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """`get_nodes` without blocking the event loop."""
+        return await self._embedding.workers.run(self.get_nodes, node_ids, filters)
+
+    def delete(self, ref_doc_id: str, **_: Any) -> None:
+        """Remove a document: the node of that id, and the nodes of that source."""
+        if not self._store.exists():
+            return
+        ids = [point.id for point in self._store.scroll(Filter(sources=(ref_doc_id,)), fields=("source",))]
+        self._store.delete([*ids, point_id_of(ref_doc_id)])
+
+    async def adelete(self, ref_doc_id: str, **_: Any) -> None:
+        """`delete` without blocking the event loop."""
+        await self._embedding.workers.run(self.delete, ref_doc_id)
+
+    def delete_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any) -> None:
+        """Remove nodes by id, by filter, or by both.
+
+        Raises:
+            InputError: When neither is given; `clear` removes all.
+        """
+        if node_ids is None and filters is None:
+            raise InputError("nothing says which nodes to delete", hint="use clear() to delete all")
+        self._remove(_narrowed(filter_of(filters), node_ids, None))
+
+    async def adelete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
+    ) -> None:
+        """`delete_nodes` without blocking the event loop."""
+        await self._embedding.workers.run(self.delete_nodes, node_ids, filters)
+
+    def clear(self) -> None:
+        """Remove every node; the collection stays."""
+        if self._store.exists():
+            self._remove(None)
+
+    async def aclear(self) -> None:
+        """`clear` without blocking the event loop."""
+        await self._embedding.workers.run(self.clear)
+
+    def _prepare(self, *, reasoned: bool) -> None:
+        wanted = meta_of(self._embedding.embedder, reasoned=reasoned)
+        self._store.create(meta_of(self._embedding.embedder, reasoned=False))
+        held = self._store.meta()
+        held.check(wanted, self.collection)
+        if reasoned and not held.reasoner:
+            self._store.pin(wanted)
+
+    def _direct(self, nodes: Sequence[BaseNode]) -> list[Vector]:
+        items = [item_of_node(node) for node in nodes]
+        embedder = self._embedding.embedder
+        return [row.astype(np.float32) for row in embedder.encode_corpus(items, reasoning="never")] if items else []
+
+    def _vector(self, node: BaseNode) -> Vector:
+        vector = np.asarray(node.get_embedding(), dtype=np.float32)
+        if vector.shape != (self._embedding.embedder.dimension,):
+            raise InputError(
+                f"node {node.node_id} has a vector of length {len(vector)}, not {self._embedding.embedder.dimension}",
+                hint="embed it with this store's embedding, without truncate_dim",
+            )
+        return vector
+
+    def _kept(self, points: Sequence[Point]) -> set[str]:
+        ids = [point.id for point in points if "reasoned" not in point.vectors]
+        held = {point.id: point.payload for point in self._store.retrieve(ids)}
+        same = {p.id: p for p in points if p.id in held and held[p.id].get("file_digest") == p.payload["file_digest"]}
+        kept = {key for key in same if held[key].get("reasoning") == "done"}
+        fields = ("size", "mtime_ns", "parts", "cut")
+        self._store.update(
+            [Point(key, {}, {f: same[key].payload[f] for f in fields if f in same[key].payload}) for key in kept]
+        )
+        return kept
+
+    def _sweep(self, payloads: Sequence[dict[str, Any]]) -> None:
+        digests = {payload["source"]: payload["file_digest"] for payload in payloads}
+        if not digests:
+            return
+        where = Filter(sources=tuple(sorted(digests)))
+        held = list(self._store.scroll(where, fields=("source", "file_digest")))
+        self._store.delete([p.id for p in held if p.payload["file_digest"] != digests[p.payload["source"]]])
+
+    def _remove(self, where: Filter | None) -> None:
+        ids = [point.id for point in self._store.scroll(where, fields=("source",))]
+        for some in batches(ids, DELETED_AT_A_TIME):
+            self._store.delete(some)
+
+
+def _narrowed(where: Filter | None, node_ids: list[str] | None, doc_ids: list[str] | None) -> Filter | None:
+    """The filter with ids. As in LlamaIndex's stores, an empty list does not restrict."""
+    if node_ids:
+        where = replace(where or Filter(), ids=tuple(map(point_id_of, node_ids)))
+    if doc_ids:
+        where = replace(where or Filter(), sources=tuple(doc_ids))
+    return where

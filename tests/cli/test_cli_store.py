@@ -1,0 +1,121 @@
+"""`ume store`, and the filters of `ume search`: on real folders, no model where none is needed."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from ume_qdrant import EdgeStore, Layout, Point
+from ume_qdrant.schema import CollectionMeta
+from ume_retrieval.cli.app import app
+from ume_training.shapes.draw import draw_scene, write_pages
+from ume_training.shapes.levels import LEVELS
+from ume_training.shapes.world import sample_page, sample_scene
+
+META = CollectionMeta("model", "rev", "embed-rl", 4)
+
+
+def run(*arguments: str | Path, **kwargs: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **kwargs)
+
+
+def run_json(*arguments: str | Path) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the collections one and two, of three points each."""
+    for name in ("one", "two"):
+        with EdgeStore(tmp_path / "vectors", name) as store:
+            store.create(META)
+            row = np.array([1, 0, 0, 0], dtype=np.float32)
+            fields = {"source": "a.png", "kind": "image", "reasoning": "later"}
+            ids = [f"00000000-0000-0000-0000-00000000000{n}" for n in range(3)]
+            store.upsert([Point(key, {"direct": row}, fields) for key in ids])
+    return tmp_path / "vectors"
+
+
+def test_info_says_what_is_there(place: Path) -> None:
+    data = run_json("store", "info", "--store", place, "--collection", "one")
+    assert data == {
+        "collection": "one",
+        "aliases": [],
+        "points": 3,
+        "image": 3,
+        "video": 0,
+        "page": 0,
+        "text": 0,
+        "reasoned": 0,
+        "embedder": "model@rev",
+        "reasoner": None,
+        "dimension": 4,
+        "layout": "full vectors",
+    }
+    assert "model@rev" in run("store", "info", "--store", place, "--collection", "one").stdout
+
+
+def test_an_alias_swaps_a_new_collection_in(place: Path) -> None:
+    options = ("--store", place)
+    assert run_json("store", "alias", "live", *options, "--collection", "one")["before"] is None
+    assert run_json("store", "alias", "live", *options, "--collection", "two")["before"] == "one"
+    assert run_json("store", "info", *options, "--collection", "live")["collection"] == "two"
+    assert run_json("store", "drop", "one", "--yes", *options) == {"collection": "one", "points": 3}
+    assert run_json("store", "unalias", "live", *options) == {"alias": "live", "collection": "two"}
+    missing = run("store", "info", *options, "--collection", "live", "--json")
+    assert (missing.exit_code, json.loads(missing.stdout)["error"]) == (1, "collection_not_found")
+
+
+def test_dropping_asks_first(place: Path) -> None:
+    result = run("store", "drop", "one", "--store", place, input="n\n")
+    assert result.exit_code == 1
+    assert "3 points" in result.stderr
+    with EdgeStore(place, "one") as store:
+        assert store.count() == 3
+    assert run("store", "drop", "one", "--store", place, input="y\n").exit_code == 0
+    assert not EdgeStore(place, "one").exists()
+
+
+def test_a_collection_moves_and_changes_its_layout(place: Path, tmp_path: Path) -> None:
+    move = ("store", "migrate", tmp_path / "there", "--store", place, "--collection", "one", "--as", "small")
+    report = run_json(*move, "--short", "2", "--quantization", "binary", "--full", "disk")
+    assert (report["copied"], report["unchanged"], report["others"]) == (3, 0, 0)
+    with EdgeStore(tmp_path / "there", "small") as store:
+        assert store.layout() == Layout(short=2, quantization="binary", full="disk")
+    assert run_json(*move)["unchanged"] == 3
+    refused = run(*move, "--short", "3", "--json")
+    assert json.loads(refused.stdout)["error"] == "store_mismatch"
+
+
+def test_search_narrows_groups_and_spreads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UME_CACHE_DIR", str(tmp_path / "cache"))
+    rng, level = random.Random(7), LEVELS["default"]
+    for folder in ("near", "far"):
+        (tmp_path / folder).mkdir()
+        draw_scene(sample_scene(rng, level), rng).save(tmp_path / folder / "scene.png")
+    write_pages([sample_page(rng, level) for _ in range(3)], tmp_path / "far" / "stock.pdf")
+    options = ("--store", tmp_path / "vectors", "--reasoner", "none")
+    index = run_json("index", tmp_path / "near", tmp_path / "far", *options, "--short", "8", "--quantization", "scalar")
+    assert index["indexed"] == 3
+    with EdgeStore(tmp_path / "vectors", "default") as store:
+        assert store.layout() == Layout(short=8, quantization="scalar")
+
+    def found(*narrowed: str | Path) -> list[tuple[str, int]]:
+        hits = run_json("search", "find image: red circle", *options, *narrowed)["hits"]
+        return sorted((Path(hit["source"]).parent.name, hit["page"] or 0) for hit in hits)
+
+    assert len(found("--diversity", "0.5")) == 5
+    assert found("--under", tmp_path / "near", "--exact") == [("near", 0)]
+    assert found("--page", "1", "--page", "3") == [("far", 1), ("far", 3)]
+    assert len(found("--group-by", "source")) == 3
+    assert found("--from", "0") == []
+    assert run("search", "x", *options, "--from", "3", "--to", "2").exit_code == 1
+    assert run("search", "x", *options, "--diversity", "2").exit_code == 2

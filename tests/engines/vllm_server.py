@@ -1,0 +1,66 @@
+"""A real vLLM server on this machine, for as long as a `with` block."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_S = 900.0
+
+
+def start(model: str, key: str, log: Path, *settings: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server; it is ready when `wait_for` returns."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = ["--host", "127.0.0.1", "--port", str(port), "--api-key", key]
+    address += ["--trust-request-mm-kwargs"]
+    numbers = ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(2**28)]
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *address, *numbers]
+    environment = os.environ | {"VLLM_NO_USAGE_STATS": "1"}
+    with log.open("wb") as file:
+        process = subprocess.Popen(  # noqa: S603  # arguments of our own
+            [*server, *settings], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    return process, f"http://127.0.0.1:{port}"
+
+
+def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Return when the server answers; fail when it ends or takes too long."""
+    limit = time.monotonic() + START_S
+    while time.monotonic() < limit:
+        if process.poll() is not None:
+            raise RuntimeError(f"vLLM ended: {log.read_text(errors='replace')[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):  # noqa: S310  # our own address
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise RuntimeError(f"vLLM did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+@contextmanager
+def vllm_servers(reasoner: str, embedder: str, key: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Addresses of a Reasoner's and an Embedder's server, which start side by side."""
+    logs = folder / "reasoner.log", folder / "embedder.log"
+    started = [
+        start(reasoner, key, logs[0]),
+        start(embedder, key, logs[1], "--runner", "pooling", "--convert", "embed"),
+    ]
+    try:
+        for (process, url), log in zip(started, logs, strict=True):
+            wait_for(process, url, log)
+        yield started[0][1], started[1][1]
+    finally:
+        for process, _ in started:
+            process.terminate()
+        for process, _ in started:
+            process.wait(timeout=60)

@@ -1,0 +1,128 @@
+"""Work side by side: stages in threads of their own, with bounded queues between them.
+
+Memory holds what is in the stages and the queues, however long the input; the slowest stage sets the pace. Models
+compute, files are read and pictures are decoded outside of Python's lock, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from queue import Empty, Full, Queue
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+Made = TypeVar("Made")
+
+LOOK_S = 0.05
+"""How often a stage that waits looks whether it is still wanted."""
+
+
+class Stopped(Exception):
+    """Raised in a stage whose results nobody wants any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The last thing in a queue: there are no more values, or an error ended them."""
+
+    error: BaseException | None = None
+
+
+def overlapped(
+    source: Iterable[Any],
+    stages: Sequence[Callable[[Any], Any]],
+    *,
+    depth: int = 1,
+    stopped: threading.Event | None = None,
+) -> Iterator[Any]:
+    """Pass values through stages that work at the same time.
+
+    Each stage handles one value at a time, in order. Closing the iterator, or an error or interrupt in the thread that
+    reads it, ends the stages: each finishes the value that it is at, or looks at `stopped` and raises `Stopped`.
+
+    Args:
+        source: What goes in, drawn in a thread of its own, a little ahead of what comes out.
+        stages: Each takes what the stage before it returns.
+        depth: Most values that wait between two stages, >= 1.
+        stopped: Set when the results are no longer wanted.
+
+    Yields:
+        What the last stage returns, in order.
+
+    Raises:
+        BaseException: What the source or a stage raised, after what was finished before it.
+
+    Example:
+        >>> list(overlapped(range(5), [lambda n: n * n, str]))
+        ['0', '1', '4', '9', '16']
+    """
+    halt = stopped or threading.Event()
+    queues: list[Queue[Any]] = [Queue(depth) for _ in range(len(stages) + 1)]
+    steps: list[Callable[[], None]] = [lambda: _pour(source, queues[0], halt)]
+    for stage, (before, after) in zip(stages, pairwise(queues), strict=True):
+        steps.append(lambda a=stage, b=before, c=after: _pour(map(a, _drawn(b, halt)), c, halt))  # type: ignore[misc]
+    # Daemons: a second interrupt must end the process, whatever a model is at.
+    threads = [threading.Thread(target=step, daemon=True) for step in steps]
+    try:
+        for thread in threads:
+            thread.start()
+        yield from _drawn(queues[-1], halt)
+    finally:
+        halt.set()
+        for thread in threads:
+            thread.join()
+
+
+def ahead(values: Iterable[Value], make: Callable[[Value], Made]) -> Iterator[Made]:
+    """Make each value's product while the one before is in use.
+
+    Example:
+        >>> list(ahead([1, 2, 3], str))
+        ['1', '2', '3']
+    """
+    return overlapped(values, [make])
+
+
+def _pour(values: Iterable[Any], into: Queue[Any], halt: threading.Event) -> None:
+    """Put values into a queue, and then how they ended."""
+    try:
+        try:
+            for value in values:
+                _put(into, value, halt)
+        except Stopped:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the results are read
+            _put(into, _End(error), halt)
+        else:
+            _put(into, _End(), halt)
+    except Stopped:
+        return
+
+
+def _put(into: Queue[Any], value: Any, halt: threading.Event) -> None:
+    while not halt.is_set():
+        try:
+            return into.put(value, timeout=LOOK_S)
+        except Full:
+            continue
+    raise Stopped
+
+
+def _drawn(queue: Queue[Any], halt: threading.Event) -> Iterator[Any]:
+    """What comes out of a queue up to its end; the error that it ended with is raised."""
+    while True:
+        try:
+            value = queue.get(timeout=LOOK_S)
+        except Empty:
+            if halt.is_set():
+                raise Stopped from None
+            continue
+        if not isinstance(value, _End):
+            yield value
+        elif value.error is None:
+            return
+        else:
+            raise value.error

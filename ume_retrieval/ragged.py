@@ -1,0 +1,225 @@
+"""Forward passes without padding: rows of unequal length lie end to end, and each attends to itself only.
+
+A padded batch computes every row at the length of its longest. Here linear layers see one long row of real tokens, and
+attention, the only place where rows must not meet, goes row by row. Vectors and tokens are those of single calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from ume_retrieval.chat_inputs import Rows
+
+ATTENTION = "ume_ragged"
+"""Name under which transformers finds the attention of this file."""
+
+
+class Attention(Protocol):
+    """Attention over the rows of one forward pass."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """From (1 or n, heads, tokens, size) to (1 or n, tokens, heads, size); keys and values may have fewer heads."""
+        ...
+
+
+def is_supported(model: Any) -> bool:
+    """Whether the model's rows can travel without padding."""
+    return str(model.config.model_type) == "qwen3_vl"
+
+
+def prepare(model: Any) -> None:
+    """Let the language model of a Qwen3-VL take its attention from the call; other calls attend as before.
+
+    The patches' embedding, a convolution whose kernel is as large as its input, is computed as the matrix product that
+    it is: a fifth to a third of the time on a CPU, and the same numbers.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation({"text_config": ATTENTION})
+    patches = _base(model).visual.patch_embed
+    if not hasattr(patches.proj, "as_product"):
+        patches.proj.forward = _Product(patches.proj)
+        patches.proj.as_product = True
+
+
+def states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+    """Last hidden states (after the norm) of packed rows.
+
+    Args:
+        model: A Qwen3-VL that went through `prepare`.
+        rows: On the model's device.
+        attention: Most often `Packed`.
+
+    Returns:
+        States of shape (tokens, width), and the rotary position that follows each row, shape (rows,).
+    """
+    base = _base(model)
+    places, after = positions(rows, base.visual.spatial_merge_size)
+    output = base(
+        input_ids=rows.tokens[None],
+        position_ids=places[:, None],
+        attention_mask=_ready_mask(rows.tokens),
+        use_cache=False,
+        ragged=attention,
+        **rows.pictures,
+    )
+    return output.last_hidden_state[0], after
+
+
+def step_states(model: Any, tokens: torch.Tensor, places: torch.Tensor, attention: Attention) -> torch.Tensor:
+    """Last hidden states of one more token a row.
+
+    Args:
+        model: A Qwen3-VL that went through `prepare`.
+        tokens: Shape (n,).
+        places: Rotary position of each, shape (n,).
+        attention: Holds what the rows have seen.
+
+    Returns:
+        Shape (n, width).
+    """
+    language_model = _base(model).language_model
+    output = language_model(
+        inputs_embeds=language_model.embed_tokens(tokens[:, None]),
+        position_ids=places[None, :, None].expand(3, -1, 1),
+        attention_mask=_ready_mask(tokens),
+        use_cache=False,
+        ragged=attention,
+    )
+    hidden: torch.Tensor = output.last_hidden_state[:, 0]
+    return hidden
+
+
+class Packed:
+    """Causal attention of rows that lie end to end.
+
+    Neighbours of equal length are attended to in one call, so rows are best sorted by length.
+
+    Args:
+        lengths: Tokens of each row.
+        store: Called with layer, keys and values, each (heads, tokens, size), when they are to be kept; or None.
+    """
+
+    def __init__(self, lengths: Sequence[int], store: Any = None) -> None:
+        self._store = store
+        self._runs: list[tuple[int, int, int]] = []
+        start = 0
+        for length, same in groupby(lengths):
+            count = len(list(same))
+            self._runs.append((start, count, length))
+            start += count * length
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """See `Attention`."""
+        import torch
+
+        if self._store is not None:
+            self._store(layer, key[0], value[0])
+        _, heads, tokens, size = query.shape
+        out = query.new_empty(tokens, heads, size)
+        for start, count, length in self._runs:
+            part = slice(start, start + count * length)
+            # (1, heads, tokens, size) seen as (rows, heads, length, size).
+            q, k, v = (x[0, :, part].unflatten(1, (count, length)).transpose(0, 1) for x in (query, key, value))
+            mixed = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            )
+            out[part] = mixed.transpose(1, 2).flatten(0, 1)
+        return out[None]
+
+
+def _attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> tuple[Any, None]:
+    """What transformers calls in every layer of the language model."""
+    ragged: Attention | None = settings.pop("ragged", None)
+    if ragged is not None:
+        return ragged.attend(module.layer_idx, query, key, value, settings["scaling"]), None
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    mixed, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    return mixed, None
+
+
+class _Product:
+    """A convolution over exactly one patch, as a matrix product."""
+
+    def __init__(self, convolution: Any) -> None:
+        self._convolution = convolution
+
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        weight, bias = self._convolution.weight, self._convolution.bias
+        product = torch.nn.functional.linear(patches.flatten(1), weight.flatten(1), bias)
+        return product[:, :, None, None, None]
+
+
+def positions(rows: Rows, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotary positions of packed rows: what `get_rope_index` of Qwen3-VL gives for each row alone, in a tenth of the time.
+
+    Words count on; the tokens of a picture or of a pair of frames share a time and count rows and columns from there,
+    and what follows goes on after the longer side.
+
+    Args:
+        rows: The rows.
+        merge: Patches on a side that become one token.
+
+    Returns:
+        Positions of time, row and column, shape (3, tokens), and the position that follows each row, shape (rows,).
+    """
+    import torch
+
+    images, videos = (
+        iter(rows.pictures[name].tolist() if name in rows.pictures else [])
+        for name in ("image_grid_thw", "video_grid_thw")
+    )
+    # Pairs of frames stand apart, each behind its time mark.
+    grids = {1: images, 2: (grid for time, *grid in videos for _ in range(time))}
+    kinds = rows.kinds.tolist()
+    places = np.empty((3, len(kinds)), dtype=np.int64)
+    after: list[int] = []
+    start = 0
+    for length in rows.lengths:
+        place, end = 0, start + length
+        while start < end:
+            kind = kinds[start]
+            if kind == 0:
+                stop = start
+                while stop < end and kinds[stop] == 0:
+                    stop += 1
+                places[:, start:stop] = np.arange(place, place + stop - start)
+                place += stop - start
+            else:
+                height, width = (side // merge for side in next(grids[kind])[-2:])
+                stop = start + height * width
+                places[0, start:stop] = place
+                places[1, start:stop] = np.repeat(np.arange(place, place + height), width)
+                places[2, start:stop] = np.tile(np.arange(place, place + width), height)
+                place += max(height, width)
+            start = stop
+        after.append(int(places[:, end - length : end].max()) + 1)
+    device = rows.tokens.device
+    return torch.from_numpy(places).to(device), torch.tensor(after, device=device)
+
+
+def _base(model: Any) -> Any:
+    """The model below the head, if it has one."""
+    return model if hasattr(model, "visual") and hasattr(model, "language_model") else model.model
+
+
+def _ready_mask(tokens: torch.Tensor) -> torch.Tensor:
+    """A mask of four dimensions is taken as it is; without one, transformers would build tokens x tokens."""
+    return tokens.new_zeros(1, 1, 1, 1)

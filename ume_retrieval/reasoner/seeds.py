@@ -1,0 +1,36 @@
+"""One seed a chat: engines that draw each reply from a random stream of its own take it from here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+from ume_retrieval.chat import Chat, TextPart
+
+
+def chat_seeds(chats: Sequence[Chat], seed: int) -> list[int]:
+    """Seeds below 2**31 that differ between chats, so that their replies are drawn independently.
+
+    A chat's seed follows from its words and from how often the same words came before it in the call: it does not
+    depend on other chats, and several replies to one chat differ.
+
+    Args:
+        chats: What is asked.
+        seed: The seed of the whole call.
+
+    Example:
+        >>> from ume_retrieval.chat import Message
+        >>> red, blue = ((Message("user", (TextPart(word),)),) for word in ("red", "blue"))
+        >>> first, again, other = chat_seeds([red, red, blue], seed=1)
+        >>> len({first, again, other}), chat_seeds([blue, red], seed=1) == [other, first]
+        (3, True)
+    """
+    before: Counter[str] = Counter()
+    seeds: list[int] = []
+    for chat in chats:
+        words = "\0".join(part.text for message in chat for part in message.parts if isinstance(part, TextPart))
+        digest = hashlib.sha256(f"{seed}\0{before[words]}\0{words}".encode("utf-8", "replace")).digest()
+        seeds.append(int.from_bytes(digest[:4], "big") >> 1)
+        before[words] += 1
+    return seeds

@@ -1,0 +1,106 @@
+"""Where the models of the engine "server" are, and how patiently they are asked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from ume_retrieval.errors import InputError
+
+REASONER_URL = "UME_REASONER_URL"
+EMBEDDER_URL = "UME_EMBEDDER_URL"
+REASONER_MODEL = "UME_REASONER_MODEL"
+EMBEDDER_MODEL = "UME_EMBEDDER_MODEL"
+API_KEY = "UME_API_KEY"
+"""Environment variables that `ServerOptions.from_environment` reads; the only way in for a command line's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Two addresses, one a role, of servers that speak the OpenAI API (vLLM, SGLang, a vendor's own).
+
+    vLLM has to be started with `--trust-request-mm-kwargs`: a request says that its pictures are fitted, and when the
+    frames of its video were. An Embedder's server needs `--runner pooling --convert embed` besides.
+
+    Attributes:
+        reasoner_url: Address of the Reasoner's server, with or without `/v1`; it needs `/v1/chat/completions`.
+        embedder_url: Address of the Embedder's server; it needs `/v1/embeddings` with `messages`, as vLLM has it.
+        reasoner_model: What the server calls the Reasoner; None takes the only model that it serves.
+        embedder_model: What the server calls the Embedder; None takes the only model that it serves.
+        api_key: Sent to both as a bearer token; never shown, logged or kept.
+        concurrency: Most requests on their way at a time, >= 1.
+        timeout_s: Seconds of silence after which a request counts as lost, > 0.
+        attempts: Most tries of a request in all, >= 1; what is tried again is a busy, lost or half-heard server.
+
+    Example:
+        >>> ServerOptions("http://127.0.0.1:8000", api_key="s3cret")  # doctest: +ELLIPSIS
+        ServerOptions(reasoner_url='http://127.0.0.1:8000', ..., api_key=SecretStr('**********'), ...)
+    """
+
+    reasoner_url: str | None = None
+    embedder_url: str | None = None
+    reasoner_model: str | None = None
+    embedder_model: str | None = None
+    api_key: SecretStr | str | None = None
+    concurrency: int = 32
+    timeout_s: float = 300.0
+    attempts: int = 6
+
+    def __post_init__(self) -> None:
+        if isinstance(self.api_key, str):
+            object.__setattr__(self, "api_key", SecretStr(self.api_key))
+        if self.concurrency < 1 or self.attempts < 1 or self.timeout_s <= 0:
+            raise InputError("concurrency and attempts need 1 or more, timeout_s more than 0")
+        if not self.key.isascii() or not all(map(str.isprintable, self.key)):
+            raise InputError("the API key has characters that no header can carry", hint="look for a line break in it")
+
+    @property
+    def key(self) -> str:
+        """The key in the clear, for the request's header and nothing else; "" when there is none."""
+        return self.api_key.get_secret_value() if isinstance(self.api_key, SecretStr) else ""
+
+    @classmethod
+    def from_environment(cls) -> ServerOptions:
+        """What `UME_REASONER_URL`, `…_MODEL`, `UME_EMBEDDER_URL`, `…_MODEL` and `UME_API_KEY` say."""
+        return cls(
+            reasoner_url=os.environ.get(REASONER_URL),
+            embedder_url=os.environ.get(EMBEDDER_URL),
+            reasoner_model=os.environ.get(REASONER_MODEL),
+            embedder_model=os.environ.get(EMBEDDER_MODEL),
+            api_key=os.environ.get(API_KEY),
+        )
+
+
+def base_url(address: str | None, variable: str) -> str:
+    """The address that API paths are appended to.
+
+    Args:
+        address: With or without `/v1`.
+        variable: The environment variable to name when there is none.
+
+    Raises:
+        InputError: When there is no address, it is no http address, or it carries a password.
+
+    Example:
+        >>> base_url("http://127.0.0.1:8000/", EMBEDDER_URL)
+        'http://127.0.0.1:8000/v1'
+    """
+    if not address:
+        raise InputError(
+            "engine 'server' was given no address",
+            hint=f"set {variable}, or pass server=ServerOptions(reasoner_url=..., embedder_url=...)",
+        )
+    try:
+        parts = urlsplit(address)
+        named = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        named = False
+    if not named:
+        raise InputError("a server's address begins with http:// or https:// and a host", hint=f"mend {variable}")
+    if parts.username or parts.password or parts.query:
+        raise InputError("a server's address carries a password or a query", hint=f"put the key into {API_KEY}")
+    trimmed = address.rstrip("/")
+    return trimmed if parts.path.rstrip("/").endswith("/v1") else f"{trimmed}/v1"
