@@ -107,6 +107,29 @@ def test_a_hit_says_which_second_or_page(store: tuple[str, ...]) -> None:
     assert {hit["page"] for hit in page} == {1, 2}
 
 
+def test_a_gate_is_learnt_from_queries_and_used(store: tuple[str, ...], scenes: list[Scene], home: Path) -> None:
+    rng = random.Random(5)
+    asked = [f"find image: {sample_scene(rng, LEVEL).words}" for _ in range(44)] + [
+        f"find image: {s.words}" for s in scenes
+    ]
+    queries, out = home / "queries.txt", home / "gate.json"
+    queries.write_text("\n".join(asked) + "\n")
+    made = run_json("gate", queries, "--out", out, *store, "--max-loss", "0.2")
+    assert (made["queries"], made["gate"]) == (50, str(out))
+    assert made["loss"] <= 0.2
+    answers = [run_json("search", query, *store, "--gate", out)["usage"] for query in asked[:4] + asked[-2:]]
+    assert all(usage["reasoned"] + usage["spared"] == 1 for usage in answers)
+    assert any(usage["spared"] for usage in answers) or made["saved"] < 0.5
+    rows = home / "queries.jsonl"
+    rows.write_text(json.dumps({"text": "red circle", "images": "no list"})[:-1])
+    refused = run("gate", rows, *store)
+    assert refused.exit_code == 1
+    assert "line 1: no query" in refused.stderr
+    few = home / "few.txt"
+    few.write_text("one\n")
+    assert "nothing can be calibrated" in run("gate", few, *store).stderr
+
+
 def test_people_get_a_table(store: tuple[str, ...]) -> None:
     result = run("search", "red circle", *store, "--limit", "2")
     assert result.exit_code == 0

@@ -102,7 +102,13 @@ def search(
             (store, collection),
             (model, reasoner, device, engine),
         )
-        output.result({"hits": [hit.to_dict() for hit in result.hits]}, _table(result))
+        usage = result.usage
+        spent = {
+            "reasoned": usage.reasoner_calls + usage.cached_traces,
+            "spared": usage.spared,
+            "completion_tokens": usage.completion_tokens,
+        }
+        output.result({"hits": [hit.to_dict() for hit in result.hits], "usage": spent}, _table(result))
 
 
 def report(
