@@ -6,6 +6,7 @@ A dot is a seed, a bar the mean; the paper's figures stand beside their rows, on
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,11 @@ def draw(result: dict[str, Any], picture: Path) -> None:
                 continue
             axes.barh(place, row["hit@1"], height=0.62, color=BAR)
             axes.plot(row["by_seed"], [place] * len(row["by_seed"]), "o", color=DOT, markersize=4)
-            spread = f" ± {row['std']:.3f}" if row["std"] is not None else ""
+            spread = f" ± {statistics.stdev(row['by_seed']):.3f}" if row["seeds"] > 1 else ""
             right = max(row["hit@1"], *row["by_seed"])
-            axes.text(right + 0.012, place, f"{row['hit@1']:.3f}{spread}", va="center", fontsize=9, color=TEXT)
+            # The row's own mean is rounded already; rounded again, it could be off by one.
+            shown_mean = statistics.mean(row["by_seed"])
+            axes.text(right + 0.012, place, f"{shown_mean:.3f}{spread}", va="center", fontsize=9, color=TEXT)
             ticks.append(place)
             names.append(shown)
             place += 0.85
