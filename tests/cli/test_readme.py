@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,19 @@ def test_the_first_python_example_runs(
     hits = capsys.readouterr().out.splitlines()
     assert "circle.png" in hits[0]
     assert "red circle top left" in hits[0]
+
+
+def test_the_llama_index_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(6)
+    (tmp_path / "films").mkdir()
+    write_clip([sample_clip(rng, LEVELS["default"])], tmp_path / "films" / "clip.mp4")
+    draw_scene(sample_scene(rng, LEVELS["default"]), rng).save(tmp_path / "chair.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UME_CACHE_DIR", str(tmp_path / "cache"))
+    [example] = [code for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "ume_llama" in code]
+    names: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), names)  # noqa: S102 the project's own words
+    assert [Path(node.metadata["source"]).name for node in names["nodes"]] == ["clip.mp4"]
 
 
 def test_every_command_of_the_readme_exists() -> None:
