@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ume_retrieval.errors import InputError
 from ume_retrieval.reasoner.base import Generation
 from ume_retrieval.testing import FakeReasoner
 from ume_training.egrl.process import (
@@ -18,9 +19,11 @@ from ume_training.egrl.process import (
     build_question,
     canonical,
     choice_prompt,
+    load_discriminator,
     process_rewards,
     read_choice,
 )
+from ume_training.egrl.settings import EgrlSettings, RewardWeights
 
 
 def tcot(answer: str) -> str:
@@ -151,3 +154,15 @@ def test_a_choice_is_read_strictly(reply, choice):
 def test_any_reply_is_a_choice_or_none(reply, count):
     choice = read_choice(reply, count)
     assert choice is None or 0 <= choice < count
+
+
+def test_any_engine_may_run_the_discriminator(monkeypatch):
+    assert isinstance(load_discriminator(EgrlSettings(discriminator="words")), WordsDiscriminator)
+    no_process = EgrlSettings(discriminator="ume-tiny", weights=RewardWeights(process=0))
+    assert isinstance(load_discriminator(no_process), WordsDiscriminator)
+    here = load_discriminator(EgrlSettings(discriminator="ume-tiny"))
+    assert isinstance(here, ReasonerDiscriminator)
+    assert len(here.choose([ask(0), ask(1)])) == 2
+    monkeypatch.delenv("UME_REASONER_URL", raising=False)
+    with pytest.raises(InputError, match="server"):
+        load_discriminator(EgrlSettings(discriminator="ume-tiny", discriminator_engine="server"))

@@ -23,6 +23,7 @@ from ume_retrieval.reasoner.base import Reasoner, Sampling
 from ume_retrieval.tcot import choice
 from ume_retrieval.tcot.choice import CHOICE_TOKENS, read_choice
 from ume_retrieval.tcot.grammar import parse, render
+from ume_training.egrl.settings import EgrlSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,22 @@ class ReasonerDiscriminator:
             read_choice(reply.text, len(question.candidates))
             for reply, question in zip(replies, questions, strict=True)
         ]
+
+
+def load_discriminator(settings: EgrlSettings) -> Discriminator:
+    """The discriminator that settings name, on any engine; words are counted where no process reward is wanted.
+
+    Raises:
+        ModelError: When it cannot be loaded.
+        InputError: When its server has no address.
+    """
+    if settings.discriminator == "words" or not settings.weights.process:
+        return WordsDiscriminator()
+    from ume_retrieval.engines import LoadOptions, choose_engine
+    from ume_retrieval.registry import resolve_reasoner
+
+    engine = choose_engine(settings.discriminator_engine)
+    return ReasonerDiscriminator(engine.load_reasoner(resolve_reasoner(settings.discriminator), LoadOptions()))
 
 
 def choice_prompt(question: Question) -> str:

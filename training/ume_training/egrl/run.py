@@ -17,7 +17,7 @@ from ume_retrieval.reasoner.base import Sampling
 from ume_retrieval.reasoner.transformers import TransformersReasoner
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
 from ume_training.data.sources import PairSource
-from ume_training.egrl.process import Discriminator, ReasonerDiscriminator, WordsDiscriminator
+from ume_training.egrl.process import load_discriminator
 from ume_training.egrl.rewards import format_reward
 from ume_training.egrl.rollouts import Prompted, Prompts
 from ume_training.egrl.sampler import PairRows, plan_steps
@@ -221,17 +221,8 @@ def _scorer(settings: EgrlSettings, rows: PairRows) -> Scorer:
         return list(gather_object(local)) if state.num_processes > 1 else local
 
     return Scorer(
-        settings, embedder, _discriminator(settings), rows.also_answers, gather=gather, rank=state.process_index
+        settings, embedder, load_discriminator(settings), rows.also_answers, gather=gather, rank=state.process_index
     )
-
-
-def _discriminator(settings: EgrlSettings) -> Discriminator:
-    if settings.discriminator == "words" or not settings.weights.process:
-        return WordsDiscriminator()
-    found = resolve_reasoner(settings.discriminator)
-    assert isinstance(found.spec, ReasonerSpec)  # noqa: S101  # resolve_reasoner gives nothing else
-    reasoner = TransformersReasoner.from_pretrained(found.model, spec=found.spec, revision=found.revision)
-    return ReasonerDiscriminator(reasoner)
 
 
 def _check_form(

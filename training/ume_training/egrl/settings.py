@@ -67,6 +67,8 @@ class EgrlSettings(BaseModel):
     """The frozen Embedder that gives the outcome reward: preset, hub id or folder."""
     discriminator: str = "qwen3-vl-8b"
     """Who gives the process reward: "words" (a count of words in common, for Shapes), or a Reasoner that is asked."""
+    discriminator_engine: Literal["transformers", "vllm", "server"] = "transformers"
+    """What runs the discriminator; "server" reads its address from `UME_REASONER_URL`, its key from `UME_API_KEY`."""
     rollouts: Annotated[int, Field(ge=2)] = 8
     """G: T-CoTs sampled for each side of a pair."""
     pairs: Annotated[int, Field(ge=2)] = 128

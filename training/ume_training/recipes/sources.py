@@ -114,14 +114,9 @@ def _choose(
 
 def _find_hard(sources: Sequence[PairSource], settings: EgrlSettings) -> dict[str, list[int]]:
     from ume_training.egrl.hard import hard_pairs
-    from ume_training.egrl.process import ReasonerDiscriminator, WordsDiscriminator
+    from ume_training.egrl.process import load_discriminator
 
-    reasoner = load_reasoner(settings.reasoner)
-    judge = (
-        WordsDiscriminator()
-        if settings.discriminator == "words"
-        else ReasonerDiscriminator(load_reasoner(settings.discriminator))
-    )
+    reasoner, judge = load_reasoner(settings.reasoner), load_discriminator(settings)
     return {source.name: list(hard_pairs(source, reasoner, judge).chosen) for source in sources}
 
 
