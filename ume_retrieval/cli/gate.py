@@ -93,8 +93,8 @@ def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
             continue
         try:
             row = json.loads(line)
-            media = {name: tuple(path.parent / part for part in row.get(name, ())) for name in ("images", "videos")}
-            items.append(Item(text=row.get("text"), **media))
+            images, videos = (tuple(path.parent / part for part in row.get(name, ())) for name in ("images", "videos"))
+            items.append(Item(text=row.get("text"), images=images, videos=videos))
             answers.append(row.get("answer"))
         except (ValueError, TypeError, AttributeError, InputError) as error:
             raise InputError(f"{path}, line {number}: no query: {error}") from error
