@@ -2,11 +2,13 @@
 #   make demo PYTHON=python3.12           another interpreter (used when .venv is made)
 #   make test PYTEST_FLAGS="-k report"    flags for pytest
 #   make demo DEMO_FLAGS=--json           flags for `ume demo`
+#   make bench-encode BENCH_FLAGS=--quick flags for a benchmark
 #   make demo PIP_FLAGS="..."             flags for pip, such as --extra-index-url with PyTorch's CPU wheels
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 DEMO_FLAGS ?=
 
 VENV := .venv
@@ -22,7 +24,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl plots docs lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale plots docs lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +51,15 @@ test-vllm: $(VLLM) ## Run the tests of the vllm and server engines on the real v
 
 tiny: $(TRAIN) ## Train the bundled pair from scratch (hours on 2 cores, resumable)
 	$(BIN)/ume train run shapes --run runs/tiny --out runs/tiny/out
+
+bench-encode: $(DEV) ## Measure direct embedding against sentence-transformers and padded batches (some 20 minutes on 2 cores)
+	$(BIN)/python benchmarks/encode.py $(BENCH_FLAGS)
+
+bench-pipeline: $(DEV) ## Measure reasoning and embedding against `generate` and then embedding (some 5 minutes)
+	$(BIN)/python benchmarks/pipeline.py $(BENCH_FLAGS)
+
+bench-scale: $(DEV) ## Measure cost, memory and search at 1,000, 10,000 and 50,000 items (some 10 minutes)
+	$(BIN)/python benchmarks/scale.py $(BENCH_FLAGS)
 
 bench-egrl: $(TRAIN) ## Measure what EG-RL gains on Shapes, and the paper's ablations (over 2 hours on 2 cores, resumable)
 	$(BIN)/python benchmarks/egrl_shapes.py

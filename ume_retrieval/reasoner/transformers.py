@@ -153,7 +153,8 @@ def _slot_tokens(model: Any) -> int:
     """How many tokens' keys and values fit into a share of the memory that is free now."""
     config = model.config.get_text_config()
     a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.dtype.itemsize
-    return max(1024, min(SLOT_TOKENS, int(SLOT_SHARE * _free_bytes(model.device)) // a_token))
+    fitting: int = int(SLOT_SHARE * _free_bytes(model.device)) // a_token
+    return max(1024, min(SLOT_TOKENS, fitting))
 
 
 def _free_bytes(device: Any) -> int:
@@ -162,6 +163,6 @@ def _free_bytes(device: Any) -> int:
 
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
         return 4 * 2**30

@@ -1,0 +1,94 @@
+"""Rows without padding: the numbers of the model's own forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from ume_retrieval import ragged
+from ume_retrieval.chat import Chat
+from ume_retrieval.chat_inputs import ChatInputs
+from ume_retrieval.checkpoint import ModelInfo
+from ume_retrieval.embedder.families import embedding_chat
+from ume_retrieval.embedder.transformers import TransformersEmbedder
+from ume_retrieval.errors import IncompatibleModel
+from ume_retrieval.inputs import LoadedItem
+from ume_training.tiny.architecture import EMBEDDER_SPEC
+
+Items = Callable[[int], list[LoadedItem]]
+
+
+@pytest.fixture(scope="module")
+def inputs(random_pair: Path) -> ChatInputs:
+    return ChatInputs(AutoProcessor.from_pretrained(random_pair / "embedder"), "right")
+
+
+@pytest.fixture(scope="module")
+def chats(shapes_items: Items) -> list[Chat]:
+    return [embedding_chat(EMBEDDER_SPEC, item, None, None) for item in shapes_items(3)]
+
+
+def plain(folder: Path) -> Any:
+    return AutoModel.from_pretrained(folder / "embedder").eval()
+
+
+def test_packed_states_are_those_of_each_row_alone(random_pair: Path, inputs: ChatInputs, chats: list[Chat]) -> None:
+    own, prepared = plain(random_pair), plain(random_pair)
+    ragged.prepare(prepared)
+    rows = inputs.rows(inputs.write(chats))
+    with torch.inference_mode():
+        packed, after = ragged.states(prepared, rows, ragged.Packed(rows.lengths))
+        for chat, state, place in zip(chats, packed.split(rows.lengths), after.tolist(), strict=True):
+            alone = inputs.tensors([chat])
+            expected = own(**alone, use_cache=False).last_hidden_state[0]
+            torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)
+            assert place >= 1
+
+
+def test_positions_are_the_models_own(random_pair: Path, inputs: ChatInputs, shapes_items: Items) -> None:
+    model = plain(random_pair)
+    chats = [embedding_chat(EMBEDDER_SPEC, item, None, None) for seed in range(5) for item in shapes_items(seed)]
+    rows = inputs.rows(inputs.write(chats))
+    places, after = ragged.positions(rows, model.config.vision_config.spatial_merge_size)
+    for chat, found, end in zip(chats, places.split(rows.lengths, dim=1), after.tolist(), strict=True):
+        alone = inputs.tensors([chat])
+        names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
+        expected, delta = model.get_rope_index(**{name: alone[name] for name in names if name in alone})
+        assert torch.equal(found, expected[:, 0])
+        assert end == alone["input_ids"].shape[1] + int(delta)
+
+
+def test_a_prepared_model_still_does_its_ordinary_forward_pass(
+    random_pair: Path, inputs: ChatInputs, chats: list[Chat]
+) -> None:
+    own, prepared = plain(random_pair), plain(random_pair)
+    ragged.prepare(prepared)
+    ragged.prepare(prepared)
+    batch = inputs.tensors(chats)
+    seen = batch["attention_mask"].bool()
+    with torch.inference_mode():
+        expected = own(**batch, use_cache=False).last_hidden_state[seen]
+        torch.testing.assert_close(prepared(**batch, use_cache=False).last_hidden_state[seen], expected)
+
+
+def test_rows_end_where_they_are_pooled(inputs: ChatInputs, chats: list[Chat]) -> None:
+    token = inputs.tokenizer.convert_tokens_to_ids("<emb>")
+    written = inputs.write(chats)
+    rows, whole = inputs.rows(written, until=token), inputs.rows(written)
+    assert all(row[-1] == token for row in rows.tokens.split(rows.lengths))
+    assert all(short < long for short, long in zip(rows.lengths, whole.lengths, strict=True))
+    assert len(rows.kinds) == len(rows.tokens) == sum(rows.lengths)
+
+
+def test_another_architecture_is_refused(random_pair: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    model = BertModel(BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32))
+    processor = AutoProcessor.from_pretrained(random_pair / "embedder")
+    with pytest.raises(IncompatibleModel, match="no Qwen3-VL"):
+        TransformersEmbedder(model, processor, info=ModelInfo("bert", "0", "transformers"), spec=EMBEDDER_SPEC)
