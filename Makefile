@@ -24,7 +24,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale plots docs lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate plots docs lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -61,12 +61,16 @@ bench-pipeline: $(DEV) ## Measure reasoning and embedding against `generate` and
 bench-scale: $(DEV) ## Measure cost, memory and search at 1,000, 10,000 and 50,000 items (some 10 minutes)
 	$(BIN)/python benchmarks/scale.py $(BENCH_FLAGS)
 
+bench-gate: $(DEV) ## Measure hit@1 on Shapes against the Reasoner's tokens, from never to always (some 8 minutes)
+	$(BIN)/python benchmarks/gate.py $(BENCH_FLAGS)
+
 bench-egrl: $(TRAIN) ## Measure what EG-RL gains on Shapes, and the paper's ablations (over 2 hours on 2 cores, resumable)
 	$(BIN)/python benchmarks/egrl_shapes.py
 
 plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
 	$(PIP_INSTALL) 'matplotlib>=3.9'
 	$(BIN)/python benchmarks/plot_egrl.py
+	$(BIN)/python benchmarks/plot_gate.py
 
 docs: $(DEV) ## Write the reference of recipes into docs/training.md anew
 	$(BIN)/python -m ume_training.recipes.reference docs/training.md
