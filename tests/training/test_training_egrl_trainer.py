@@ -62,8 +62,9 @@ def step(settings: EgrlSettings, folder: Path) -> Stepped:
     policy = resolve_reasoner("ume-tiny")
     assert isinstance(policy.spec, ReasonerSpec)
     prompts = Prompts(PairRows((OnePairATask(),)), policy.spec)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", FutureWarning)
+        patch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **_: pytest.fail("something was sent"))
         trainer = make_trainer(
             settings,
             model=str(policy.model),
