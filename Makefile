@@ -49,7 +49,7 @@ test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in a
 test-vllm: $(VLLM) ## Run the tests of the vllm and server engines on the real vLLM, on the CPU, in an environment of its own
 	.venv-vllm/bin/python -m pytest -m vllm $(PYTEST_FLAGS) tests/engines
 
-tiny: $(TRAIN) ## Train the bundled pair from scratch (hours on 2 cores, resumable)
+tiny: $(TRAIN) ## Train the large Shapes pair from scratch, of which the bundled pair is the supervised part (hours on 2 cores, resumable)
 	$(BIN)/ume train run shapes --run runs/tiny --out runs/tiny/out
 
 bench-encode: $(DEV) ## Measure direct embedding against sentence-transformers and padded batches (some 20 minutes on 2 cores)

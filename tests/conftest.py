@@ -16,6 +16,9 @@ from ume_training.shapes.tasks import TASKS
 from ume_training.tiny.architecture import EMBEDDER_SPEC, REASONER_SPEC, Size, build_model, build_processor
 from ume_training.tiny.tokenizer import build_tokenizer
 
+# Doctests of several conftest.py would clash: only their fixtures count.
+collect_ignore_glob = ["*/conftest.py"]
+
 # Busy machines are slow; what a test finds must not depend on that.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")

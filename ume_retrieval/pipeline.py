@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack, get_args, overload
+from typing import Final, Literal, Unpack, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.asking import CallMemory
+from ume_retrieval.async_encode import AsyncEncoding
 from ume_retrieval.cache import TraceCache, default_cache_path
 from ume_retrieval.chat import Chat
 from ume_retrieval.embedder.base import Embedder
+from ume_retrieval.encode_options import CorpusOptions, Inputs, QueryOptions, ReasoningMode, Vectors
 from ume_retrieval.engines import LoadOptions, choose_engine
 from ume_retrieval.errors import InputError
 from ume_retrieval.flow import EncodeStream, Flow
@@ -31,37 +31,13 @@ from ume_retrieval.server.options import ServerOptions
 from ume_retrieval.stages import Embedding, Reasoning
 from ume_retrieval.vectors import Precision, check_precision, check_truncation, cosine, quantize, truncate
 
-Inputs: TypeAlias = Input | Sequence[Input]
-"""One input, or several."""
-
-ReasoningMode: TypeAlias = Literal["always", "never"]
-"""Whether the Reasoner is asked: for every item, or for none."""
-
-Vectors: TypeAlias = npt.NDArray[Any]
-
 CHUNK_ITEMS: Final = 256
 """Enough that engines find company for every input, little enough that all stages of a corpus soon have work."""
 
 NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
 
 
-class CorpusOptions(TypedDict, total=False):
-    """Keywords of `ReasoningEmbedder.encode_corpus`; see there."""
-
-    reasoning: ReasoningMode
-    truncate_dim: int | None
-    precision: Precision
-    strict: bool
-    on_progress: Progress | None
-
-
-class QueryOptions(CorpusOptions, total=False):
-    """Keywords of `ReasoningEmbedder.encode_query`; see there."""
-
-    target: Modality | None
-
-
-class ReasoningEmbedder:
+class ReasoningEmbedder(AsyncEncoding):
     """A Reasoner laid over an Embedder.
 
     Each item passes four stages: its media are decoded; the Reasoner writes a T-CoT, unless the cache has it; the
@@ -315,42 +291,6 @@ class ReasoningEmbedder:
         flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock))
         return EncodeStream(flow.run(inputs, ledger), ledger)
 
-    @overload
-    async def aencode_query(
-        self, inputs: Inputs, *, return_traces: Literal[False] = False, **options: Unpack[QueryOptions]
-    ) -> Vectors: ...
-    @overload
-    async def aencode_query(
-        self, inputs: Inputs, *, return_traces: Literal[True], **options: Unpack[QueryOptions]
-    ) -> EncodeResult: ...
-    async def aencode_query(
-        self, inputs: Inputs, *, return_traces: bool = False, **options: Unpack[QueryOptions]
-    ) -> Vectors | EncodeResult:
-        """`encode_query` in a worker thread, so that the event loop goes on."""
-        encode = self.encode_query
-        if return_traces:
-            return await asyncio.to_thread(partial(encode, inputs, return_traces=True, **options))
-        return await asyncio.to_thread(partial(encode, inputs, **options))
-
-    @overload
-    async def aencode_corpus(
-        self, inputs: Inputs, *, return_traces: Literal[False] = False, **options: Unpack[CorpusOptions]
-    ) -> Vectors: ...
-    @overload
-    async def aencode_corpus(
-        self, inputs: Inputs, *, return_traces: Literal[True], **options: Unpack[CorpusOptions]
-    ) -> EncodeResult: ...
-    async def aencode_corpus(
-        self, inputs: Inputs, *, return_traces: bool = False, **options: Unpack[CorpusOptions]
-    ) -> Vectors | EncodeResult:
-        """`encode_corpus` in a worker thread, so that the event loop goes on."""
-        encode = self.encode_corpus
-        if return_traces:
-            return await asyncio.to_thread(partial(encode, inputs, return_traces=True, **options))
-        return await asyncio.to_thread(partial(encode, inputs, **options))
-
-    aencode_document = aencode_corpus
-
     def trace(
         self,
         inputs: Inputs,
@@ -448,10 +388,6 @@ class ReasoningEmbedder:
                 "reasoning needs a Reasoner, and this embedder has none",
                 hint=f"{NO_REASONER}, or use reasoning='never'",
             )
-        if side not in get_args(Side):
-            raise InputError(f"unknown side {side!r}", hint="use 'query' or 'corpus'")
-        if target is not None and target not in get_args(Modality):
-            raise InputError(f"unknown target {target!r}", hint="use 'text', 'image' or 'video'")
         return Reasoning(
             reasoner=self.reasoner,
             sampling=self.sampling or tcot_sampling(self.reasoner),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from ume_retrieval.cache import TraceRecord, trace_key
 from ume_retrieval.chat import Chat
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.errors import ModelError, ReasoningError, UmeError
+from ume_retrieval.errors import InputError, ModelError, ReasoningError, UmeError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.intake import Chunk, Loaded
 from ume_retrieval.ledger import Ledger
@@ -63,6 +63,12 @@ class Reasoning:
     side: Side
     target: Modality | None
     lock: threading.Lock
+
+    def __post_init__(self) -> None:
+        if self.side not in get_args(Side):
+            raise InputError(f"unknown side {self.side!r}", hint="use 'query' or 'corpus'")
+        if self.target is not None and self.target not in get_args(Modality):
+            raise InputError(f"unknown target {self.target!r}", hint="use 'text', 'image' or 'video'")
 
     def run(self, chunk: Chunk[Loaded], ledger: Ledger) -> Chunk[Reasoned]:
         """Items of the chunk that have a usable trace, in order."""

@@ -27,9 +27,10 @@ from ume_llama_index.workers import USUAL, Workers
 from ume_qdrant.points import reasoned_update
 from ume_qdrant.reports import error_of
 from ume_retrieval.cache import TraceCache
+from ume_retrieval.encode_options import ReasoningMode
 from ume_retrieval.errors import Failure, IncompatibleModel, InputError, UmeError
 from ume_retrieval.inputs import Item, Modality, Side, VideoInput
-from ume_retrieval.pipeline import ReasoningEmbedder, ReasoningMode
+from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.results import EncodeResult, Trace
 
 logger = logging.getLogger(__name__)

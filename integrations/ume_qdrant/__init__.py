@@ -32,11 +32,11 @@ from ume_qdrant.layout import Effort, Layout
 from ume_qdrant.location import open_async_store, open_store
 from ume_qdrant.migrate import MigrationReport, migrate
 from ume_qdrant.reports import EnrichReport, IndexReport, Progress
-from ume_qdrant.retry import Retry
 from ume_qdrant.schema import CollectionMeta
 from ume_qdrant.search import QueryVectors, asearch, asearch_vectors, search, search_vectors
 from ume_qdrant.store import Point, Scored, Store
 from ume_qdrant.traces import HitEvidence, KeyFrame
+from ume_retrieval.retry import Retry
 
 if TYPE_CHECKING:
     from ume_qdrant.async_client import AsyncClientStore as AsyncClientStore

@@ -13,10 +13,10 @@ from ume_qdrant.filters import Filter
 from ume_qdrant.layout import Effort, Layout
 from ume_qdrant.operations import Asking, Nearest, Operations, Request
 from ume_qdrant.refusals import REFUSALS, describe
-from ume_qdrant.retry import Retry
 from ume_qdrant.schema import CollectionMeta
 from ume_qdrant.steps import run
 from ume_qdrant.store import USUAL, Point, Scored, Vector, VectorName
+from ume_retrieval.retry import Retry
 
 T = TypeVar("T")
 

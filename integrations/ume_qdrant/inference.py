@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ume_retrieval.encode_options import ReasoningMode
 from ume_retrieval.errors import InputError, MissingExtra
 from ume_retrieval.inputs import Item
-from ume_retrieval.pipeline import ReasoningEmbedder, ReasoningMode
+from ume_retrieval.pipeline import ReasoningEmbedder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ume_qdrant.async_store import AsyncStore, ThreadStore
 from ume_qdrant.edge import EdgeStore
-from ume_qdrant.retry import Retry
 from ume_qdrant.store import Store
 from ume_retrieval.errors import InputError
+from ume_retrieval.retry import Retry
 
 
 def open_store(

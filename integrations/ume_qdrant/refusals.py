@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import ClassVar, Final
 
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from ume_qdrant.retry import BusyError
-from ume_retrieval.errors import CollectionNotFound, StoreError, StoreMismatch
+from ume_retrieval.errors import CollectionNotFound, StoreError, StoreMismatch, UmeError
+from ume_retrieval.retry import Busy
 
 REFUSALS: Final = (ApiException, QdrantException, grpc.RpcError, ValueError)
 """What a `QdrantClient` raises when a request fails; its in-memory engine raises ValueError."""
@@ -30,6 +30,12 @@ STATUS_OF_CODE: Final = {
 """gRPC codes as the HTTP status of the same meaning."""
 
 MAX_REASON: Final = 300
+
+
+class BusyError(Busy, StoreError):
+    """A server did not answer, or asked to be left alone for a while."""
+
+    given_up: ClassVar[type[UmeError]] = StoreError
 
 
 def describe(error: Exception, location: str, collection: str, api_key: str | None) -> StoreError:

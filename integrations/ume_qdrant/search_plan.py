@@ -17,10 +17,11 @@ from ume_qdrant.hits import Hit, SearchResult
 from ume_qdrant.layout import Effort
 from ume_qdrant.schema import CollectionMeta, meta_of
 from ume_qdrant.store import USUAL, Payload, Point, Scored, Vector, VectorName
+from ume_retrieval.encode_options import ReasoningMode
 from ume_retrieval.errors import InputError
 from ume_retrieval.gate import SHOWN, DirectView, Gate
 from ume_retrieval.inputs import Item, Modality
-from ume_retrieval.pipeline import ReasoningEmbedder, ReasoningMode
+from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.results import EncodeResult, Trace, Usage
 
 T = TypeVar("T")

@@ -7,43 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import av
 import llama_index.core.instrumentation as instrument
-import numpy as np
-import PIL.Image
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import CustomLLM
+from small_media import BLUE, GREEN, RED, YELLOW, clip, document, picture
 
 from ume_llama_index import UmeEmbedding
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
-
-RED, GREEN, BLUE, YELLOW = (220, 40, 40), (40, 160, 60), (40, 80, 210), (240, 220, 50)
-
-
-def picture(path: Path, colour: tuple[int, int, int]) -> Path:
-    PIL.Image.new("RGB", (64, 48), colour).save(path)
-    return path
-
-
-def clip(path: Path, seconds: int, *colours: tuple[int, int, int]) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=2)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for n in range(2 * seconds):
-            colour = colours[n * len(colours) // (2 * seconds)]
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), colour, dtype=np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def document(path: Path, *colours: tuple[int, int, int]) -> Path:
-    first, *rest = [PIL.Image.new("RGB", (64, 64), colour) for colour in colours]
-    first.save(path, save_all=True, append_images=rest)
-    return path
 
 
 def fill(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_world import GREEN, RED, picture
+from small_media import GREEN, RED, picture
 
 from ume_llama_index import UmeEmbedding, UmeReader, UmeRetriever, UmeVectorStore
 from ume_retrieval.cache import TraceCache

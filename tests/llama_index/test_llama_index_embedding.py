@@ -17,7 +17,8 @@ from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import ImageNode, MediaResource, Node, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
-from llama_world import BLUE, GREEN, RED, clip, embedding, listening, models, picture
+from llama_world import embedding, listening, models
+from small_media import BLUE, GREEN, RED, clip, picture
 
 from ume_llama_index import LeftOutEvent, UmeEmbedding, UmeReader
 from ume_retrieval.checkpoint import Prompts, ReasonerSpec

@@ -14,7 +14,8 @@ from llama_index.core.schema import ImageDocument, MediaResource, Node, QueryBun
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
-from llama_world import BLUE, GREEN, RED, clip, embedding, names, picture
+from llama_world import embedding, names
+from small_media import BLUE, GREEN, RED, clip, picture
 
 from ume_llama_index import UmeReader, UmeRetriever, UmeVectorStore
 from ume_qdrant import EdgeStore

@@ -11,7 +11,8 @@ import pytest
 from llama_index.core.base.llms.types import ImageBlock, TextBlock, VideoBlock
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-from llama_world import BLUE, GREEN, RED, RecordingLLM, clip, document, embedding, listening, picture
+from llama_world import RecordingLLM, embedding, listening
+from small_media import BLUE, GREEN, RED, clip, document, picture
 
 from ume_llama_index import (
     EvidencePictures,

@@ -11,7 +11,8 @@ from llama_index.core import SimpleDirectoryReader
 from llama_index.core.schema import Node
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
-from llama_world import BLUE, GREEN, clip, fill, models, picture
+from llama_world import fill, models
+from small_media import BLUE, GREEN, clip, picture
 
 from ume_llama_index import UmeReader
 from ume_qdrant import EdgeStore, index

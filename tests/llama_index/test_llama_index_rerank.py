@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle, TextNode
-from llama_world import GREEN, RED, embedding, listening, picture
+from llama_world import embedding, listening
+from small_media import GREEN, RED, picture
 
 from ume_llama_index import LeftOutEvent, MediaQuery, TCotRerank
 from ume_retrieval.chat import Chat, TextPart

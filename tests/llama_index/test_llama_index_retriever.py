@@ -16,8 +16,9 @@ from llama_index.core.vector_stores import (
     SimpleVectorStore,
 )
 from llama_index.vector_stores.qdrant import QdrantVectorStore
-from llama_world import BLUE, GREEN, RED, clip, embedding, fill, listening, names, picture
+from llama_world import embedding, fill, listening, names
 from qdrant_client import QdrantClient
+from small_media import BLUE, GREEN, RED, clip, picture
 
 from ume_llama_index import MediaQuery, QueryReasonedEvent, UmeReader, UmeRetriever, UmeVectorStore
 from ume_llama_index.filters import filter_of

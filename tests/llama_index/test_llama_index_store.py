@@ -18,8 +18,9 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from llama_index.vector_stores.qdrant import QdrantVectorStore
-from llama_world import BLUE, RED, YELLOW, embedding, fill, models, names, picture
+from llama_world import embedding, fill, models, names
 from qdrant_client import QdrantClient
+from small_media import BLUE, RED, YELLOW, picture
 
 from ume_llama_index import MediaQuery, UmeEmbedding, UmeReader, UmeRetriever, UmeVectorStore
 from ume_qdrant import EdgeStore, Filter, Store, index, search

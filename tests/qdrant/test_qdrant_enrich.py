@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from qdrant_world import BLUE, RED, clip, document, fill, models, picture, same
+from qdrant_world import fill, models, same
+from small_media import BLUE, RED, clip, document, picture
 
 from ume_qdrant.edge import EdgeStore
 from ume_qdrant.enrich import enrich

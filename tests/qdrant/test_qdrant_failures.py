@@ -19,10 +19,10 @@ from qdrant_stub import OK, Stub, info
 from ume_qdrant.client import ClientStore
 from ume_qdrant.edge import META_FILE, EdgeStore
 from ume_qdrant.location import open_store
-from ume_qdrant.retry import Retry
 from ume_qdrant.schema import CollectionMeta
 from ume_qdrant.store import Point, Store
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreLocked, StoreMismatch
+from ume_retrieval.retry import Retry
 
 KEY = "s3cr3t-k3y"
 META = CollectionMeta("model", "rev", "embed-rl", 4)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 from qdrant_client import models as rest
-from qdrant_world import GREEN, RED, picture
 from qdrant_world import models as pair
+from small_media import GREEN, RED, picture
 
 from ume_qdrant import register_inference, unregister_inference
 from ume_retrieval.errors import InputError, MissingExtra

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qdrant_world import BLUE, GREEN, RED, YELLOW, age, clip, document, dump, fill, models, picture, same
+from qdrant_world import age, dump, fill, models, same
+from small_media import BLUE, GREEN, RED, YELLOW, clip, document, picture
 
 from ume_qdrant.contents import delete_sources, export_jsonl, list_sources
 from ume_qdrant.edge import EdgeStore

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_qdrant.fusion import Place, diversify, fuse, group
-from ume_qdrant.retry import BusyError, Retry
+from ume_qdrant.refusals import BusyError
 from ume_qdrant.schema import point_id, within
 from ume_qdrant.sources import item_of, source_path
 from ume_qdrant.traces import clean, evidence_of, tcot_of, to_payload
@@ -21,6 +21,7 @@ from ume_retrieval.errors import InputError, StoreError
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media.files import display_name
 from ume_retrieval.results import Trace
+from ume_retrieval.retry import Retry
 from ume_retrieval.tcot.evidence import EvidenceRef
 from ume_retrieval.tcot.trace import Box, Problem, TCot
 

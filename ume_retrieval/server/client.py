@@ -6,11 +6,11 @@ import json
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from ume_retrieval.errors import InputError, MissingExtra, ServerError, SomeFailed, UmeError
+from ume_retrieval.retry import Busy, Retry, retry_after
 from ume_retrieval.server.options import API_KEY, ServerOptions
-from ume_retrieval.server.retry import Backoff, Busy, retry_after
 
 T = TypeVar("T")
 
@@ -27,6 +27,12 @@ MOST_WORDS = 200
 """Characters of a server's own explanation that an error shows."""
 
 
+class ServerBusy(Busy, ServerError):
+    """A request that may succeed later."""
+
+    given_up: ClassVar[type[UmeError]] = ServerError
+
+
 class Server:
     """One model on one server.
 
@@ -34,13 +40,13 @@ class Server:
         url: Address with `/v1`.
         model: What the server calls the model; None takes the only one that it serves.
         options: Key, concurrency, patience.
-        backoff: How requests are tried again; by default as the options say.
+        retry: How requests are tried again; by default as the options say.
 
     Raises:
         ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
     """
 
-    def __init__(self, url: str, model: str | None, options: ServerOptions, *, backoff: Backoff | None = None) -> None:
+    def __init__(self, url: str, model: str | None, options: ServerOptions, *, retry: Retry | None = None) -> None:
         try:
             import httpx
         except ImportError as error:
@@ -48,7 +54,7 @@ class Server:
         self.url = url
         self._key = options.api_key
         self._options = options
-        self._backoff = backoff or Backoff(options.attempts)
+        self._retry = retry or Retry(options.attempts)
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {options.key}"} if options.key else {},
             timeout=httpx.Timeout(options.timeout_s, connect=min(CONNECT_S, options.timeout_s)),
@@ -73,7 +79,7 @@ class Server:
         def one(request: Callable[[], dict[str, Any]]) -> T | UmeError:
             try:
                 body = json.dumps(request()).encode()
-                return self._backoff.call(lambda: self._send("POST", path, read, body))
+                return self._retry.call(lambda: self._send("POST", path, read, body))
             except UmeError as error:
                 return error
 
@@ -92,7 +98,7 @@ class Server:
         return [outcome for outcome in outcomes if not isinstance(outcome, UmeError)]
 
     def _choose(self, model: str | None) -> tuple[str, Dialect]:
-        served = self._backoff.call(lambda: self._send("GET", "/models", _read_models))
+        served = self._retry.call(lambda: self._send("GET", "/models", _read_models))
         if model is None:
             if len(served) != 1:
                 raise ServerError(
@@ -112,20 +118,26 @@ class Server:
         try:
             response = self._http.request(method, self.url + path, content=body, headers=headers)
         except httpx.TimeoutException:
-            raise Busy(f"{self.url} was silent for too long", hint="ask less at a time, or raise timeout_s") from None
+            raise ServerBusy(
+                f"{self.url} was silent for too long", hint="ask less at a time, or raise timeout_s"
+            ) from None
         except httpx.TransportError as error:
-            raise Busy(f"{self.url} cannot be reached: {self._words(str(error))}", hint="is it running?") from None
+            raise ServerBusy(
+                f"{self.url} cannot be reached: {self._words(str(error))}", hint="is it running?"
+            ) from None
         if response.status_code != httpx.codes.OK:
             raise self._refusal(response.status_code, response.text, response.headers.get("retry-after"))
         try:
             return read(response.json())
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-            raise Busy(f"{self.url}{path} gave half an answer", hint="is it an OpenAI-compatible server?") from None
+            raise ServerBusy(
+                f"{self.url}{path} gave half an answer", hint="is it an OpenAI-compatible server?"
+            ) from None
 
     def _refusal(self, status: int, text: str, wait: str | None) -> UmeError:
         said = f"{self.url} answered {status}: {self._words(_explanation(text))}"
         if status in BUSY:
-            return Busy(said, hint="ask less at a time (concurrency), or later", wait_s=retry_after(wait))
+            return ServerBusy(said, hint="ask less at a time (concurrency), or later", wait_s=retry_after(wait))
         if status in {401, 403}:
             return ServerError(said, hint=f"set {API_KEY} to a key that the server takes")
         if TRUST in said:
