@@ -94,6 +94,11 @@ class Wish:
         """Points that each ranking contributes."""
         return max(CANDIDATES, 10 * self.limit) if self.candidates is None else max(self.candidates, self.limit)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the store's own order is final, so that a single ranking needs no more than the hits themselves."""
+        return self.candidates is None and self.group_by == "point" and not self.diversity
+
 
 @dataclass(frozen=True, slots=True)
 class AskMeta:
@@ -200,14 +205,16 @@ def plan_look(direct: Vector, wish: Wish) -> Plan[DirectView]:
 
 def plan_ranking(query: QueryVectors, wish: Wish) -> Plan[tuple[Hit, ...]]:
     """Ask for candidates until the list is full, fuse, group, and pass over twins."""
-    depth = wish.depth
+    # One more than is wanted shows whether the last place is shared.
+    depth = wish.limit + 1 if wish.is_plain and len(query.named()) == 1 else wish.depth
     while True:
         found = yield from _candidates(query, depth, wish)
         ranked = sorted(found.scores, key=lambda key: (-found.scores[key], key))
+        shared = depth < wish.depth and len({found.scores[key] for key in ranked[wish.limit - 1 :]}) == 1
         ranked = group(ranked, {key: _place(found.payloads[key]) for key in ranked}, wish.group_by)
-        if len(ranked) >= wish.limit or found.exhausted:
+        if found.exhausted or (len(ranked) >= wish.limit and not shared):
             break
-        depth *= 4  # grouping has folded so many that the rest does not fill the list
+        depth = max(4 * depth, wish.depth)  # grouping has folded so many that the rest does not fill the list
     if wish.diversity > 0:
         name: VectorName = "reasoned" if query.direct is None else "direct"
         points: list[Point]

@@ -165,8 +165,29 @@ def test_equal_scores_have_one_order(open_collection: Any) -> None:
         store.create(META)
         for name in "abcdef"[::n]:
             put(store, name, {"direct": unit(1.0)})
-        orders.append([hit.source for hit in search_vectors(store, QueryVectors(unit(1.0)))])
+        orders.append(
+            [[hit.source for hit in search_vectors(store, QueryVectors(unit(1.0)), limit=k)] for k in (10, 2)]
+        )
     assert orders[0] == orders[1]
+    assert orders[0][1] == orders[0][0][:2]
+
+
+def test_a_plain_ranking_asks_for_little_more_than_the_hits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create(META)
+    for n in range(40):
+        put(store, f"{n}.png", {"direct": unit(1.0, n / 100)})
+    asked: list[int] = []
+    search = type(store).search
+    monkeypatch.setattr(
+        type(store),
+        "search",
+        lambda self, *args, limit, **kw: asked.append(limit) or search(self, *args, limit=limit, **kw),
+    )
+    hits = search_vectors(store, QueryVectors(unit(1.0)), limit=3)
+    assert ([hit.source for hit in hits], asked) == (["0.png", "1.png", "2.png"], [4])
+    search_vectors(store, QueryVectors(unit(1.0)), limit=3, group_by="source")
+    search_vectors(store, QueryVectors(unit(1.0)), limit=3, diversity=0.5)
+    assert asked == [4, 100, 100]
 
 
 def test_groups_are_filled_up_from_further_down(store: Store) -> None:
