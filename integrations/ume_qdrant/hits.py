@@ -30,7 +30,6 @@ class Hit:
         trace: The whole T-CoT, or None.
         text: Beginning of a text, or None.
         point_id: Its id in the store.
-        item: The file's media as an input, to look at it again.
     """
 
     source: str
@@ -44,7 +43,6 @@ class Hit:
     trace: TCot | None
     text: str | None
     point_id: str
-    item: Item
 
     @classmethod
     def of(cls, point_id: str, score: float, payload: Payload) -> Hit:
@@ -62,7 +60,20 @@ class Hit:
             trace=trace,
             text=payload.get("text") if payload["kind"] == "text" else None,
             point_id=point_id,
-            item=item_of(payload),
+        )
+
+    @property
+    def item(self) -> Item:
+        """The file's media as an input, to look at it again."""
+        return item_of(
+            {
+                "source": self.source,
+                "kind": self.kind,
+                "start_s": self.start_s,
+                "end_s": self.end_s,
+                "page": self.page,
+                "text": self.text,
+            }
         )
 
     def to_dict(self) -> dict[str, Any]:

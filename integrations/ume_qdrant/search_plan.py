@@ -211,7 +211,8 @@ def plan_ranking(query: QueryVectors, wish: Wish) -> Plan[tuple[Hit, ...]]:
         found = yield from _candidates(query, depth, wish)
         ranked = sorted(found.scores, key=lambda key: (-found.scores[key], key))
         shared = depth < wish.depth and len({found.scores[key] for key in ranked[wish.limit - 1 :]}) == 1
-        ranked = group(ranked, {key: _place(found.payloads[key]) for key in ranked}, wish.group_by)
+        if wish.group_by != "point":
+            ranked = group(ranked, {key: _place(found.payloads[key]) for key in ranked}, wish.group_by)
         if found.exhausted or (len(ranked) >= wish.limit and not shared):
             break
         depth = max(4 * depth, wish.depth)  # grouping has folded so many that the rest does not fill the list
