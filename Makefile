@@ -24,7 +24,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate plots docs lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-gpu plots docs lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -55,7 +55,7 @@ tiny: $(TRAIN) ## Train the large Shapes pair from scratch, of which the bundled
 bench-encode: $(DEV) ## Measure direct embedding against sentence-transformers and padded batches (some 20 minutes on 2 cores)
 	$(BIN)/python benchmarks/encode.py $(BENCH_FLAGS)
 
-bench-pipeline: $(DEV) ## Measure reasoning and embedding against `generate` and then embedding (some 5 minutes)
+bench-pipeline: $(DEV) $(VLLM) ## Measure reasoning and embedding against `generate`, and against HTTP to vLLM (some 10 minutes)
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_FLAGS)
 
 bench-scale: $(DEV) ## Measure cost, memory and search at 1,000, 10,000 and 50,000 items (some 10 minutes)
@@ -63,6 +63,9 @@ bench-scale: $(DEV) ## Measure cost, memory and search at 1,000, 10,000 and 50,0
 
 bench-gate: $(DEV) ## Measure hit@1 on Shapes against the Reasoner's tokens, from never to always (some 8 minutes)
 	$(BIN)/python benchmarks/gate.py $(BENCH_FLAGS)
+
+bench-gpu: $(DEV) ## Measure Qwen3-VL-2B at its true size with random weights on a CUDA GPU (at most 9 minutes)
+	$(BIN)/python benchmarks/gpu.py $(BENCH_FLAGS)
 
 bench-egrl: $(TRAIN) ## Measure what EG-RL gains on Shapes, and the paper's ablations (over 2 hours on 2 cores, resumable)
 	$(BIN)/python benchmarks/egrl_shapes.py

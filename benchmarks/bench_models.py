@@ -24,7 +24,7 @@ MIDDLE_BUDGET = VisualBudget(
 def tiny_embedder(folder: Path) -> Path:
     """The bundled Embedder, with the files by which sentence-transformers loads it."""
     shutil.copytree(resolve_embedder("ume-tiny").model, folder)
-    return _with_stock_modules(folder)
+    return with_stock_modules(folder)
 
 
 def middle_embedder(folder: Path) -> Path:
@@ -76,7 +76,7 @@ def middle_embedder(folder: Path) -> Path:
     Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
     build_processor(tokenizer).save_pretrained(folder)
     write_spec(EmbedderSpec(family="embed-rl", budget=MIDDLE_BUDGET), folder)
-    return _with_stock_modules(folder)
+    return with_stock_modules(folder)
 
 
 def parameters(model: Any) -> int:
@@ -84,7 +84,8 @@ def parameters(model: Any) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _with_stock_modules(folder: Path) -> Path:
+def with_stock_modules(folder: Path) -> Path:
+    """Add the files by which sentence-transformers loads an Embedder."""
     from transformers import AutoConfig, AutoProcessor
 
     spec = read_spec(folder)

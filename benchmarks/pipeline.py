@@ -1,10 +1,11 @@
-"""How fast are reasoning and embedding together, against Hugging Face `generate` and then embedding?
+"""How fast are reasoning and embedding together, against Hugging Face `generate` and against HTTP to a vLLM server?
 
 The bundled pair over scenes, pages, clips and texts of Shapes. The peer takes the items in the given order, one fixed
 batch at a time: padded prompts through `model.generate`, then the replies' evidence cut out, then a padded forward pass
 of the Embedder. Same weights, prompts, pixels and parser; its best batch size counts. Runs take turns; medians.
 
-A second peer, threads of HTTP to a server and embedding one by one, belongs into `PEERS`: it needs a server to run.
+The second peer is the paper's released way: eight threads of HTTP to a vLLM server, then embedding one by one. It needs
+an interpreter with vLLM (`make test-vllm` makes one) and wall-clock time; else it is left out.
 
     python benchmarks/pipeline.py [--items N] [--repeats N] [--clock wall|cpu] [--quick]
 
@@ -14,12 +15,14 @@ The last line printed is one JSON object.
 from __future__ import annotations
 
 import argparse
+import atexit
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from bench_http import Http, python_with_vllm
 from bench_measure import CLOCKS, finish, machine, medians, note, take_turns
 
 from ume_retrieval import ReasoningEmbedder
@@ -36,6 +39,8 @@ from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.tasks import TASKS
 
 SIZES = (1, 8, 16, 32, 64)
+THREADS = (8,)
+"""Of the second peer, as in the released scripts."""
 
 
 class Generate:
@@ -46,11 +51,12 @@ class Generate:
 
         assert ours.reasoner is not None  # noqa: S101
         self.items = items
+        self.folder = resolve_reasoner("ume-tiny").model
         self.spec, self.embedder_spec = ours.reasoner.spec, ours.embedder.spec
         self.most = tcot_sampling(ours.reasoner).max_tokens
-        reasoner, embedder = resolve_reasoner("ume-tiny").model, resolve_embedder("ume-tiny").model
-        self.reasoner = AutoModelForImageTextToText.from_pretrained(reasoner).eval()
-        self.reading = ChatInputs(AutoProcessor.from_pretrained(reasoner), "left")
+        embedder = resolve_embedder("ume-tiny").model
+        self.reasoner = AutoModelForImageTextToText.from_pretrained(self.folder).eval()
+        self.reading = ChatInputs(AutoProcessor.from_pretrained(self.folder), "left")
         self.embedder = AutoModel.from_pretrained(embedder).eval()
         self.embedding = ChatInputs(AutoProcessor.from_pretrained(embedder), "right")
         self.pooled = self.embedding.tokenizer.convert_tokens_to_ids(self.embedder_spec.emb_token)
@@ -63,7 +69,7 @@ class Generate:
             batch = self.items[start : start + size]
             said = self._reason(batch)
             replies += said
-            vectors.append(self._embed(batch, said))
+            vectors.append(self.embed(batch, said))
         return replies, np.concatenate(vectors)
 
     def _reason(self, batch: Sequence[LoadedItem]) -> list[str]:
@@ -76,7 +82,8 @@ class Generate:
         rows = output[:, tensors["input_ids"].shape[1] :]
         return list(self.reading.tokenizer.batch_decode(rows, skip_special_tokens=True))
 
-    def _embed(self, batch: Sequence[LoadedItem], replies: Sequence[str]) -> np.ndarray[Any, Any]:
+    def embed(self, batch: Sequence[LoadedItem], replies: Sequence[str]) -> np.ndarray[Any, Any]:
+        """One padded forward pass over items with their replies and the evidence that these name."""
         import torch
 
         chats = []
@@ -95,10 +102,6 @@ class Generate:
         return unit
 
 
-PEERS = {"generate": Generate}
-"""Ways to do the same work: made with our pair and the items; `run(batch size)` gives replies and vectors."""
-
-
 def shapes_items(count: int, seed: int) -> list[LoadedItem]:
     """What every task looks for, task by task in turn."""
     rng = random.Random(seed)
@@ -115,6 +118,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for a busy machine and one thread")
+    parser.add_argument("--vllm", help="interpreter with vLLM; by default this one or .venv-vllm's")
     parser.add_argument("--quick", action="store_true", help="a quarter of the items, one round, no file")
     chosen = parser.parse_args()
     where = machine()
@@ -124,12 +128,26 @@ def main() -> None:
 
     own = partial(ours.encode_corpus, items, strict=False, return_traces=True)
     first = own()
+    generate = Generate(ours, items)
+    peers: dict[str, tuple[Any, Sequence[int]]] = {"generate": (generate, SIZES)}
+    python = chosen.vllm or python_with_vllm()
+    if python and chosen.clock == "wall":  # processor time of this process says nothing of a server
+        http = Http(
+            python,
+            str(generate.folder),
+            spec=generate.spec,
+            items=items,
+            embed=generate.embed,
+            most=generate.most,
+        )
+        atexit.register(http.close)
+        peers["http"] = (http, THREADS)
     runs: dict[str, Callable[[], object]] = {"ume": own}
     facts: dict[str, Any] = {}
-    for name, make in PEERS.items():
-        peer = make(ours, items)
-        seconds = take_turns({str(size): partial(peer.run, size) for size in SIZES}, 1, chosen.clock)
-        speeds = {size: round(count / seconds[str(size)][0], 2) for size in SIZES}
+    for name, (peer, sizes) in peers.items():
+        peer.run(sizes[-1])  # warm
+        seconds = take_turns({str(size): partial(peer.run, size) for size in sizes}, 1, chosen.clock)
+        speeds = {size: round(count / seconds[str(size)][0], 2) for size in sizes}
         best = max(speeds, key=lambda size: speeds[size])
         replies, vectors = peer.run(best)
         sound = [row for row, trace in enumerate(first.traces) if trace is not None]
@@ -149,7 +167,7 @@ def main() -> None:
         {
             "benchmark": "pipeline",
             "ratio_generate": round(middle["generate"] / middle["ume"], 3),
-            "ratio_http": None,
+            "ratio_http": round(middle["http"] / middle["ume"], 3) if "http" in middle else None,
             "cosine_min": min(fact["cosine_min"] for fact in facts.values()),
             "items": count,
             "traces": sum(trace is not None for trace in first.traces),

@@ -195,6 +195,7 @@ def make_trainer(
             **options: Any,
         ) -> tuple[Any, Any, Any]:
             parts = []
+            backbone = _backbone(self.accelerator.unwrap_model(policy))
             size = batch_size or len(input_ids)
             for start in range(0, len(input_ids), size):
                 piece = slice(start, start + size)
@@ -204,7 +205,11 @@ def make_trainer(
                     fields["mm_token_type_ids"] = kinds_of_tokens(input_ids[piece])
                 parts.append(
                     super()._get_per_token_logps_and_entropies(
-                        _with_fields(policy, fields), input_ids[piece], attention_mask[piece], logits_to_keep, **options
+                        _on_replies(policy, backbone, fields, logits_to_keep),
+                        input_ids[piece],
+                        attention_mask[piece],
+                        logits_to_keep,
+                        **options,
                     )
                 )
             logps, entropies, losses = zip(*parts, strict=True)
@@ -229,8 +234,33 @@ def make_trainer(
     )
 
 
-def _with_fields(policy: Any, fields: Mapping[str, Any]) -> Callable[..., Any]:
-    return lambda **given: policy(**given, **fields)
+def _on_replies(policy: Any, backbone: Any, fields: Mapping[str, Any], kept: int) -> Callable[..., Any]:
+    """The policy with pixels, and with a head that scores the replies' positions alone.
+
+    TRL's own head scores every position where there is no Triton, prompts too: at true size on a CPU, that took most of
+    a step.
+    """
+
+    def call(*, labels: torch.Tensor, **given: Any) -> Any:
+        cut = backbone.register_forward_hook(lambda *made: _before_replies(made[-1], kept))
+        try:
+            return policy(**given, **fields, shift_labels=labels[:, -kept:])
+        finally:
+            cut.remove()
+
+    return call
+
+
+def _before_replies(output: Any, kept: int) -> Any:
+    """The states that predict a reply's tokens: each stands one position before its token."""
+    output.last_hidden_state = output.last_hidden_state[:, -kept - 1 : -1]
+    return output
+
+
+def _backbone(model: Any) -> Any:
+    """The layers below the head, under an adapter too."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.base_model
 
 
 def lora_config(settings: EgrlSettings) -> Any:
