@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
+from ume_qdrant.crowding import affordable, crowded_first
 from ume_qdrant.filters import Filter, ReasoningState
 from ume_qdrant.points import entry_id, reasoned_update
 from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
@@ -23,6 +24,9 @@ from ume_retrieval.results import Usage
 
 Row = TypeVar("Row")
 
+BUDGETED_ITEMS: Final = 16
+"""Points of a batch under a budget: few, so that it is known early what a T-CoT costs."""
+
 CHANGED: Final = "its content is no longer what was indexed"
 
 
@@ -32,6 +36,7 @@ def enrich(
     *,
     where: Filter | None = None,
     retry_failed: bool = False,
+    budget: int | None = None,
     strict: bool = False,
     batch_size: int = CHUNK_ITEMS,
     on_progress: OnProgress | None = None,
@@ -50,6 +55,8 @@ def enrich(
         store: The collection.
         where: Which points to look at; its `reasoning` is not used.
         retry_failed: Try marked points again.
+        budget: Tokens that the Reasoner may write, about; files that look most like others come first, and the rest
+            stays waiting. None reasons over everything.
         strict: Raise the first failure. What was written until then stays.
         batch_size: Points that are reasoned over and written together, >= 1.
         on_progress: Called after each batch.
@@ -62,13 +69,12 @@ def enrich(
     """
     started = time.perf_counter()
     need_reasoner(embedder)
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}", hint="use 1 or more")
+    if batch_size < 1 or (budget is not None and budget < 1):
+        raise InputError(f"batch_size is {batch_size}, budget {budget}", hint="use 1 or more of each")
     held, wanted = store.meta(), meta_of(embedder, reasoned=True)
     held.check(wanted, store.collection)
     states: tuple[ReasoningState, ...] = ("later", "failed") if retry_failed else ("later",)
     waiting = replace(where or Filter(), reasoning=states)
-    run = _Run(embedder, store, strict)
     pending: dict[str, list[Point]] = {}
     for point in store.scroll(waiting, fields=("source", "cut")):
         pending.setdefault(point.payload["source"], []).append(point)
@@ -76,9 +82,13 @@ def enrich(
         store.pin(wanted)
     run = _Run(embedder, store, strict)
     total = sum(map(len, pending.values()))
+    pending = dict(sorted(pending.items())) if budget is None else crowded_first(store, pending)
     # What comes next is found, decoded, reasoned over and embedded while a batch is written.
     ahead: deque[_Located] = deque()
     items = _items(run.locate(pending), ahead)
+    if budget is not None:
+        items = affordable(items, budget, lambda: stream.usage)
+        batch_size = min(batch_size, BUDGETED_ITEMS)
     with embedder.stream_corpus(items, total=total, chunk_items=batch_size) as stream:
         results = ((ahead.popleft(), one) for one in stream)
         for batch in _full_batches(results, batch_size):
@@ -131,7 +141,7 @@ class _Run:
 
     def locate(self, pending: Mapping[str, Sequence[Point]]) -> Iterator[_Located]:
         """Find the points' media again, file by file; a file with other content than was indexed is refused."""
-        for source, points in sorted(pending.items()):
+        for source, points in pending.items():
             segment_s, overlap_s = points[0].payload.get("cut", (SEGMENT_S, OVERLAP_S))
             found: dict[str, Entry] = {}
             failure = Failure(0, source, "media_error", CHANGED, "index its folder again", retryable=True)

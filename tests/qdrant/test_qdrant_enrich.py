@@ -55,6 +55,26 @@ def test_everything_that_waits_is_reasoned_over(store: Store, folder: Path) -> N
         assert point.payload["start_s"] <= frame["time_s"] < point.payload["end_s"]
 
 
+def test_a_budget_goes_to_what_looks_most_like_others(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for n in range(40):  # texts with a word in common are twins to the fake Embedder, the others stand alone
+        words = "twins in a row" if n % 2 else f"lonely{n} word{n}"
+        (folder / f"{n:02}.txt").write_text(f"{words} {n}", encoding="utf-8")
+    index(models(), store, folder)
+    whole = 40 * 8  # tokens that the fake Reasoner writes
+    report = enrich(models(), store, budget=whole // 4)
+    assert report.usage.completion_tokens >= whole // 4
+    assert 10 <= report.enriched <= 36  # a batch is on its way when the first T-CoTs show what they cost
+    assert report.remaining == 40 - report.enriched
+    done = [p.payload["source"] for p in store.scroll(Filter(reasoning=("done",)))]
+    twins = [source for source in done if int(Path(source).stem) % 2]
+    assert len(twins) == min(20, len(done))
+    assert enrich(models(), store, budget=10**6).remaining == 0
+    with pytest.raises(InputError, match="budget 0"):
+        enrich(models(), store, budget=0)
+
+
 def test_a_part_of_the_collection(store: Store, folder: Path) -> None:
     index(models(), store, folder)
     report = enrich(models(), store, where=Filter(kinds=("image",)))

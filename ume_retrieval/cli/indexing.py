@@ -87,6 +87,12 @@ def enrich(
     store: StoreOption = DEFAULT_STORE,
     collection: CollectionOption = DEFAULT_COLLECTION,
     retry_failed: Annotated[bool, typer.Option(help="Try again what failed before.")] = False,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens to spend, about; what looks most like others comes first.", show_default=False, min=1
+        ),
+    ] = None,
     strict: StrictOption = False,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
@@ -101,7 +107,9 @@ def enrich(
         with open_named_store(store, collection) as opened, Bars(output) as bars:
             opened.count()  # a collection that is missing or held shows before models are loaded
             embedder = load_embedder(model, reasoner, device, engine)
-            report = enrich_points(embedder, opened, retry_failed=retry_failed, strict=strict, on_progress=bars.step)
+            report = enrich_points(
+                embedder, opened, retry_failed=retry_failed, budget=budget, strict=strict, on_progress=bars.step
+            )
         words = f"[bold]{report.enriched}[/bold] enriched, {report.remaining} remaining, {len(report.failed)} failed "
         output.result(report.to_dict(), words + f"in {report.seconds:.1f} s with {report.model_calls} model calls")
         output.failures(report.failed)
