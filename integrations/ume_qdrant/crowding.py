@@ -6,7 +6,7 @@ Measured on Shapes (`benchmarks/corpus_budget.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from ume_qdrant.store import Point, Store
@@ -16,7 +16,7 @@ from ume_retrieval.results import Usage
 PAGE: Final = 256
 
 
-def crowded_first(store: Store, pending: Mapping[str, Sequence[Point]]) -> dict[str, Sequence[Point]]:
+def crowded_first(store: Store, pending: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
     """Order files by their most crowded point: the one whose direct vector has the nearest neighbour.
 
     Args:

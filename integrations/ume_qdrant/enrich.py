@@ -82,10 +82,10 @@ def enrich(
         store.pin(wanted)
     run = _Run(embedder, store, strict)
     total = sum(map(len, pending.values()))
-    pending = dict(sorted(pending.items())) if budget is None else crowded_first(store, pending)
     # What comes next is found, decoded, reasoned over and embedded while a batch is written.
     ahead: deque[_Located] = deque()
-    items = _items(run.locate(pending), ahead)
+    order = dict(sorted(pending.items())) if budget is None else crowded_first(store, pending)
+    items = _items(run.locate(order), ahead)
     if budget is not None:
         items = affordable(items, budget, lambda: stream.usage)
         batch_size = min(batch_size, BUDGETED_ITEMS)

@@ -54,6 +54,7 @@ class Stub:
 
     url: str = ""
     owner: str = "vllm"
+    model: str = "one"
     answer: Answer = field(default=lambda path, body: reply(completion("fine")))
     seen: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     busy: int = 0
@@ -84,7 +85,7 @@ def serving() -> Iterator[Stub]:
             try:
                 answered = state.answer(self.path, body)
                 if self.path == "/v1/models" and (answered is None or answered[0] == 200):
-                    answered = reply({"data": [{"id": "one", "owned_by": state.owner}]})
+                    answered = reply({"data": [{"id": state.model, "owned_by": state.owner}]})
             finally:
                 with state.lock:
                     state.busy -= 1
@@ -117,7 +118,7 @@ def serving() -> Iterator[Stub]:
 def connect(stub: Stub, naps: list[float], **options: Any) -> Server:
     chosen = ServerOptions(**{"api_key": KEY, "attempts": 4, "timeout_s": 5.0, **options})
     retry = Retry(chosen.attempts, sleep=naps.append, uniform=lambda: 1.0)
-    return Server(f"{stub.url}/v1", None, chosen, retry=retry)
+    return Server([f"{stub.url}/v1"], None, chosen, retry=retry)
 
 
 def reasoner_on(stub: Stub, naps: list[float], **options: Any) -> ServerReasoner:

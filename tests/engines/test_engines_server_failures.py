@@ -111,7 +111,7 @@ def test_silence_is_a_typed_error_in_time(stub: Stub, naps: list[float]) -> None
 
 def test_nobody_there_is_a_typed_error(naps: list[float]) -> None:
     with pytest.raises(ServerError, match="cannot be reached") as caught:
-        Server("http://127.0.0.1:9/v1", None, ServerOptions(attempts=2), retry=Retry(2, sleep=naps.append))
+        Server(["http://127.0.0.1:9/v1"], None, ServerOptions(attempts=2), retry=Retry(2, sleep=naps.append))
     assert caught.value.retryable
     assert len(naps) == 1
 
@@ -199,7 +199,7 @@ def test_what_a_server_says_is_one_short_line(stub: Stub, naps: list[float]) -> 
 
 def test_the_model_has_to_be_served(stub: Stub) -> None:
     with pytest.raises(ServerError, match="does not serve two") as caught:
-        Server(f"{stub.url}/v1", "two", ServerOptions())
+        Server([f"{stub.url}/v1"], "two", ServerOptions())
     assert "one" in caught.value.hint
 
 

@@ -27,7 +27,7 @@ from ume_retrieval.engines import LoadOptions, choose_engine
 from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
-from ume_retrieval.server.options import ServerOptions, base_url
+from ume_retrieval.server.options import ServerOptions, base_urls
 
 # The key is nobody else's business.
 
@@ -71,7 +71,7 @@ def test_a_key_that_no_header_carries_is_refused_without_showing_it(key: str) ->
 )
 def test_an_address_that_carries_a_secret_or_is_none_is_refused_without_showing_it(address: str) -> None:
     with pytest.raises(InputError) as caught:
-        base_url(address, "UME_REASONER_URL")
+        base_urls(address, "UME_REASONER_URL")
     assert "pass" not in caught.value.message.replace("password", "")
 
 

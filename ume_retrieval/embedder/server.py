@@ -19,7 +19,7 @@ from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.loading import known_revision, short_name
 from ume_retrieval.server.client import Server
 from ume_retrieval.server.messages import media_settings, messages_of
-from ume_retrieval.server.options import EMBEDDER_URL, ServerOptions, base_url
+from ume_retrieval.server.options import EMBEDDER_URL, ServerOptions, base_urls
 
 
 class ServerEmbedder:
@@ -64,7 +64,7 @@ class ServerEmbedder:
             IncompatibleModel: When the family is none that is pooled at the last token.
             ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
         """
-        server = Server(base_url(options.embedder_url, EMBEDDER_URL), options.embedder_model, options)
+        server = Server(base_urls(options.embedder_url, EMBEDDER_URL), options.embedder_model, options)
         return cls(server, info=ModelInfo(short_name(name), known_revision(name, revision), "server"), spec=spec)
 
     def embed(self, chats: Sequence[Chat]) -> Embeddings:

@@ -15,7 +15,7 @@ from ume_retrieval.reasoner.base import Form, Generation, Sampling
 from ume_retrieval.reasoner.seeds import chat_seeds
 from ume_retrieval.server.client import Server
 from ume_retrieval.server.messages import media_settings, messages_of
-from ume_retrieval.server.options import REASONER_URL, ServerOptions, base_url
+from ume_retrieval.server.options import REASONER_URL, ServerOptions, base_urls
 from ume_retrieval.tcot.pattern import chat_pattern
 
 
@@ -49,7 +49,7 @@ class ServerReasoner:
             InputError: When there is no address.
             ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
         """
-        server = Server(base_url(options.reasoner_url, REASONER_URL), options.reasoner_model, options)
+        server = Server(base_urls(options.reasoner_url, REASONER_URL), options.reasoner_model, options)
         return cls(server, info=ModelInfo(short_name(name), known_revision(name, revision), "server"), spec=spec)
 
     @property

@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI API: bounded concurrent requests, each tried again where that may help."""
+"""Servers that speak the OpenAI API: bounded concurrent requests, each tried again where that may help."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from ume_retrieval.errors import InputError, MissingExtra, ServerError, SomeFailed, UmeError
 from ume_retrieval.retry import Busy, Retry, retry_after
+from ume_retrieval.server.endpoints import Endpoint, Endpoints
 from ume_retrieval.server.options import API_KEY, ServerOptions
 
 T = TypeVar("T")
@@ -34,31 +35,37 @@ class ServerBusy(Busy, ServerError):
 
 
 class Server:
-    """One model on one server.
+    """One model on one server, or on several alike.
+
+    A request goes to the server with the fewest requests on their way. One that fails rests, its requests go to the
+    others, and it is asked again later; one that cannot be reached at first joins when it can.
 
     Args:
-        url: Address with `/v1`.
-        model: What the server calls the model; None takes the only one that it serves.
-        options: Key, concurrency, patience.
+        urls: Addresses with `/v1`, at least one.
+        model: What the servers call the model; None takes the only one that they serve.
+        options: Key, concurrency of each server, patience.
         retry: How requests are tried again; by default as the options say.
 
     Raises:
-        ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
+        ServerError: When no server can be reached, or one refuses the key or does not serve the model.
     """
 
-    def __init__(self, url: str, model: str | None, options: ServerOptions, *, retry: Retry | None = None) -> None:
+    def __init__(
+        self, urls: Sequence[str], model: str | None, options: ServerOptions, *, retry: Retry | None = None
+    ) -> None:
         try:
             import httpx
         except ImportError as error:
             raise MissingExtra("engine 'server' needs httpx", hint="pip install 'ume-retrieval[server]'") from error
-        self.url = url
+        self._endpoints = Endpoints(urls)
+        self._concurrency = options.concurrency * len(urls)
         self._key = options.api_key
         self._options = options
         self._retry = retry or Retry(options.attempts)
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {options.key}"} if options.key else {},
             timeout=httpx.Timeout(options.timeout_s, connect=min(CONNECT_S, options.timeout_s)),
-            limits=httpx.Limits(max_connections=options.concurrency),
+            limits=httpx.Limits(max_connections=self._concurrency),
         )
         weakref.finalize(self, self._http.close)
         self.model, self.dialect = self._choose(model)
@@ -79,11 +86,11 @@ class Server:
         def one(request: Callable[[], dict[str, Any]]) -> T | UmeError:
             try:
                 body = json.dumps(request()).encode()
-                return self._retry.call(lambda: self._send("POST", path, read, body))
+                return self._retry.call(lambda: self._post(path, read, body))
             except UmeError as error:
                 return error
 
-        with ThreadPoolExecutor(min(self._options.concurrency, max(1, len(requests)))) as workers:
+        with ThreadPoolExecutor(min(self._concurrency, max(1, len(requests)))) as workers:
             waiting = [workers.submit(one, request) for request in requests]
             try:
                 outcomes = [future.result() for future in waiting]
@@ -98,44 +105,68 @@ class Server:
         return [outcome for outcome in outcomes if not isinstance(outcome, UmeError)]
 
     def _choose(self, model: str | None) -> tuple[str, Dialect]:
-        served = self._retry.call(lambda: self._send("GET", "/models", _read_models))
+        surveyed = self._retry.call(self._survey)
+        first, served = next(iter(surveyed.items()))
         if model is None:
             if len(served) != 1:
-                raise ServerError(
-                    f"{self.url} serves {len(served)} models",
-                    hint="name one of them in ServerOptions",
-                )
+                raise ServerError(f"{first.url} serves {len(served)} models", hint="name one of them in ServerOptions")
             model = next(iter(served))
-        elif model not in served:
-            near = ", ".join(sorted(served)[:5])
-            raise ServerError(f"{self.url} does not serve {model}", hint=f"it serves {near}")
+        for endpoint, models in surveyed.items():
+            if model not in models:
+                near = ", ".join(sorted(models)[:5])
+                raise ServerError(f"{endpoint.url} does not serve {model}", hint=f"it serves {near}")
+            endpoint.is_known = True
         return model, "vllm" if served[model] == "vllm" else "openai"
 
-    def _send(self, method: str, path: str, read: Callable[[Any], T], body: bytes | None = None) -> T:
+    def _survey(self) -> dict[Endpoint, dict[str, str]]:
+        """What each server that can be reached serves."""
+        surveyed: dict[Endpoint, dict[str, str]] = {}
+        missed: Busy | None = None
+        for endpoint in self._endpoints.all:
+            try:
+                with self._endpoints.this(endpoint):
+                    surveyed[endpoint] = self._send(endpoint, "GET", "/models", _read_models)
+            except Busy as busy:
+                missed = busy
+        if missed is not None and not surveyed:
+            raise missed
+        return surveyed
+
+    def _post(self, path: str, read: Callable[[Any], T], body: bytes) -> T:
+        with self._endpoints.least_busy() as endpoint:
+            if not endpoint.is_known:
+                if self.model not in self._send(endpoint, "GET", "/models", _read_models):
+                    raise ServerBusy(f"{endpoint.url} does not serve {self.model}", hint="start it with that model")
+                endpoint.is_known = True
+            return self._send(endpoint, "POST", path, read, body)
+
+    def _send(
+        self, endpoint: Endpoint, method: str, path: str, read: Callable[[Any], T], body: bytes | None = None
+    ) -> T:
         import httpx
 
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
-            response = self._http.request(method, self.url + path, content=body, headers=headers)
+            response = self._http.request(method, endpoint.url + path, content=body, headers=headers)
         except httpx.TimeoutException:
             raise ServerBusy(
-                f"{self.url} was silent for too long", hint="ask less at a time, or raise timeout_s"
+                f"{endpoint.url} was silent for too long", hint="ask less at a time, or raise timeout_s"
             ) from None
         except httpx.TransportError as error:
             raise ServerBusy(
-                f"{self.url} cannot be reached: {self._words(str(error))}", hint="is it running?"
+                f"{endpoint.url} cannot be reached: {self._words(str(error))}", hint="is it running?"
             ) from None
         if response.status_code != httpx.codes.OK:
-            raise self._refusal(response.status_code, response.text, response.headers.get("retry-after"))
+            raise self._refusal(endpoint.url, response.status_code, response.text, response.headers.get("retry-after"))
         try:
             return read(response.json())
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise ServerBusy(
-                f"{self.url}{path} gave half an answer", hint="is it an OpenAI-compatible server?"
+                f"{endpoint.url}{path} gave half an answer", hint="is it an OpenAI-compatible server?"
             ) from None
 
-    def _refusal(self, status: int, text: str, wait: str | None) -> UmeError:
-        said = f"{self.url} answered {status}: {self._words(_explanation(text))}"
+    def _refusal(self, url: str, status: int, text: str, wait: str | None) -> UmeError:
+        said = f"{url} answered {status}: {self._words(_explanation(text))}"
         if status in BUSY:
             return ServerBusy(said, hint="ask less at a time (concurrency), or later", wait_s=retry_after(wait))
         if status in {401, 403}:

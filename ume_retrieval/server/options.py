@@ -20,18 +20,19 @@ API_KEY = "UME_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Two addresses, one a role, of servers that speak the OpenAI API (vLLM, SGLang, a vendor's own).
+    """Addresses, one or several a role, of servers that speak the OpenAI API (vLLM, SGLang, a vendor's own).
 
     vLLM has to be started with `--trust-request-mm-kwargs`: a request says that its pictures are fitted, and when the
     frames of its video were. An Embedder's server needs `--runner pooling --convert embed` besides.
 
     Attributes:
-        reasoner_url: Address of the Reasoner's server, with or without `/v1`; it needs `/v1/chat/completions`.
-        embedder_url: Address of the Embedder's server; it needs `/v1/embeddings` with `messages`, as vLLM has it.
+        reasoner_url: Address of the Reasoner's server, with or without `/v1`; it needs `/v1/chat/completions`. Several,
+            with commas between them, share the work; one that fails is passed by until it is back.
+        embedder_url: The same of the Embedder; it needs `/v1/embeddings` with `messages`, as vLLM has it.
         reasoner_model: What the server calls the Reasoner; None takes the only model that it serves.
         embedder_model: What the server calls the Embedder; None takes the only model that it serves.
         api_key: Sent to both as a bearer token; never shown, logged or kept.
-        concurrency: Most requests on their way at a time, >= 1.
+        concurrency: Most requests on their way to a server at a time, >= 1.
         timeout_s: Seconds of silence after which a request counts as lost, > 0.
         attempts: Most tries of a request in all, >= 1; what is tried again is a busy, lost or half-heard server.
 
@@ -74,25 +75,30 @@ class ServerOptions:
         )
 
 
-def base_url(address: str | None, variable: str) -> str:
-    """The address that API paths are appended to.
+def base_urls(addresses: str | None, variable: str) -> tuple[str, ...]:
+    """The addresses that API paths are appended to.
 
     Args:
-        address: With or without `/v1`.
+        addresses: One, or several with commas between them, with or without `/v1`.
         variable: The environment variable to name when there is none.
 
     Raises:
-        InputError: When there is no address, it is no http address, or it carries a password.
+        InputError: When there is no address, one is no http address, or one carries a password.
 
     Example:
-        >>> base_url("http://127.0.0.1:8000/", EMBEDDER_URL)
-        'http://127.0.0.1:8000/v1'
+        >>> base_urls("http://127.0.0.1:8000/, http://127.0.0.1:8001/v1", EMBEDDER_URL)
+        ('http://127.0.0.1:8000/v1', 'http://127.0.0.1:8001/v1')
     """
-    if not address:
+    several = [address.strip() for address in (addresses or "").split(",") if address.strip()]
+    if not several:
         raise InputError(
             "engine 'server' was given no address",
             hint=f"set {variable}, or pass server=ServerOptions(reasoner_url=..., embedder_url=...)",
         )
+    return tuple(dict.fromkeys(_base_url(address, variable) for address in several))
+
+
+def _base_url(address: str, variable: str) -> str:
     try:
         parts = urlsplit(address)
         named = parts.scheme in {"http", "https"} and bool(parts.hostname)
