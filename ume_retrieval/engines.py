@@ -12,6 +12,7 @@ from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.errors import InputError
 from ume_retrieval.reasoner.base import Reasoner
 from ume_retrieval.registry import Resolved
+from ume_retrieval.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
 from ume_retrieval.server.options import ServerOptions
 
 
@@ -20,7 +21,8 @@ class LoadOptions:
     """How a model is put to work.
 
     Attributes:
-        device: "auto", "cpu", "cuda", "cuda:1", …
+        device: "auto", "cpu", "cuda", "cuda:1", …; of several, "cuda:0,cuda:1" or "cuda:all", the engine "transformers"
+            puts a replica on each.
         dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
         trust_remote_code: Whether code that comes with a checkpoint may run.
         server: Where the models of the engine "server" are; None asks the environment.
@@ -46,6 +48,11 @@ class Engine:
 
 
 def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
+    several = [_embedder_on(device, resolved, options) for device in devices_of(options.device)]
+    return ReplicatedEmbedder(several) if several[1:] else several[0]
+
+
+def _embedder_on(device: str, resolved: Resolved, options: LoadOptions) -> Embedder:
     spec = cast("EmbedderSpec", resolved.spec)
     if spec.family == "sentence-transformers":
         from ume_retrieval.embedder.sentence_transformers import SentenceTransformersEmbedder
@@ -53,7 +60,7 @@ def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder
         return SentenceTransformersEmbedder.from_pretrained(
             resolved.model,
             revision=resolved.revision,
-            device=options.device,
+            device=device,
             dtype=options.dtype,
             spec=spec,
             trust_remote_code=options.trust_remote_code,
@@ -61,20 +68,24 @@ def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder
     from ume_retrieval.embedder.transformers import TransformersEmbedder
 
     return TransformersEmbedder.from_pretrained(
-        resolved.model, revision=resolved.revision, device=options.device, dtype=options.dtype, spec=spec
+        resolved.model, revision=resolved.revision, device=device, dtype=options.dtype, spec=spec
     )
 
 
 def _transformers_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
     from ume_retrieval.reasoner.transformers import TransformersReasoner
 
-    return TransformersReasoner.from_pretrained(
-        resolved.model,
-        revision=resolved.revision,
-        device=options.device,
-        dtype=options.dtype,
-        spec=cast("ReasonerSpec", resolved.spec),
-    )
+    several = [
+        TransformersReasoner.from_pretrained(
+            resolved.model,
+            revision=resolved.revision,
+            device=device,
+            dtype=options.dtype,
+            spec=cast("ReasonerSpec", resolved.spec),
+        )
+        for device in devices_of(options.device)
+    ]
+    return ReplicatedReasoner(several) if several[1:] else several[0]
 
 
 def _vllm_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:

@@ -111,7 +111,7 @@ class ReasoningEmbedder(AsyncEncoding):
             reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or
                 the pair names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
-            device: "auto" (a GPU when there is one), "cpu", "cuda", …
+            device: "auto" (a GPU when there is one), "cpu", "cuda", …; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
             cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None.
             limits: Limits on what is decoded.

@@ -21,7 +21,7 @@ ModelOption = Annotated[
 ReasonerOption = Annotated[
     str, typer.Option("--reasoner", help="Reasoner: a preset, a hub id, a folder, `auto` or `none`.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, …")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1; cuda:all for a replica on each.")]
 EngineOption = Annotated[
     str,
     typer.Option(

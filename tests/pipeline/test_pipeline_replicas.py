@@ -1,0 +1,133 @@
+"""Several replicas as one: the same vectors and replies, shared work, nothing lost when one breaks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ume_retrieval.chat import Chat, Message, TextPart
+from ume_retrieval.embedder.base import Embedder, Embeddings
+from ume_retrieval.engines import LoadOptions, choose_engine
+from ume_retrieval.errors import InputError, ModelError, SomeFailed, UmeError
+from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling, Streams
+from ume_retrieval.registry import resolve_embedder
+from ume_retrieval.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
+from ume_retrieval.testing import FakeReasoner, HashEmbedder
+
+GREEDY = Sampling(max_tokens=64)
+
+
+def texts(count: int) -> list[Chat]:
+    return [(Message("user", (TextPart(f"thing {number}"),)),) for number in range(count)]
+
+
+class Slow(HashEmbedder):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.seen = seconds, 0
+
+    def embed(self, chats: Sequence[Chat]) -> Embeddings:
+        time.sleep(self.seconds)
+        self.seen += len(chats)
+        return super().embed(chats)
+
+
+class Picky(HashEmbedder):
+    """Refuses one chat, in one of two ways."""
+
+    def __init__(self, *, alone: bool) -> None:
+        super().__init__()
+        self.alone = alone
+
+    def embed(self, chats: Sequence[Chat]) -> Embeddings:
+        bad = [chat == texts(8)[7] for chat in chats]
+        if not any(bad):
+            return super().embed(chats)
+        if self.alone or len(chats) == 1:
+            raise InputError("too long")
+        vectors = super().embed(chats).vectors
+        outcomes = [InputError("too long") if wrong else row for wrong, row in zip(bad, vectors, strict=True)]
+        raise SomeFailed(outcomes)
+
+
+@given(st.integers(0, 100), st.integers(1, 4))
+def test_rows_keep_their_order(count: int, replicas: int) -> None:
+    one, several = HashEmbedder(), ReplicatedEmbedder([HashEmbedder() for _ in range(replicas)])
+    assert isinstance(several, Embedder)
+    np.testing.assert_array_equal(several.embed(texts(count)).vectors, one.embed(texts(count)).vectors)
+
+
+def test_a_slow_replica_gets_less() -> None:
+    slow, fast = Slow(0.1), Slow(0.001)
+    ReplicatedEmbedder([slow, fast]).embed(texts(80))
+    assert slow.seen + fast.seen == 80
+    assert 0 < slow.seen < fast.seen
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_refused_item_is_named_and_the_others_stay(*, alone: bool) -> None:
+    embedder = ReasoningEmbedder(ReplicatedEmbedder([Picky(alone=alone) for _ in range(2)]))
+    result = embedder.encode_corpus(
+        [f"thing {n}" for n in range(40)], reasoning="never", strict=False, return_traces=True
+    )
+    plain = ReasoningEmbedder(HashEmbedder()).encode_corpus([f"thing {n}" for n in range(40)], reasoning="never")
+    failed = [failure.index for failure in result.failures]
+    assert len(failed) <= 1
+    kept = [row for row in range(40) if row not in failed]
+    np.testing.assert_array_equal(result.vectors[kept], plain[kept])
+
+
+def test_replies_stream_from_all_replicas() -> None:
+    one, several = FakeReasoner(), ReplicatedReasoner([FakeReasoner() for _ in range(3)])
+    assert isinstance(several, Reasoner)
+    assert isinstance(several, Streams)
+    chats = texts(50)
+    assert several.generate(chats, GREEDY) == one.generate(chats, GREEDY)
+    assert sorted(position for position, _ in several.replies(chats, GREEDY)) == list(range(50))
+    assert several.generate([], GREEDY) == []
+
+
+def test_a_broken_replica_is_an_error_and_leaves_no_thread() -> None:
+    class Broken(FakeReasoner):
+        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+            raise ModelError("out of memory")
+
+    class Patient(FakeReasoner):
+        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+            time.sleep(0.05)  # long enough for the other to take its share
+            return super().generate(chats, sampling)
+
+    several = ReplicatedReasoner([Patient(), Broken()])
+    with pytest.raises(UmeError, match="out of memory"):
+        several.generate(texts(60), GREEDY)
+    stream = several.replies(texts(60), GREEDY)
+    next(stream, None)
+    stream.close()  # type: ignore[attr-defined]  # a generator
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("replica")]
+
+
+def test_two_devices_give_the_vectors_of_one(shapes_items: Callable[[int], list[LoadedItem]]) -> None:
+    items = shapes_items(60)
+    two = ReasoningEmbedder.from_pretrained("ume-tiny", device="cpu,cpu", cache=None)
+    one = ReasoningEmbedder.from_pretrained("ume-tiny", device="cpu", cache=None)
+    assert isinstance(two.embedder, ReplicatedEmbedder)
+    ours = two.encode_corpus(items, return_traces=True, strict=False)
+    theirs = one.encode_corpus(items, return_traces=True, strict=False)
+    assert [trace and trace.tcot for trace in ours.traces] == [trace and trace.tcot for trace in theirs.traces]
+    np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=2e-6)
+    assert two.info == one.info
+
+
+def test_names_of_devices() -> None:
+    assert devices_of(" cpu , cpu") == ("cpu", "cpu")
+    assert devices_of("") == ("auto",)
+    with pytest.raises(InputError, match=r"cuda:7|no GPU"):
+        choose_engine().load_embedder(resolve_embedder("ume-tiny"), LoadOptions(device="cpu,cuda:7"))
