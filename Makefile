@@ -24,7 +24,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-gpu plots docs lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-gpu plots docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -75,8 +75,13 @@ plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
 	$(BIN)/python benchmarks/plot_egrl.py
 	$(BIN)/python benchmarks/plot_gate.py
 
-docs: $(DEV) ## Write the reference of recipes into docs/training.md anew
+docs: $(DEV) ## Write the references of recipes and commands anew, and build the site into site/
 	$(BIN)/python -m ume_training.recipes.reference docs/training.md
+	$(BIN)/python docs/tools/cli_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(DEV) ## Show the site on this machine while you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 lint: $(DEV) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -1,0 +1,127 @@
+"""`UmeEncoder`: mteb's `EncoderProtocol` over a `ReasoningEmbedder`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ume_mteb.inputs import items_of
+from ume_retrieval.encode_options import ReasoningMode
+from ume_retrieval.errors import MissingExtra
+from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.results import EncodeResult, Usage
+
+try:
+    from mteb.models import ModelMeta
+    from mteb.models.abs_encoder import AbsEncoder
+    from mteb.types import PromptType
+except ImportError as error:
+    raise MissingExtra("ume_mteb needs mteb", hint="pip install 'ume-retrieval[mteb]'") from error
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from torch.utils.data import DataLoader
+
+LOG = logging.getLogger(__name__)
+
+
+class UmeEncoder(AbsEncoder):
+    """A Reasoner laid over an Embedder, for mteb.
+
+    Queries go through `encode_query` with the task's own instruction, everything else through `encode_corpus`. An
+    input that cannot be encoded (its T-CoT is unusable, say) gets the zero vector: it resembles nothing, so it counts
+    as a miss; `failed` says how many there were, and the log names them.
+
+    Args:
+        model_name: As `ReasoningEmbedder.from_pretrained` takes it, or an embedder that is loaded already.
+        revision: Of the model; recorded by mteb, and checked against what is loaded.
+        device: As in `from_pretrained`.
+        reasoning: "always", or "never" for direct embeddings. Results of both are kept apart by mteb.
+        **kwargs: As in `from_pretrained`.
+
+    Attributes:
+        failed: Inputs that got the zero vector so far.
+        usage: What encoding has cost so far.
+
+    Raises:
+        MissingExtra: When mteb is not installed.
+        ModelError: When the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model_name: str | ReasoningEmbedder,
+        revision: str | None = None,
+        *,
+        device: str | None = None,
+        reasoning: ReasoningMode = "never",
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(model_name, str):
+            if reasoning == "never":
+                kwargs.setdefault("reasoner", None)
+            model_name = ReasoningEmbedder.from_pretrained(model_name, device=device or "auto", **kwargs)
+        self.embedder = model_name
+        self.reasoning: ReasoningMode = reasoning
+        self.failed = 0
+        self.usage = Usage()
+        self.mteb_model_meta = _meta(model_name, reasoning, revision)
+
+    def encode(
+        self,
+        inputs: DataLoader[Any],
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,  # noqa: ARG002  # mteb's protocol
+        hf_subset: str,  # noqa: ARG002
+        prompt_type: PromptType | None = None,
+        **_: Any,
+    ) -> npt.NDArray[np.float32]:
+        """Vectors of a data loader's rows, shape (rows, dimension), in order."""
+        is_query = prompt_type == PromptType.query
+        instruction = self.get_instruction(task_metadata, prompt_type) if is_query else None
+        items = list(items_of(inputs, instruction or None))
+        encode = self.embedder.encode_query if is_query else self.embedder.encode_corpus
+        result: EncodeResult = encode(items, reasoning=self.reasoning, strict=False, return_traces=True)
+        self.usage += result.usage
+        self.failed += len(result.failures)
+        for failure in result.failures:
+            LOG.warning("%s, row %d: %s", task_metadata.name, failure.index, failure.message)
+        vectors: npt.NDArray[np.float32] = np.nan_to_num(result.vectors, nan=0.0)
+        return vectors
+
+
+def _meta(embedder: ReasoningEmbedder, reasoning: ReasoningMode, revision: str | None) -> ModelMeta:
+    """What mteb writes beside scores; nothing is claimed that is not known here."""
+    info = embedder.info
+    name = info.embedder.name if reasoning == "never" or info.reasoner is None else _both(embedder)
+    return ModelMeta(
+        loader=UmeEncoder,
+        name=name if name.count("/") == 1 else f"ume/{name.replace('/', '-')}",
+        revision=revision or info.embedder.revision,
+        release_date=None,
+        languages=None,
+        n_parameters=None,
+        memory_usage_mb=None,
+        max_tokens=None,
+        embed_dim=embedder.dimension,
+        license=None,
+        open_weights=None,
+        public_training_code=None,
+        public_training_data=None,
+        framework=["PyTorch"],
+        similarity_fn_name="cosine",
+        use_instructions=True,
+        training_datasets=None,
+        modalities=["text", "image", "video"],
+        experiment_kwargs={"reasoning": reasoning},
+    )
+
+
+def _both(embedder: ReasoningEmbedder) -> str:
+    info = embedder.info
+    reasoner = info.reasoner.name if info.reasoner else ""
+    return f"ume/{info.embedder.name}+{reasoner}".replace("/", "-").replace("ume-", "ume/", 1)

@@ -1,0 +1,73 @@
+"""From mteb's batches to items: texts, pictures and clips in any mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import PIL.Image
+
+from ume_retrieval.errors import InputError
+from ume_retrieval.inputs import Frames, Item
+
+MOST_FRAMES: Final = 64
+"""Frames that are read of a clip, evenly spaced; the model's own budget then chooses among them."""
+
+
+EMPTY: Final = "(empty)"
+"""Stands for a text without characters: some tasks hold such, and they are rows like any other."""
+
+
+def items_of(batches: Iterable[Mapping[str, Any]], instruction: str | None) -> Iterator[Item]:
+    """Items of a data loader's batches, in order.
+
+    Args:
+        batches: Columns by name; "text", "image" and "video" are read, each a list with one entry a row.
+        instruction: What the task asks for, None for what is to be found.
+
+    Raises:
+        InputError: When a batch has none of these columns.
+    """
+    for batch in batches:
+        columns = {name: batch[name] for name in ("text", "image", "video") if name in batch}
+        if not columns:
+            raise InputError(f"a batch has columns {', '.join(batch)} only", hint="text, image and video are read")
+        for row in zip(*columns.values(), strict=True):
+            yield _item(dict(zip(columns, row, strict=True)), instruction)
+
+
+def _item(row: Mapping[str, Any], instruction: str | None) -> Item:
+    text, video = row.get("text"), row.get("video")
+    pictures = row.get("image")
+    images: Sequence[Any] = pictures if isinstance(pictures, (list, tuple)) else [] if pictures is None else [pictures]
+    videos = () if video is None else (frames_of(video),)
+    if not text and not images and not videos:
+        text = EMPTY
+    return Item(text or None, tuple(picture.convert("RGB") for picture in images), videos, instruction)
+
+
+def frames_of(video: Any) -> Frames:
+    """Frames of a decoder (torchcodec's) or of a tensor of frames, shape (frames, 3, height, width).
+
+    Raises:
+        InputError: When there is no frame.
+    """
+    fps, duration = 1.0, None
+    if not len(video):
+        raise InputError("a video has no frames")
+    numbers = _spread(len(video))
+    if hasattr(video, "get_frames_at"):
+        fps = float(video.metadata.average_fps or 1.0)
+        duration = video.metadata.duration_seconds
+        pixels = video.get_frames_at(indices=numbers).data
+    else:
+        pixels = video[numbers]
+    arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype("uint8")
+    images = tuple(PIL.Image.fromarray(array) for array in arrays)
+    return Frames(images, tuple(number / fps for number in numbers), float(duration or len(video) / fps))
+
+
+def _spread(count: int) -> list[int]:
+    if count <= MOST_FRAMES:
+        return list(range(count))
+    return [round(index * (count - 1) / (MOST_FRAMES - 1)) for index in range(MOST_FRAMES)]
