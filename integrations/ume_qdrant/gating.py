@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from ume_qdrant.search import answer_with, search_vectors
 from ume_qdrant.search_plan import QueryVectors, Wish, embedder_identity, plan_look
 from ume_qdrant.steps import run
 from ume_qdrant.store import Store
+from ume_retrieval.encode_options import ReasoningMode
 from ume_retrieval.errors import InputError
 from ume_retrieval.gate import Gate, calibrate
 from ume_retrieval.inputs import Item
 from ume_retrieval.pipeline import ReasoningEmbedder
+
+TOGETHER: Final = 64
+"""Queries that are encoded in one call."""
+
+BOTH: Final[tuple[ReasoningMode, ...]] = ("never", "always")
 
 
 def calibrate_gate(
@@ -41,16 +48,17 @@ def calibrate_gate(
     if answers is not None and len(answers) != len(queries):
         raise InputError(f"{len(queries)} queries and {len(answers)} answers", hint="give one answer a query")
     views, spare = [], []
-    for index, query in enumerate(queries):
-        direct = embedder.encode_query(query, reasoning="never")
-        reasoned = embedder.encode_query(query, reasoning="always")
-        views.append(run(plan_look(direct, Wish()), answer_with(store, embedder)))
-        plain, thought = (search_vectors(store, QueryVectors(direct, vector), limit=1) for vector in (direct, reasoned))
-        if answers is None:
-            spare.append([hit.point_id for hit in plain] == [hit.point_id for hit in thought])
-        else:
-            right, right_reasoned = (any(hit.source == answers[index] for hit in hits) for hits in (plain, thought))
-            spare.append(right or not right_reasoned)
-        if on_progress is not None:
-            on_progress(index + 1, len(queries))
+    for start in range(0, len(queries), TOGETHER):
+        some = queries[start : start + TOGETHER]
+        pairs = zip(*(embedder.encode_query(some, reasoning=mode) for mode in BOTH), strict=True)
+        for index, (direct, reasoned) in enumerate(pairs, start):
+            views.append(run(plan_look(direct, Wish()), answer_with(store, embedder)))
+            plain, thought = (search_vectors(store, QueryVectors(direct, one), limit=1) for one in (direct, reasoned))
+            if answers is None:
+                spare.append([hit.point_id for hit in plain] == [hit.point_id for hit in thought])
+            else:
+                right, right_reasoned = (any(hit.source == answers[index] for hit in hits) for hits in (plain, thought))
+                spare.append(right or not right_reasoned)
+            if on_progress is not None:
+                on_progress(index + 1, len(queries))
     return calibrate(views, spare, embedder=embedder_identity(embedder), max_loss=max_loss)
