@@ -24,7 +24,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-gpu plots docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu plots docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ bench-scale: $(DEV) ## Measure cost, memory and search at 1,000, 10,000 and 50,0
 bench-gate: $(DEV) ## Measure hit@1 on Shapes against the Reasoner's tokens, from never to always (some 8 minutes)
 	$(BIN)/python benchmarks/gate.py $(BENCH_FLAGS)
 
+bench-budget: $(DEV) ## Measure hit@1 on Shapes when a part of the corpus is reasoned over, in two orders (some 5 minutes)
+	$(BIN)/python benchmarks/corpus_budget.py --level questions $(BENCH_FLAGS)
+
 bench-gpu: $(DEV) ## Measure Qwen3-VL-2B at its true size with random weights on a CUDA GPU (at most 9 minutes)
 	$(BIN)/python benchmarks/gpu.py $(BENCH_FLAGS)
 
@@ -74,6 +77,7 @@ plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
 	$(PIP_INSTALL) 'matplotlib>=3.9'
 	$(BIN)/python benchmarks/plot_egrl.py
 	$(BIN)/python benchmarks/plot_gate.py
+	$(BIN)/python benchmarks/plot_performance.py
 
 docs: $(DEV) ## Write the references of recipes and commands anew, and build the site into site/
 	$(BIN)/python -m ume_training.recipes.reference docs/training.md
