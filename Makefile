@@ -74,7 +74,6 @@ bench-egrl: $(TRAIN) ## Measure what EG-RL gains on Shapes, and the paper's abla
 	$(BIN)/python benchmarks/egrl_shapes.py
 
 plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
-	$(PIP_INSTALL) 'matplotlib>=3.9'
 	$(BIN)/python benchmarks/plot_egrl.py
 	$(BIN)/python benchmarks/plot_gate.py
 	$(BIN)/python benchmarks/plot_performance.py

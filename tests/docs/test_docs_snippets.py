@@ -18,6 +18,7 @@ RUNNING = sorted({snippet.page for snippet in ALL if not snippet.reason})
 
 NOT_EXECUTED = {
     "egrl.md": ["needs weights from the hub and a GPU"],
+    "evaluation.md": ["needs the benchmarks' data, weights from the hub and a GPU", "needs data from the hub"],
     "how-to/embedders.md": ["needs weights from the hub and a GPU"] * 2 + ["needs weights from the hub"],
     "how-to/engines.md": ["installs packages", "needs vLLM and a GPU", "needs vLLM and a GPU"]
     + ["needs the two servers"] * 2,

@@ -8,6 +8,7 @@ from ume_retrieval.cli.cache import cache_app
 from ume_retrieval.cli.collections import store_app
 from ume_retrieval.cli.demo import demo
 from ume_retrieval.cli.doctor import doctor
+from ume_retrieval.cli.eval import mmeb_v2, uvrb
 from ume_retrieval.cli.evaluate import eval_app
 from ume_retrieval.cli.gate import gate
 from ume_retrieval.cli.indexing import enrich, index
@@ -26,6 +27,8 @@ app = typer.Typer(
 for function in (demo, index, enrich, search, report, gate, models, doctor):
     app.command()(function)
 app.add_typer(eval_app, name="eval", help="Measure retrieval.")
+eval_app.command("mmeb-v2")(mmeb_v2)
+eval_app.command()(uvrb)
 app.add_typer(cache_app, name="cache", help="Look at or clear the traces kept on disk.")
 app.add_typer(store_app, name="store", help="Look after collections: aliases, moving, removing.")
 app.add_typer(train_app, name="train", help="Train Reasoners and Embedders.")
