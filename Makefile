@@ -8,6 +8,7 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+WORKERS ?= 2
 BENCH_FLAGS ?=
 DEMO_FLAGS ?=
 
@@ -24,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu plots docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu plots examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,8 +35,8 @@ demo: $(CORE) ## Install the library, then index and search the bundled world an
 
 setup: $(DEV) ## Install the library with everything that a contributor needs
 
-test: $(DEV) ## Run the fast test suite (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+test: $(DEV) ## Run the fast test suite, a file a worker at a time (some 10 minutes on 2 cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 test-slow: $(DEV) ## Run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
@@ -77,6 +78,9 @@ plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
 	$(BIN)/python benchmarks/plot_egrl.py
 	$(BIN)/python benchmarks/plot_gate.py
 	$(BIN)/python benchmarks/plot_performance.py
+
+examples: $(DEV) ## Run the notebooks in examples/ and keep what they show (some 4 minutes)
+	$(BIN)/python examples/execute.py
 
 docs: $(DEV) ## Write the references of recipes and commands anew, and build the site into site/
 	$(BIN)/python -m ume_training.recipes.reference docs/training.md

@@ -22,12 +22,15 @@ class Page:
     """One page of a PDF, used as an image.
 
     Attributes:
-        path: The PDF file.
+        path: The PDF file; a string will do.
         page: Page number, 1-based.
     """
 
     path: Path
     page: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Clip:
     """A stretch of a video file.
 
     Attributes:
-        path: The video file.
+        path: The video file; a string will do.
         start_s: First second that counts; 0.0 is the file's start.
         end_s: First second that no longer counts; None is the file's end.
     """
@@ -62,6 +65,9 @@ class Clip:
     path: Path
     start_s: float = 0.0
     end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
 
 ImageInput: TypeAlias = "str | Path | bytes | PIL.Image.Image | Page"

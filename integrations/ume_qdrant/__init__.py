@@ -31,9 +31,11 @@ from ume_qdrant.ingest import index
 from ume_qdrant.layout import Effort, Layout
 from ume_qdrant.location import open_async_store, open_store
 from ume_qdrant.migrate import MigrationReport, migrate
+from ume_qdrant.pictures import report_query
 from ume_qdrant.reports import EnrichReport, IndexReport, Progress
 from ume_qdrant.schema import CollectionMeta
 from ume_qdrant.search import QueryVectors, asearch, asearch_vectors, search, search_vectors
+from ume_qdrant.sharding import Sharding
 from ume_qdrant.store import Point, Scored, Store
 from ume_qdrant.traces import HitEvidence, KeyFrame
 from ume_retrieval.retry import Retry
@@ -53,6 +55,7 @@ __all__ = [
     "Filter",
     "Hit",
     "HitEvidence",
+    "report_query",
     "IndexReport",
     "KeyFrame",
     "Kind",
@@ -65,6 +68,7 @@ __all__ = [
     "Retry",
     "Scored",
     "SearchResult",
+    "Sharding",
     "SourceSummary",
     "Store",
     "ThreadStore",

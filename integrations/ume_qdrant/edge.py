@@ -13,6 +13,8 @@ import numpy as np
 import qdrant_edge as qe
 
 from ume_qdrant.edge_folder import META_FILE, Shelf, check_name
+from ume_qdrant.edge_lock import Hold
+from ume_qdrant.edge_room import need_room
 from ume_qdrant.filters import Filter, any_of
 from ume_qdrant.layout import SHORT, Effort, Layout, Quantization
 from ume_qdrant.schema import INDEXES, CollectionMeta
@@ -42,6 +44,7 @@ class _Opened:
     """A collection's engine, with what the collection says of itself."""
 
     name: str
+    hold: Hold
     shard: qe.EdgeShard
     meta: CollectionMeta
     layout: Layout
@@ -97,6 +100,7 @@ class EdgeStore:
         wanted.check(meta.dimension)
         try:
             if not self.exists():
+                need_room(self._shelf.directory, self._collection)
                 self._shelf.make(self._collection, meta, wanted, lambda aside: self._make_shard(aside, meta, wanted))
         except OSError as error:
             if not self.exists():
@@ -124,11 +128,13 @@ class EdgeStore:
 
     def pin(self, meta: CollectionMeta) -> None:
         """Replace what the collection says of its models."""
+        need_room(self._shelf.directory, self._collection)
         opened = self._open()
         self._shelf.write(self._shelf.directory / opened.name, meta, opened.layout)
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points whole."""
+        need_room(self._shelf.directory, self._collection)
         opened = self._open()
         rows = [qe.Point(point.id, self._rows(point, opened), dict(point.payload)) for point in points]
         if rows:
@@ -137,6 +143,7 @@ class EdgeStore:
 
     def update(self, points: Sequence[Point]) -> None:
         """Set vectors, then payload fields, of points that exist."""
+        need_room(self._shelf.directory, self._collection)
         opened = self._open()
         shard = opened.shard
         rows = [qe.PointVectors(point.id, self._rows(point, opened)) for point in points if point.vectors]
@@ -208,6 +215,7 @@ class EdgeStore:
 
     def optimize(self) -> None:
         """Merge segments and build the vector index where the engine finds it worth while (some thousand points)."""
+        need_room(self._shelf.directory, self._collection)
         shard = self._open().shard
         with self._engine():
             shard.optimize()
@@ -243,10 +251,13 @@ class EdgeStore:
         """Flush and let go of the directory."""
         with self._lock:
             if self._opened is not None:
-                shard, self._opened = self._opened.shard, None
-                with self._engine():
-                    shard.flush()
-                    shard.close()
+                opened, self._opened = self._opened, None
+                try:
+                    with self._engine():
+                        opened.shard.flush()
+                        opened.shard.close()
+                finally:
+                    opened.hold.release()
 
     def __enter__(self) -> Self:
         return self
@@ -264,9 +275,15 @@ class EdgeStore:
                     self._opened.shard.flush()
                     self._opened = None
                 meta, layout = self.meta(), self.layout()
+                folder = self._shelf.directory / name
                 with self._engine():
-                    shard = qe.EdgeShard.load(str(self._shelf.directory / name / "shard"))
-                self._opened = _Opened(name, shard, meta, layout)
+                    hold = Hold(folder)
+                    try:
+                        shard = qe.EdgeShard.load(str(folder / "shard"))
+                    except BaseException:
+                        hold.release()
+                        raise
+                self._opened = _Opened(name, hold, shard, meta, layout)
             return self._opened
 
     def _rows(self, point: Point, opened: _Opened) -> dict[str, Any]:
@@ -285,7 +302,7 @@ class EdgeStore:
         except Exception as error:
             # The engine raises bare Exceptions; its text is all that tells them apart.
             text = str(error)
-            if "WouldBlock" in text:
+            if isinstance(error, BlockingIOError) or "WouldBlock" in text:
                 raise StoreLocked(
                     f"collection {self._collection!r} in {self.location} is in use by another process",
                     hint="close the store that holds it, or wait; processes can share a collection on a Qdrant server",

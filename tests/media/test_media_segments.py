@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ume_retrieval.errors import InputError
+from ume_retrieval.inputs import Clip, Page
 from ume_retrieval.media import Limits, sample_times, segments
 
 DURATIONS = st.floats(0.01, 3_000, allow_nan=False)
@@ -83,3 +85,8 @@ def test_limits_are_positive(name: str) -> None:
         Limits(**{name: 0})
     with pytest.raises(InputError, match=name):
         Limits(**{name: math.nan})
+
+
+def test_a_path_may_be_a_string() -> None:
+    assert Clip("film.mp4", 1.0) == Clip(Path("film.mp4"), 1.0)  # type: ignore[arg-type]  # that is the point
+    assert Page("report.pdf", 2) == Page(Path("report.pdf"), 2)  # type: ignore[arg-type]  # as above

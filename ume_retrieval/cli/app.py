@@ -13,6 +13,7 @@ from ume_retrieval.cli.evaluate import eval_app
 from ume_retrieval.cli.gate import gate
 from ume_retrieval.cli.indexing import enrich, index
 from ume_retrieval.cli.models import models
+from ume_retrieval.cli.plan import plan
 from ume_retrieval.cli.searching import report, search
 from ume_retrieval.cli.training import train_app
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (demo, index, enrich, search, report, gate, models, doctor):
+for function in (demo, index, enrich, search, report, gate, models, plan, doctor):
     app.command()(function)
 app.add_typer(eval_app, name="eval", help="Measure retrieval.")
 eval_app.command("mmeb-v2")(mmeb_v2)

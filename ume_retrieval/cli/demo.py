@@ -123,7 +123,7 @@ def _index(
 def _ask(embedder: ReasoningEmbedder, store: Store, task: TaskSet) -> Answers:
     """Ask a task's queries against its own corpus, direct and reasoned."""
     from ume_qdrant import Filter, QueryVectors, search_vectors
-    from ume_retrieval.cli.pictures import report_query
+    from ume_qdrant.pictures import report_query
 
     items = [query.item for query in task.queries]
     plain = embedder.encode_query(items, reasoning="never")

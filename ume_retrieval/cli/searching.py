@@ -139,7 +139,7 @@ def report(
 ) -> None:
     """Search, and write the hits with their evidence drawn as one HTML page."""
     with command(as_json=as_json) as output:
-        from ume_retrieval.cli.pictures import report_query
+        from ume_qdrant.pictures import report_query
         from ume_retrieval.report import ReportPage, write_contact_sheet, write_html
 
         item = Item(text=text, images=tuple(image or ()), videos=tuple(video or ()))

@@ -13,7 +13,7 @@ from ume_retrieval.media import load
 from ume_retrieval.report import ReportHit, ReportQuery
 
 if TYPE_CHECKING:
-    from ume_qdrant import Hit
+    from ume_qdrant.hits import Hit
     from ume_retrieval.results import Trace
 
 
