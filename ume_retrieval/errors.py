@@ -65,8 +65,20 @@ class MediaTooLarge(MediaError):
     code = "media_too_large"
 
 
+class MediaCrashed(MediaError):
+    """A worker process died while it decoded this item (see `media.limits.Isolation`)."""
+
+    code = "media_crashed"
+
+
+class MediaTimeout(MediaError):
+    """A worker process was stopped because it decoded this item for too long."""
+
+    code = "media_timeout"
+
+
 class RemoteNotAllowed(MediaError):
-    """A remote address was given while remote fetching is off (the default)."""
+    """An address was given that may not be fetched: fetching is off (the default), or its host is not allowed."""
 
     code = "remote_not_allowed"
 

@@ -28,8 +28,8 @@ Part = TypeVar("Part")
 
 SINGLE = (str, PIL.Image.Image, Page, Clip, Frames, Item, LoadedItem)
 
-CHUNK_PIXELS = 128_000_000
-"""A chunk of loaded items closes at this many pixels, 384 MB as RGB; up to five chunks are between the stages."""
+CHUNK_PIXELS = 24_000_000
+"""A chunk of loaded items closes at this many pixels, 96 MB as Pillow keeps RGB; up to five are between the stages."""
 
 DECODERS = max(1, min(8, (os.cpu_count() or 2) - 1))
 """Files that are decoded at the same time."""
@@ -116,14 +116,14 @@ class Intake:
         reasoner_budget: How the Reasoner samples, or None when it is not asked.
         embedder_budget: How the Embedder samples.
         limits: Limits on what is decoded.
-        allow_remote: Whether addresses may be fetched.
+        allow_remote: Hosts that addresses may be fetched from.
         chunk_items: Most inputs of a chunk.
     """
 
     reasoner_budget: VisualBudget | None
     embedder_budget: VisualBudget
     limits: Limits
-    allow_remote: bool
+    allow_remote: Sequence[str]
     chunk_items: int
 
     def chunks(self, inputs: Iterable[Input], ledger: Ledger) -> Iterator[Chunk[Loaded]]:

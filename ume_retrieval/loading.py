@@ -88,7 +88,10 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
         classes: Any = transformers
         processor = classes.AutoProcessor.from_pretrained(name, revision=revision)
         model = getattr(classes, model_class).from_pretrained(
-            name, revision=revision, dtype=choose_dtype(dtype, target)
+            name,
+            revision=revision,
+            dtype=choose_dtype(dtype, target),
+            use_safetensors=True,  # other weights are pickles, which may run code
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -23,6 +23,7 @@ from ume_retrieval.flow import EncodeStream, Flow
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.intake import Input, Intake, as_sequence
 from ume_retrieval.ledger import Ledger, Progress
+from ume_retrieval.media.hosts import AllowedHosts
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling, tcot_sampling
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
@@ -50,7 +51,7 @@ class ReasoningEmbedder(AsyncEncoding):
         reasoner: Writes the T-CoTs, or None for direct embeddings only.
         cache: Where T-CoTs are kept, or None to keep them for one call only.
         limits: Limits on what is decoded.
-        allow_remote: Whether addresses in items may be fetched.
+        allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
         sampling: How the Reasoner decodes; by default greedily, up to the `max_tokens` of its own description.
         chunk_items: Most inputs that go through a stage together, >= 1. Finished traces are kept after each, or every
             second where the engine hands them out one by one.
@@ -71,12 +72,13 @@ class ReasoningEmbedder(AsyncEncoding):
         *,
         cache: TraceCache | None = None,
         limits: Limits = DEFAULT_LIMITS,
-        allow_remote: bool = False,
+        allow_remote: Sequence[str] = (),
         sampling: Sampling | None = None,
         chunk_items: int = CHUNK_ITEMS,
     ) -> None:
         if chunk_items < 1:
             raise InputError(f"chunk_items is {chunk_items}", hint="use 1 or more")
+        AllowedHosts.of(allow_remote)  # what cannot be understood shows at once
         self.embedder = embedder
         self.reasoner = reasoner
         self.cache = cache
@@ -98,7 +100,7 @@ class ReasoningEmbedder(AsyncEncoding):
         dtype: str = "auto",
         cache: TraceCache | Path | Literal["auto"] | None = "auto",
         limits: Limits = DEFAULT_LIMITS,
-        allow_remote: bool = False,
+        allow_remote: Sequence[str] = (),
         sampling: Sampling | None = None,
         chunk_items: int = CHUNK_ITEMS,
         trust_remote_code: bool = False,
@@ -115,7 +117,7 @@ class ReasoningEmbedder(AsyncEncoding):
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
             cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None.
             limits: Limits on what is decoded.
-            allow_remote: Whether addresses in items may be fetched.
+            allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
             sampling: How the Reasoner decodes; greedily by default.
             chunk_items: Most inputs that go through a stage together.
             trust_remote_code: Whether code that comes with a sentence-transformers checkpoint may run.

@@ -14,6 +14,7 @@ from ume_qdrant.layout import Effort, Layout
 from ume_qdrant.operations import Asking, Nearest, Operations, Request
 from ume_qdrant.refusals import REFUSALS, describe
 from ume_qdrant.schema import CollectionMeta
+from ume_qdrant.sharding import Sharding
 from ume_qdrant.steps import run
 from ume_qdrant.store import USUAL, Point, Scored, Vector, VectorName
 from ume_retrieval.retry import Retry
@@ -32,6 +33,7 @@ class ClientStore:
         client: A client that is ready to use.
         collection: Name of the collection, or of an alias.
         retry: How patiently to try again.
+        sharding: How a server spreads the collection when it is made; None leaves it to the server.
         on_close: What `close` calls; by default nothing, since the client stays the caller's.
 
     Example:
@@ -46,6 +48,7 @@ class ClientStore:
         collection: str,
         *,
         retry: Retry | None = None,
+        sharding: Sharding | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self._client = client
@@ -53,7 +56,9 @@ class ClientStore:
         self._retry = retry or Retry()
         self._on_close = on_close
         options = client.init_options
-        self._operations = Operations(collection, location_of(options), simulated=is_simulated(options))
+        self._operations = Operations(
+            collection, location_of(options), simulated=is_simulated(options), sharding=sharding
+        )
 
     def __repr__(self) -> str:
         return f"ClientStore({self.location!r}, {self._collection!r})"

@@ -1,7 +1,7 @@
 """Room on the disc, looked at before Qdrant Edge writes.
 
-The engine writes through memory maps of files with holes. On a disc that is full, filling a hole kills the whole process
-(SIGBUS on Linux), so it must not come to that.
+The engine writes through memory maps of files with holes. On a disc that is full, filling a hole kills the whole
+process (SIGBUS on Linux), so it must not come to that.
 """
 
 from __future__ import annotations

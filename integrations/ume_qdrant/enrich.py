@@ -15,7 +15,7 @@ from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, onc
 from ume_qdrant.schema import meta_of
 from ume_qdrant.sources import source_path
 from ume_qdrant.store import Point, Store
-from ume_retrieval.errors import Failure, InputError
+from ume_retrieval.errors import Failure, InputError, ServerError
 from ume_retrieval.flow import Encoded
 from ume_retrieval.inputs import Item
 from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
@@ -47,8 +47,8 @@ def enrich(
     every trace is kept before it is used: a run that is killed and started again goes on where it was.
 
     A point whose trace cannot be made (an unusable reply, an input that a model refuses) is marked, named once and left
-    alone until `retry_failed`. A point whose file has changed or is out of reach, or that failed for a passing reason,
-    stays waiting.
+    alone until `retry_failed`. A point whose file has changed or is out of reach, that failed for a passing reason, or
+    because of a server and not of itself (a wrong key), stays waiting.
 
     Args:
         embedder: The models that the collection was made with; it needs a Reasoner.
@@ -166,7 +166,7 @@ class _Run:
                 updates.append(reasoned_update(located.key, one.vector, one.trace, self.embedder.info, text=text))
                 self.enriched += 1
             elif one.failure is not None:
-                if not one.failure.retryable:
+                if not one.failure.retryable and one.failure.error != ServerError.code:
                     state = {"reasoning": "failed", "reasoning_error": one.failure.error}
                     updates.append(Point(located.key, {}, state))
                 self.failures.append(replace(one.failure, source=located.entry.source))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ume_qdrant.async_store import AsyncStore, ThreadStore
 from ume_qdrant.edge import EdgeStore
+from ume_qdrant.sharding import Sharding
 from ume_qdrant.store import Store
 from ume_retrieval.errors import InputError
 from ume_retrieval.retry import Retry
@@ -20,6 +21,7 @@ def open_store(
     prefer_grpc: bool = False,
     timeout_s: int = 60,
     retry: Retry | None = None,
+    sharding: Sharding | None = None,
 ) -> Store:
     """A store on a directory or on a server; nothing is touched before its first use.
 
@@ -30,6 +32,7 @@ def open_store(
         prefer_grpc: Talk gRPC to the server, on its port 6334.
         timeout_s: Longest wait for one answer of the server, in seconds.
         retry: How patiently to try a busy or lost server again.
+        sharding: How a server spreads a new collection over its nodes; None leaves it to the server.
 
     Raises:
         InputError: When the location is neither, or server settings come with a directory.
@@ -40,7 +43,7 @@ def open_store(
         >>> open_store("https://vectors.example.org", "films", api_key="secret")
         ClientStore('https://vectors.example.org:6333', 'films')
     """
-    if not _is_server(location, has_settings=bool(api_key or prefer_grpc)):
+    if not _is_server(location, has_settings=bool(api_key or prefer_grpc or sharding)):
         return EdgeStore(location, collection)
 
     from qdrant_client import QdrantClient  # costs most of a second that a directory does not need
@@ -50,7 +53,7 @@ def open_store(
     client = QdrantClient(
         url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False
     )
-    return ClientStore(client, collection, retry=retry, on_close=client.close)
+    return ClientStore(client, collection, retry=retry, on_close=client.close, sharding=sharding)
 
 
 def open_async_store(
@@ -90,7 +93,7 @@ def _is_server(location: str | Path, *, has_settings: bool) -> bool:
     if scheme is None:
         if has_settings:
             raise InputError(
-                "an API key and gRPC go with a server, not with a directory",
+                "an API key, gRPC and sharding go with a server, not with a directory",
                 hint="leave them out, or give an address that begins with https://",
             )
         if str(location) == ":memory:":

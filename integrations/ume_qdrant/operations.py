@@ -12,6 +12,7 @@ from qdrant_client import models
 from ume_qdrant.filters import Filter, any_of
 from ume_qdrant.layout import SHORT, Effort, Layout, Quantization
 from ume_qdrant.schema import INDEXES, CollectionMeta
+from ume_qdrant.sharding import Sharding
 from ume_qdrant.store import Payload, Point, Scored, Vector, VectorName, batches, is_alias
 from ume_retrieval.errors import CollectionNotFound, StoreError, StoreUnsupported
 
@@ -88,12 +89,14 @@ class Operations:
         location: Where it is, for messages.
         simulated: Whether the client's own in-memory engine answers, which has neither payload indexes nor
             quantization.
+        sharding: How a server spreads the collection when it is made; None leaves it to the server.
     """
 
-    def __init__(self, collection: str, location: str, *, simulated: bool) -> None:
+    def __init__(self, collection: str, location: str, *, simulated: bool, sharding: Sharding | None = None) -> None:
         self._collection = collection
         self._location = location
         self._simulated = simulated
+        self._spread = sharding.options() if sharding else {}
         self._facts: Facts | None = None
 
     def exists(self) -> Asking[bool]:
@@ -113,7 +116,8 @@ class Operations:
                 )
             metadata = {**meta.to_dict(), **wanted.to_dict()}
             try:
-                yield self._ask("create_collection", _vectors_config(meta.dimension, wanted), metadata=metadata)
+                vectors = _vectors_config(meta.dimension, wanted)
+                yield self._ask("create_collection", vectors, metadata=metadata, **self._spread)
             except StoreError:
                 # Made by another process, or by a request whose answer was lost.
                 if not (yield from self.exists()):

@@ -25,6 +25,7 @@ NOT_EXECUTED = {
     "how-to/llama-index.md": ["needs weights from the hub and a GPU"],
     "how-to/qdrant-server.md": ["needs a Qdrant server"] * 3,
     "how-to/train.md": ["takes an hour", "needs weights from the hub and a GPU"],
+    "scale.md": ["needs a Ray cluster"] * 2,
     "training-data.md": ["needs a downloaded data set", "needs pairs of yours"],
     "training.md": ["takes an hour", "needs several GPUs"],
     "tutorial.md": ["installs packages"],

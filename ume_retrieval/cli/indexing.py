@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 
 import typer
 
@@ -24,21 +23,40 @@ from ume_retrieval.cli.options import (
     open_named_store,
 )
 from ume_retrieval.cli.output import Output, command
+from ume_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from ume_qdrant.layout import Layout
     from ume_qdrant.reports import Progress as Step
 
 
 When: TypeAlias = Literal["later", "always", "never"]
 """When to reason over what is indexed."""
 
+WorkersName: TypeAlias = Literal["here", "ray"]
+"""Who does the work: this process, or the workers of a Ray cluster."""
+
+
+class IndexSettings(TypedDict):
+    """What is said alike to one process and to a cluster."""
+
+    reasoning: When
+    segment_s: float
+    overlap_s: float
+    strict: bool
+    layout: Layout | None
+
+
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first item that fails.")]
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files and folders; with --workers ray also addresses (s3://…).", show_default=False),
+    ],
     *,
     store: StoreOption = DEFAULT_STORE,
     collection: CollectionOption = DEFAULT_COLLECTION,
@@ -49,6 +67,19 @@ def index(
     quantization: QuantizationOption = None,
     full: FullOption = None,
     strict: StrictOption = False,
+    workers: Annotated[
+        WorkersName, typer.Option(help="here: this process; ray: the workers of a Ray cluster (pip extra ray).")
+    ] = "here",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="The cluster: auto, host:port or ray://…; else one on this machine.", show_default=False),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="Shards of a new collection on a server.", min=1, show_default=False)
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Copies of each shard on a server.", min=1, show_default=False)
+    ] = None,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
     device: DeviceOption = "auto",
@@ -57,23 +88,34 @@ def index(
 ) -> None:
     """Index images, videos, PDF pages and texts; run it again after changes, only those are done."""
     with command(as_json=as_json) as output:
+        from ume_qdrant import Sharding
         from ume_qdrant import index as index_paths
         from ume_retrieval.media import OVERLAP_S, SEGMENT_S
 
-        with open_named_store(store, collection) as opened, Bars(output) as bars:
-            if opened.exists():
-                opened.count()  # a store that another process holds shows before models are loaded
-            report = index_paths(
-                load_embedder(model, reasoner, device, engine),
-                opened,
-                paths,
-                reasoning=reasoning,
-                segment_s=SEGMENT_S if segment is None else segment,
-                overlap_s=OVERLAP_S if overlap is None else overlap,
-                strict=strict,
-                layout=layout_of(short, quantization, full),
-                on_progress=bars.step,
-            )
+        spread = Sharding(shards, replicas) if shards or replicas else None
+        settings = IndexSettings(
+            reasoning=reasoning,
+            segment_s=SEGMENT_S if segment is None else segment,
+            overlap_s=OVERLAP_S if overlap is None else overlap,
+            strict=strict,
+            layout=layout_of(short, quantization, full),
+        )
+        if workers == "here" and ray_address:
+            raise InputError("--ray-address goes with --workers ray")
+        if workers == "ray":
+            from ume_ray import Models, StoreAddress
+            from ume_ray import index as index_on_ray
+
+            pair = Models.named(model, reasoner=None if reasoner == "none" else reasoner, engine=engine, device=device)
+            place = StoreAddress(store, collection, sharding=spread)
+            with Bars(output) as bars:
+                report = index_on_ray(pair, place, paths, address=ray_address, on_progress=bars.step, **settings)
+        else:
+            with open_named_store(store, collection, spread) as opened, Bars(output) as bars:
+                if opened.exists():
+                    opened.count()  # a store that another process holds shows before models are loaded
+                embedder = load_embedder(model, reasoner, device, engine)
+                report = index_paths(embedder, opened, paths, on_progress=bars.step, **settings)
         words = f"[bold]{report.indexed}[/bold] indexed, {report.unchanged} unchanged, {report.removed} removed, "
         cost = f"{len(report.failed)} failed in {report.seconds:.1f} s with {report.model_calls} model calls"
         output.result(report.to_dict(), words + cost)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from ume_qdrant.sharding import Sharding
     from ume_qdrant.store import Store
     from ume_retrieval.pipeline import ReasoningEmbedder
 
@@ -30,6 +31,14 @@ EngineOption = Annotated[
         help="auto, transformers, vllm, or server: $UME_REASONER_URL and $UME_EMBEDDER_URL with the key $UME_API_KEY.",
     ),
 ]
+IsolateOption = Annotated[
+    bool,
+    typer.Option(
+        "--isolate",
+        envvar="UME_ISOLATE",
+        help="Decode files in worker processes with limits on time and memory: for files that others send.",
+    ),
+]
 StoreOption = Annotated[
     str,
     typer.Option(
@@ -45,12 +54,13 @@ DEFAULT_COLLECTION = "default"
 
 
 def load_embedder(
-    model: str, reasoner: str, device: str, engine: str = "auto", *, cache: Path | None = None
+    model: str, reasoner: str, device: str, engine: str = "auto", *, cache: Path | None = None, isolate: bool = False
 ) -> ReasoningEmbedder:
     """The models that a command names, with progress bars of other libraries switched off."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers import utils
 
+    from ume_retrieval.media.limits import Isolation, Limits
     from ume_retrieval.pipeline import ReasoningEmbedder
 
     logging: Any = utils.logging
@@ -62,12 +72,14 @@ def load_embedder(
         engine=engine,
         device=device,
         cache=cache or "auto",
+        limits=Limits(isolation=Isolation() if isolate else None),
     )
 
 
-def open_named_store(location: str, collection: str) -> Store:
+def open_named_store(location: str, collection: str, sharding: Sharding | None = None) -> Store:
     """The store that a command names."""
     from ume_qdrant import open_store
 
     is_server = "://" in location
-    return open_store(location, collection, api_key=os.environ.get(API_KEY_VARIABLE) if is_server else None)
+    key = os.environ.get(API_KEY_VARIABLE) if is_server else None
+    return open_store(location, collection, api_key=key, sharding=sharding)

@@ -63,7 +63,8 @@ class SentenceTransformersEmbedder:
                 revision=revision,
                 device=str(target),
                 trust_remote_code=trust_remote_code,
-                model_kwargs={"dtype": choose_dtype(dtype, target)},
+                # Other weights than safetensors are pickles, which may run code.
+                model_kwargs={"dtype": choose_dtype(dtype, target), "use_safetensors": True},
             )
         except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
             first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -78,7 +78,8 @@ class ServerEmbedder:
         if not chats:
             return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
         try:
-            answers = self.server.ask("/embeddings", [partial(self._body, chat) for chat in chats], _read)
+            requests = [partial(self._body, chat) for chat in chats]
+            answers = self.server.ask("/embeddings", requests, partial(_read, dimension=self.dimension))
         except SomeFailed as some:
             outcomes = [one[0] if isinstance(one, tuple) else one for one in some.outcomes]
             raise SomeFailed(outcomes) from some.first
@@ -99,10 +100,11 @@ class ServerEmbedder:
         }
 
 
-def _read(answer: Any) -> tuple[npt.NDArray[np.float32], int]:
-    """The unit vector and the number of tokens that went into it."""
-    vector = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"], validate=True), dtype="<f4")
+def _read(answer: Any, dimension: int | None = None) -> tuple[npt.NDArray[np.float32], int]:
+    """The unit vector, of a length that is known already or not, and the number of tokens that went into it."""
+    [row] = answer["data"]
+    vector = np.frombuffer(base64.b64decode(row["embedding"], validate=True), dtype="<f4")
     length = float(np.linalg.norm(vector))
-    if not vector.size or not np.isfinite(length) or not length:
+    if vector.size != (dimension or vector.size) or not vector.size or not np.isfinite(length) or not length:
         raise ValueError("not a vector")
     return (vector / length).astype(np.float32), int(answer["usage"]["prompt_tokens"])

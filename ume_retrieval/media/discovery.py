@@ -9,12 +9,10 @@ from typing import Literal
 
 from ume_retrieval.errors import BrokenMedia, Failure, MediaTooLarge, UmeError
 from ume_retrieval.inputs import Clip, Item, Page
+from ume_retrieval.media.decoding import decoder
 from ume_retrieval.media.files import file_digest, open_file
-from ume_retrieval.media.images import check_image
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
-from ume_retrieval.media.pages import count_pages
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments, segments
-from ume_retrieval.media.video import probe_video
 from ume_retrieval.media.walking import FoundFile, walk
 
 _UTF8_MAX_BYTES = 4
@@ -115,17 +113,17 @@ def entries(
     ) -> Entry:
         return Entry(found.source, path, kind, item, *span, page, digest, found.size, found.mtime_ns)
 
-    path = found.path
+    path, place = found.path, decoder(limits)
     if found.kind == "image":
-        check_image(path, limits)
+        place.check_image(path, limits)
         digest = file_digest(path, limits).hex()
         return [entry("image", Item(images=(path,)))]
     if found.kind == "video":
-        spans = segments(probe_video(path, limits).duration_s, segment_s, overlap_s)
+        spans = segments(place.probe_video(path, limits).duration_s, segment_s, overlap_s)
         digest = file_digest(path, limits).hex()
         return [entry("video", Item(videos=(Clip(path, *span),)), span) for span in spans]
     if found.kind == "pdf":
-        pages = range(1, count_pages(path, limits) + 1)
+        pages = range(1, place.count_pages(path, limits) + 1)
         digest = file_digest(path, limits).hex()
         return [entry("page", Item(images=(Page(path, page),)), page=page) for page in pages]
     text = _text(found, limits)

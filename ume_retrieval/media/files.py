@@ -63,7 +63,7 @@ def local_path(source: str | Path) -> Path:
     if is_remote(source):
         raise RemoteNotAllowed(
             f"{str(source).strip().partition(':')[0].lower()}: addresses are not fetched",
-            hint="download the file and pass its path, or allow http and https with allow_remote=True",
+            hint="download the file and pass its path, or name its host in allow_remote",
         )
     return Path(source)
 

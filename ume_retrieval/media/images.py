@@ -194,6 +194,8 @@ def _pixels(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
 
 
 def _broken(name: str, error: Exception) -> MediaError:
+    if isinstance(error, MemoryError):
+        return MediaTooLarge(f"{name} needs more memory than there is", hint="make the image smaller")
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return BrokenMedia(f"{name} does not decode: {reason}", hint=_BROKEN_HINT)
 

@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 
 from ume_retrieval.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """Media are decoded in worker processes, so that a file that crashes or hangs its decoder costs that item alone.
+
+    A worker has no keys in its environment, cannot write files and is replaced when it dies. What it sends back is read
+    as JSON and raw pixels. POSIX systems keep all limits, Windows the time alone, macOS no bound on memory.
+
+    Attributes:
+        memory_bytes: Most address space of a worker. A picture of `max_pixels` takes up to 16 bytes a pixel.
+        seconds: Most seconds for one picture, one stretch of video or one look at a file.
+        workers: Most processes; by default one for each file that is decoded at the same time.
+
+    Raises:
+        InputError: When a limit is not positive, or no worker could start within `memory_bytes`.
+
+    Example:
+        >>> Limits(isolation=Isolation(seconds=20)).isolation.seconds
+        20
+    """
+
+    memory_bytes: int = 2 * 1024**3
+    seconds: float = 60.0
+    workers: int = max(1, min(8, (os.cpu_count() or 2) - 1))
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes < _LEAST_MEMORY or not self.seconds > 0 or self.workers < 1:
+            raise InputError(
+                f"media cannot be isolated with {self}", hint=f"give at least {_LEAST_MEMORY} bytes, > 0 s, 1 worker"
+            )
+
+
+_LEAST_MEMORY = 512 * 1024**2
+"""Python with the three decoders loaded takes most of this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +56,7 @@ class Limits:
         max_pages: Most pages of one PDF.
         max_text_chars: Most characters of one text file.
         max_duration_s: Longest video in seconds.
+        isolation: Decode in worker processes, for files that others send; None decodes in this process.
 
     Raises:
         InputError: When a limit is not positive.
@@ -35,10 +72,11 @@ class Limits:
     max_pages: int = 2_000
     max_text_chars: int = 100_000
     max_duration_s: float = 6 * 3600.0
+    isolation: Isolation | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
+            if field.name != "isolation" and not getattr(self, field.name) > 0:
                 raise InputError(f"{field.name} must be greater than 0")
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.inputs import Item, LoadedItem, VideoInput
+from ume_retrieval.media.decoding import decoder
 from ume_retrieval.media.files import is_remote
 from ume_retrieval.media.identity import content_id
-from ume_retrieval.media.images import open_image
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote import fetch
-from ume_retrieval.media.video import sample_video
 
 PAGE_OVERSAMPLING = 4
 """PDF pages are rendered with this many times the pixels that the model sees, so that crops of them stay legible."""
 
 
 def load(
-    item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS, *, allow_remote: bool = False
+    item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS, *, allow_remote: Sequence[str] = ()
 ) -> LoadedItem:
     """Decode an item's images, sample its videos and name it by its content.
 
@@ -32,7 +32,8 @@ def load(
         item: What to load.
         budget: How videos are sampled and how large pages are rendered.
         limits: Ceilings on what a file may cost.
-        allow_remote: Fetch http and https addresses; any other scheme stays refused.
+        allow_remote: Hosts that http and https addresses may be fetched from, such as "images.example.org" or
+            "*.example.org" ("*" for every public host), and private networks such as "10.1.0.0/16"; see `remote.fetch`.
 
     Raises:
         RemoteNotAllowed: When an address is given that may not be fetched.
@@ -48,22 +49,26 @@ def load(
         return _load(item, budget, limits)
     with tempfile.TemporaryDirectory(prefix="ume-") as folder:
         images = tuple(
-            fetch(image, limits) if isinstance(image, str) and is_remote(image) else image for image in item.images
+            fetch(image, limits, hosts=allow_remote) if isinstance(image, str) and is_remote(image) else image
+            for image in item.images
         )
-        videos = tuple(_video_file(video, Path(folder) / str(i), limits) for i, video in enumerate(item.videos))
+        videos = tuple(
+            _video_file(video, Path(folder) / str(i), limits, allow_remote) for i, video in enumerate(item.videos)
+        )
         return _load(replace(item, images=images, videos=videos), budget, limits)
 
 
 def _load(item: Item, budget: VisualBudget, limits: Limits) -> LoadedItem:
     name = content_id(item, budget, limits)
     page_pixels = PAGE_OVERSAMPLING * budget.image_max_pixels
-    images = tuple(open_image(image, limits, page_pixels=page_pixels) for image in item.images)
-    videos = tuple(sample_video(video, budget.video_fps, budget.video_frames, limits) for video in item.videos)
+    place = decoder(limits)
+    images = tuple(place.open_image(image, limits, page_pixels=page_pixels) for image in item.images)
+    videos = tuple(place.sample_video(video, budget.video_fps, budget.video_frames, limits) for video in item.videos)
     return LoadedItem(item.text, images, videos, item.instruction, name)
 
 
-def _video_file(video: VideoInput, path: Path, limits: Limits) -> VideoInput:
+def _video_file(video: VideoInput, path: Path, limits: Limits, hosts: Sequence[str]) -> VideoInput:
     if not isinstance(video, str) or not is_remote(video):
         return video
-    path.write_bytes(fetch(video, limits))
+    path.write_bytes(fetch(video, limits, hosts=hosts))
     return path

@@ -280,6 +280,10 @@ def _typed_errors(name: str) -> Iterator[None]:
         raise BrokenMedia(f"{name} does not decode: {error.strerror}", hint=_DAMAGED_HINT) from error
     except OSError as error:
         raise BrokenMedia(f"{name} cannot be read: {error.strerror}", hint=_DAMAGED_HINT) from error
+    except (ArithmeticError, ValueError) as error:  # numbers in the file that no clock and no memory can hold
+        raise BrokenMedia(f"{name} has numbers that make no sense: {error}", hint=_DAMAGED_HINT) from error
+    except MemoryError as error:
+        raise MediaTooLarge(f"{name} needs more memory than there is", hint="encode the video smaller") from error
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:

@@ -1,0 +1,318 @@
+"""What does indexing through Ray cost against one process with the same Embedder, and does it lose or double anything?
+
+A folder of 5,000 small texts and pictures of Shapes goes through `ume_qdrant.index` and through `ume_ray.index` with
+one Embedder each (the bundled one, direct pass) into Qdrant Edge; then through `ume_ray.index` again while workers die:
+an Embedder in the middle of a batch, several times, and a reader that is killed from outside. Points of all three
+collections are compared: ids, payloads, vectors.
+
+Costs are processor seconds of all processes (the driver, Ray's own, the workers), so that a busy machine disturbs
+little, and wall-clock seconds beside them. What a run costs whatever its length (starting workers, loading the model)
+is measured with 64 items and reported apart: `overhead` is of the items alone, `overhead_with_start` of the whole.
+
+    python benchmarks/ray_index.py [--items 5000] [--quick]
+
+The last line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench_corpus import WORDS
+from bench_measure import finish, machine, note
+
+FEW = 64
+
+POOLS: dict[str, Any] = {"embedders": 1, "cpus": 0.5, "files_a_task": 256, "items_a_call": 256}
+"""One Embedder, and batches as one process makes them: small files are many a task."""
+
+DEATHS = (3, 8, 15)
+"""Calls of the Embedder at which its process ends."""
+
+
+def write_files(folder: Path, count: int) -> Path:
+    """Texts of 12 words and, every fifth, a picture of Shapes; 500 a folder."""
+    from ume_training.shapes.draw import draw_scene
+    from ume_training.shapes.levels import LEVELS
+    from ume_training.shapes.world import sample_scene
+
+    rng = random.Random(count)
+    for number in range(count):
+        place = folder / str(number // 500)
+        place.mkdir(parents=True, exist_ok=True)
+        if number % 5 == 0:
+            draw_scene(sample_scene(rng, LEVELS["default"]), rng).save(place / f"{number}.png")
+        else:
+            text = " ".join(rng.choice(WORDS) for _ in range(12))
+            (place / f"{number}.txt").write_text(f"{text} {number}", encoding="utf-8")
+    return folder
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Processor and wall-clock seconds."""
+
+    cpu: float
+    wall: float
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.cpu - other.cpu, self.wall - other.wall)
+
+
+class Meter(threading.Thread):
+    """Adds up the processor time of this process and its descendants, those that have ended included.
+
+    Ray's processes leave no sum of their children's times behind, so all are looked at several times a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._ticks: dict[tuple[int, str], int] = {}
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Look for as long as this process lives."""
+        while True:
+            self.look()
+            time.sleep(0.2)
+
+    def look(self) -> Cost:
+        """Spent so far."""
+        with self._lock:
+            for pid, fields in family().items():
+                # Begun at this tick: a process of the same number is another one.
+                self._ticks[pid, fields[19]] = sum(map(int, fields[11:13]))
+            return Cost(sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK"), time.perf_counter())
+
+
+METER = Meter()
+
+
+def family() -> dict[int, list[str]]:
+    """Fields of /proc/PID/stat behind the name, of this process and its descendants."""
+    found: dict[int, list[str]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+    ours = {os.getpid()}
+    while more := {pid for pid, fields in found.items() if int(fields[1]) in ours and pid not in ours}:
+        ours |= more
+    return {pid: found[pid] for pid in ours if pid in found}
+
+
+def mortal_embedder(folder: Path) -> Any:
+    """The bundled Embedder in a process that ends at some calls; a folder remembers how many there were."""
+    from ume_ray.models import Models
+
+    embedder = Models.named("ume-tiny", reasoner=None, device="cpu").embedder()
+    embed = embedder.embed
+
+    def dying(chats: Sequence[Any]) -> Any:
+        folder.mkdir(exist_ok=True)
+        number = sum(1 for _ in folder.iterdir())
+        (folder / f"{number}-{os.getpid()}").touch()
+        if number in DEATHS:
+            os._exit(1)
+        return embed(chats)
+
+    embedder.embed = dying  # type: ignore[method-assign]
+    return embedder
+
+
+class Killer(threading.Thread):
+    """Kills, once, a worker of ours that is reading files."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.killed = 0
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        """Look until there is one."""
+        while not self.done.wait(0.05) and not self.killed:
+            for pid in family():
+                try:
+                    name = Path(f"/proc/{pid}/cmdline").read_bytes()
+                    if name.startswith(b"ray::MapBatches(Decode)"):
+                        os.kill(pid, signal.SIGKILL)
+                        self.killed += 1
+                        break
+                except OSError:
+                    continue
+
+
+def points_of(location: Path) -> dict[str, Any]:
+    """Everything in a collection, by id."""
+    from ume_qdrant import export, open_store
+
+    with open_store(str(location), "things") as store:
+        return {record["id"]: record for record in export(store, vectors=True)}
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+    """How two collections differ: points on one side alone, payloads, and the lowest cosine of two vectors."""
+    import numpy as np
+
+    both = one.keys() & other.keys()
+    rows = [
+        [np.asarray(side[key]["vectors"]["direct"], dtype=np.float64) for side in (one, other)] for key in sorted(both)
+    ]
+    cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in rows]
+    return {
+        "lost": len(one.keys() - other.keys()),
+        "doubled": len(other.keys() - one.keys()),
+        "payloads": sum({**one[key], "vectors": 0} != {**other[key], "vectors": 0} for key in both),
+        "cosine_min": min(cosines),
+    }
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=5_000)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the items, no file")
+    chosen = parser.parse_args()
+    count = chosen.items // 10 if chosen.quick else chosen.items
+    # Priority as of the one process: Ray lowers that of its workers, and others on the machine would win.
+    os.environ.update({"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"})
+    import ray
+
+    where = machine()
+    METER.start()
+    with tempfile.TemporaryDirectory(prefix="bench-") as work:
+        root = Path(work)
+        few, many = write_files(root / "few", FEW), write_files(root / "many", count)
+        alone = _alone(root, few, many)
+        begun = METER.look()
+        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
+        start = METER.look() - begun
+        note(f"Ray started: {start}")
+        spread = _spread(root, few, many)
+        killer = Killer()
+        killer.start()
+        dying = _on_ray(root, "dying", many, partial(mortal_embedder, root / "calls"))
+        killer.done.set()
+        ray.shutdown()
+        expected = points_of(root / "alone")
+        same = {name: differing(expected, points_of(root / name)) for name in ("spread", "dying")}
+        embedder_deaths = sum(number < len(list((root / "calls").iterdir())) for number in DEATHS)
+    per_item = 1000 / (count - FEW)
+    finish(
+        "ray_index",
+        {
+            "benchmark": "ray_index",
+            "items": count,
+            "overhead": round(spread["items"].cpu / alone["items"].cpu - 1, 4),
+            "overhead_wall": round(spread["items"].wall / alone["items"].wall - 1, 4),
+            "overhead_with_start": round(spread["whole"].cpu / alone["whole"].cpu - 1, 4),
+            "overhead_with_deaths": round(dying.cpu / spread["whole"].cpu - 1, 4),
+            "deaths": {"embedders": embedder_deaths, "readers": killer.killed},
+            "same_points": same,
+            "cpu_ms_per_item": {
+                "alone": round(alone["items"].cpu * per_item, 3),
+                "ray": round(spread["items"].cpu * per_item, 3),
+            },
+            "seconds": {
+                "alone": _rounded(alone["whole"]),
+                "ray": _rounded(spread["whole"]),
+                "ray_few": _rounded(spread["few"]),
+                "ray_with_deaths": _rounded(dying),
+                "ray_start": _rounded(start),
+            },
+            "units": alone["units"],
+            "workers": POOLS,
+            "machine": {**where, "load_after": round(os.getloadavg()[0], 2)},
+        },
+        quick=chosen.quick,
+    )
+
+
+def _alone(root: Path, few: Path, many: Path) -> dict[str, Any]:
+    from ume_qdrant import index, open_store
+    from ume_retrieval import ReasoningEmbedder
+
+    embedder = ReasoningEmbedder.from_pretrained("ume-tiny", reasoner=None, cache=None, device="cpu")
+    embedder.encode_corpus(["warm up"], reasoning="never")
+    costs = {}
+    for name, folder in (("few", few), ("alone", many)):
+        with open_store(str(root / name), "things") as store:
+            begun = METER.look()
+            index(embedder, store, folder, reasoning="never")
+            costs[name] = METER.look() - begun
+    note(f"one process: {costs}")
+    return {"items": costs["alone"] - costs["few"], "whole": costs["alone"], "units": _units(root, many, embedder)}
+
+
+def _units(root: Path, folder: Path, embedder: Any) -> dict[str, float]:
+    """Processor milliseconds of one item by stage, and what a point's fields take, for `ume plan`."""
+    from ume_qdrant import Point, export, open_store
+    from ume_retrieval.errors import Failure
+    from ume_retrieval.intake import Intake
+    from ume_retrieval.ledger import Ledger
+    from ume_retrieval.media import discover
+
+    spent: dict[str, float] = {}
+    begun = time.process_time()
+    entries = [entry for entry in discover([folder]) if not isinstance(entry, Failure)]
+    intake = Intake(None, embedder.embedder.spec.budget, embedder.limits, (), 256)
+    ledger = Ledger(None, strict=False)
+    loaded = [one.seen for chunk in intake.chunks([entry.item for entry in entries], ledger) for one in chunk.items]
+    spent["decode_ms"] = time.process_time() - begun
+    begun = time.process_time()
+    embedder.encode_corpus(loaded, reasoning="never")
+    spent["embed_ms"] = time.process_time() - begun
+    with open_store(str(root / "alone"), "things") as source, open_store(str(root / "units"), "things") as target:
+        target.create(source.meta())
+        points = list(source.scroll(vectors=("direct",)))
+        begun = time.process_time()
+        for start in range(0, len(points), 256):
+            target.upsert([Point(one.id, one.vectors, one.payload) for one in points[start : start + 256]])
+        spent["write_ms"] = time.process_time() - begun
+        payload = sum(len(json.dumps(one).encode()) for one in export(source))
+    units = {name: round(1000 * seconds / len(entries), 4) for name, seconds in spent.items()}
+    return {**units, "payload_bytes": round(payload / len(points), 1)}
+
+
+def _spread(root: Path, few: Path, many: Path) -> dict[str, Cost]:
+    from ume_ray import Models
+
+    load = Models.named("ume-tiny", reasoner=None, device="cpu").embedder
+    # Twice: the first one also starts the processes that later runs find.
+    for name in ("first", "second"):
+        little = _on_ray(root, name, few, load)
+    whole = _on_ray(root, "spread", many, load)
+    return {"items": whole - little, "whole": whole, "few": little}
+
+
+def _on_ray(root: Path, name: str, folder: Path, load: Any) -> Cost:
+    from ume_ray import Models, StoreAddress, Workers, index
+
+    begun = METER.look()
+    place = StoreAddress(str(root / name), "things")
+    report = index(Models(load, cache=None), place, folder, reasoning="never", workers=Workers(**POOLS))
+    cost = METER.look() - begun
+    note(f"Ray, {name}: {report.points} points, {cost}")
+    return cost
+
+
+def _rounded(cost: Cost) -> dict[str, float]:
+    return {"cpu": round(cost.cpu, 2), "wall": round(cost.wall, 2)}
+
+
+if __name__ == "__main__":
+    main()

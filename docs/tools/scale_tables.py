@@ -1,0 +1,192 @@
+# ruff: noqa: INP001  # a script
+"""Writes the tables of `docs/scale.md` anew from `ume_retrieval.scale_plan` and from benchmarks/results.
+
+`python docs/tools/scale_tables.py` does it; a test compares the page with what the module says. A table stands between
+`<!-- table: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ume_retrieval.scale_plan import (
+    ASSUMED,
+    BITS,
+    CPU,
+    GPU,
+    GPUS,
+    HOUR,
+    MEASURED,
+    Costs,
+    Keeping,
+    Plan,
+    Quantized,
+    Queries,
+    rows,
+    short,
+)
+
+PAGE = Path(__file__).parents[1] / "scale.md"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+SIZES = (1e6, 1e8, 1e9)
+DEADLINE_H = 72.0
+
+BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def result(name: str) -> Any:
+    """What a benchmark has measured."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def unit_costs() -> list[list[str]]:
+    """One item, by stage."""
+
+    def cells(costs: Costs) -> dict[str, str]:
+        return {
+            "decode, ms of a core": short(1000 * costs.decode_core_s),
+            "reason, tokens": short(costs.reason_tokens),
+            "tokens a second of one Reasoner": short(costs.reason_tokens_per_s),
+            "reason, ms of one Reasoner": short(1000 * costs.reason_s),
+            "embed, ms a pass": short(1000 * costs.embed_s),
+            "write, ms of a core": short(1000 * costs.write_core_s),
+            "values of a vector": f"{costs.dimension:,}",
+            "bytes of a point's fields": short(costs.payload_bytes),
+        }
+
+    measured, assumed = cells(MEASURED), cells(ASSUMED)
+    head = ["one item", "ume-tiny on one CPU core, **measured**", "a 2B pair on one GPU, **assumed**"]
+    return [head, *([name, measured[name], assumed[name]] for name in measured)]
+
+
+def corpus(costs: Costs, hardware: Any) -> list[list[str]]:
+    """A corpus of each size, on as many machines as finish within the deadline."""
+    plans = [Plan(size, costs, hardware) for size in SIZES]
+    plans = [replace(plan, machines=plan.machines_within(DEADLINE_H)) for plan in plans]
+    return [["items", *(f"{plan.items:,.0f}" for plan in plans)], *rows(plans)]
+
+
+def quantizations() -> list[list[str]]:
+    """What a point takes, and what a node of the default size holds."""
+    table = [
+        [
+            "quantization",
+            "bytes a point in RAM",
+            "bytes a point on disk",
+            "points that one node's RAM holds",
+            "nodes for 10^8",
+            "nodes for 10^9",
+        ]
+    ]
+    names: Sequence[Quantized] = tuple(BITS)
+    for name in names:
+        keeping = Keeping(quantization=name)
+        one = Plan(1, ASSUMED, GPU, replace(keeping, replicas=1))
+        nodes = [str(Plan(size, ASSUMED, GPU, keeping).nodes) for size in (1e8, 1e9)]
+        holds = keeping.node_ram_gb * 1e9 / one.ram_bytes
+        table.append([name, f"{one.ram_bytes:,.0f}", f"{one.disk_bytes:,.0f}", short(holds), *nodes])
+    return table
+
+
+def budget() -> list[list[str]]:
+    """What `ume enrich --budget` leaves out, and what it costs in hits."""
+    found = result("corpus_budget")
+    table = [
+        ["share reasoned over", "hit@1, crowded first", "hit@1, by chance", "GPU-hours for 10^8", "money", "RAM, GB"]
+    ]
+    for share, crowded, chance in zip(
+        found["shares"], found["hit@1"]["crowded"], found["hit@1"]["chance"], strict=True
+    ):
+        if round(10 * share) % 2:
+            continue
+        plan = Plan(1e8, ASSUMED, GPU, reasoned=share)
+        models = (plan.seconds["reason"] + plan.seconds["embed"]) / HOUR
+        table.append(
+            [
+                f"{share:.0%}",
+                f"{crowded:.3f}",
+                f"{chance:.3f}",
+                short(models),
+                short(plan.money),
+                short(plan.ram_bytes / 1e9),
+            ]
+        )
+    return table
+
+
+def gate() -> list[list[str]]:
+    """Reasoners that queries keep busy."""
+    found = result("gate")
+    table = [["queries a day", "Reasoners, always", "Reasoners, with the gate", "tokens a day that it spares"]]
+    for per_day in (1e5, 1e6, 1e7, 1e8):
+        plain = Queries(per_day, ASSUMED.reason_tokens)
+        gated = replace(plain, gate_saves=found["tokens_saved"])
+        spared = plain.reasoner_seconds_per_day(1) - gated.reasoner_seconds_per_day(1)
+        speed = ASSUMED.reason_tokens_per_s
+        table.append([f"{per_day:,.0f}", str(plain.reasoners(speed)), str(gated.reasoners(speed)), short(spared)])
+    return table
+
+
+def gate_quality() -> list[list[str]]:
+    """What the gate cost in hits where it was measured."""
+    found = result("gate")
+    table = [["queries reasoned over", "hit@1", "tokens"]]
+    return [
+        *table,
+        *(
+            [name, f"{found[name]['hit@1']:.3f}", f"{found[name]['tokens']:.0%}"]
+            for name in ("never", "gate", "always")
+        ),
+    ]
+
+
+def ray() -> list[list[str]]:
+    """Ray against one process."""
+    found = result("ray_index")
+    same = found["same_points"]["dying"]
+    deaths = found["deaths"]
+    return [
+        ["5,000 items, one Embedder" if found["items"] == 5000 else f"{found['items']:,} items, one Embedder", ""],
+        ["processor ms an item, one process", f"{found['cpu_ms_per_item']['alone']:.2f}"],
+        ["processor ms an item, Ray", f"{found['cpu_ms_per_item']['ray']:.2f}"],
+        ["overhead an item, processor time (target 15 %)", f"{found['overhead']:.1%}"],
+        ["overhead an item, wall-clock time", f"{found['overhead_wall']:.1%}"],
+        ["overhead of the whole run, with workers started and models loaded", f"{found['overhead_with_start']:.1%}"],
+        ["more, when workers die", f"{found['overhead_with_deaths']:.1%}"],
+        ["workers that died", f"{deaths['embedders']} Embedders, {deaths['readers']} reader"],
+        ["points lost, doubled, with another payload", f"{same['lost']}, {same['doubled']}, {same['payloads']}"],
+        ["lowest cosine of a vector to that of one process", f"{same['cosine_min']:.7f}"],
+    ]
+
+
+TABLES: Mapping[str, Callable[[], list[list[str]]]] = {
+    "unit-costs": unit_costs,
+    "gpus": lambda: corpus(ASSUMED, GPUS),
+    "gpu": lambda: corpus(ASSUMED, GPU),
+    "tiny": lambda: corpus(MEASURED, CPU),
+    "quantizations": quantizations,
+    "budget": budget,
+    "gate": gate,
+    "gate-quality": gate_quality,
+    "ray": ray,
+}
+
+
+def written(page: str) -> str:
+    """The page with every table made anew."""
+    return BLOCK.sub(lambda block: f"{block[1]}{_markdown(TABLES[block[2]]())}\n{block[3]}", page)
+
+
+def _markdown(table: list[list[str]]) -> str:
+    head, *body = table
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" + "--:|" * (len(head) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

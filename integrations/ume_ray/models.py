@@ -1,0 +1,163 @@
+"""How workers come by their models: each loads its own, where it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from ume_qdrant.schema import CollectionMeta
+from ume_retrieval.asking import CallMemory
+from ume_retrieval.cache import TraceCache, default_cache_path
+from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.embedder.base import Embedder
+from ume_retrieval.engines import LoadOptions, choose_engine
+from ume_retrieval.errors import InputError
+from ume_retrieval.media import DEFAULT_LIMITS, Limits
+from ume_retrieval.reasoner.base import Reasoner, Sampling, tcot_sampling
+from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.results import PipelineInfo
+from ume_retrieval.stages import Reasoning
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The pair, as functions that load it in a worker.
+
+    Attributes:
+        embedder: Loads the Embedder. A function of a module that every worker can import, or a `functools.partial`.
+        reasoner: Loads the Reasoner; None when there is none.
+        cache: File of traces on each worker's machine: workers of one machine share it. "auto" is
+            `ume_retrieval.cache.default_cache_path()` there; None keeps none. A file on a network share is not safe
+            under SQLite: give each machine its own. What a collection holds is never asked for again in any case, so a
+            trace that another machine has is missed only for a point that was not written yet.
+        sampling: How the Reasoner decodes; greedily by default.
+        limits: Limits on what is decoded.
+
+    Example:
+        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
+        >>> Models(HashEmbedder, FakeReasoner, cache=None).describe(reasoned=True).meta.reasoner
+        'fake-reasoner'
+    """
+
+    embedder: Callable[[], Embedder]
+    reasoner: Callable[[], Reasoner] | None = None
+    cache: Path | Literal["auto"] | None = "auto"
+    sampling: Sampling | None = None
+    limits: Limits = DEFAULT_LIMITS
+
+    @classmethod
+    def named(
+        cls,
+        name: str | Path = "ume-tiny",
+        *,
+        reasoner: str | Path | None = "auto",
+        engine: str = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        cache: Path | Literal["auto"] | None = "auto",
+        sampling: Sampling | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Models:
+        """Models as `ReasoningEmbedder.from_pretrained` names them; names are understood at once, weights load later.
+
+        A folder of weights must be at the same path on every machine, and so must be the addresses and keys of the
+        engine "server" in its environment.
+
+        Raises:
+            ModelError: When a name means nothing.
+            InputError: When the engine does not exist.
+        """
+        choose_engine(engine)
+        resolved = resolve_embedder(str(name))
+        wanted = resolved.reasoner if reasoner == "auto" else reasoner
+        if wanted is not None:
+            resolve_reasoner(str(wanted))
+        options = LoadOptions(device, dtype)
+        return cls(
+            partial(_load_embedder, str(name), engine, options),
+            None if wanted is None else partial(_load_reasoner, str(wanted), engine, options),
+            cache=cache,
+            sampling=sampling,
+            limits=limits,
+        )
+
+    def describe(self, *, reasoned: bool) -> Description:
+        """Load the models once and say what a collection and the decoders must know of them.
+
+        Args:
+            reasoned: Whether the Reasoner is concerned; else it is not loaded.
+
+        Raises:
+            UmeError: When a model cannot be loaded.
+        """
+        embedder = self.embedder()
+        meta = CollectionMeta(embedder.info.name, embedder.info.revision, embedder.spec.family, embedder.dimension)
+        budget = embedder.spec.budget
+        if not reasoned or self.reasoner is None:
+            return Description(meta, PipelineInfo(embedder.info, None, None), budget, None)
+        reasoner = self.reasoner()
+        version = reasoner.spec.prompts.version
+        meta = replace(
+            meta, reasoner=reasoner.info.name, reasoner_revision=reasoner.info.revision, prompt_version=version
+        )
+        return Description(meta, PipelineInfo(embedder.info, reasoner.info, version), budget, reasoner.spec.budget)
+
+    def reasoning(self, evidence_limit: int) -> Reasoning:
+        """The stage that reasons, with a Reasoner of its own.
+
+        Raises:
+            InputError: When there is no Reasoner.
+            CacheError: When the file of traces cannot be used.
+        """
+        if self.reasoner is None:
+            raise no_reasoner()
+        reasoner = self.reasoner()
+        path = default_cache_path() if self.cache == "auto" else self.cache
+        return Reasoning(
+            reasoner=reasoner,
+            sampling=self.sampling or tcot_sampling(reasoner),
+            traces=CallMemory() if path is None else TraceCache(path),
+            evidence_limit=evidence_limit,
+            side="corpus",
+            target=None,
+            lock=threading.Lock(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of models without having them.
+
+    Attributes:
+        meta: What a collection made with them says of itself.
+        info: Names and revisions.
+        embedder_budget: What the Embedder sees of pictures.
+        reasoner_budget: What the Reasoner sees, when it is concerned.
+    """
+
+    meta: CollectionMeta
+    info: PipelineInfo
+    embedder_budget: VisualBudget
+    reasoner_budget: VisualBudget | None
+
+    @property
+    def plain_meta(self) -> CollectionMeta:
+        """`meta` without the Reasoner: what a new collection begins with."""
+        return replace(self.meta, reasoner="", reasoner_revision="", prompt_version="")
+
+
+def no_reasoner() -> InputError:
+    """The error for reasoning without a Reasoner."""
+    return InputError("these models have no Reasoner", hint="name one, or index with reasoning='never'")
+
+
+def _load_embedder(name: str, engine: str, options: LoadOptions) -> Embedder:
+    return choose_engine(engine).load_embedder(resolve_embedder(name), options)
+
+
+def _load_reasoner(name: str, engine: str, options: LoadOptions) -> Reasoner:
+    return choose_engine(engine).load_reasoner(resolve_reasoner(name), options)

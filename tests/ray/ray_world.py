@@ -1,0 +1,55 @@
+"""Runs the operators one after the other in this process, in the order in which Ray Data runs them, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ume_qdrant.reports import IndexReport
+from ume_ray.compare import Compare
+from ume_ray.models import Models
+from ume_ray.sources import places_of
+from ume_ray.stages import Decode, Embed, Job, List, Reason, Write, folders_left_out
+from ume_ray.stores import Shared, StoreAddress
+from ume_ray.tally import Tally, clear_away
+from ume_ray.units import Outcome, batch_of, rows_of
+from ume_retrieval.media import OVERLAP_S, SEGMENT_S
+
+CUT = (SEGMENT_S, OVERLAP_S)
+
+
+def operators(job: Job, places: tuple[str, ...]) -> list[Callable[[Any], Any]]:
+    stages: list[Callable[[Any], Any]] = [List(job, (places,)), Compare(job), Decode(job)]
+    if job.reasoning == "always":
+        stages.append(Reason(job))
+    return [*stages, Embed(job), Write(job)]
+
+
+def through(stage: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
+    for batch in batches:
+        yield from stage(batch)
+
+
+def here(
+    models: Models, address: StoreAddress, paths: Any, reasoning: Any = "later", *, prune: bool = True
+) -> IndexReport:
+    """`ume_ray.index`, its operators in this process."""
+    places = places_of(paths)
+    described = models.describe(reasoned=reasoning == "always")
+    shared = Shared(address)
+    store = shared.store()
+    store.create(described.plain_meta)
+    if described.meta.reasoner:
+        store.pin(described.meta)
+    job = Job(models, described, shared, reasoning, CUT, False, folders_left_out(store), 4)
+    batches: Any = [batch_of([[0]])]
+    for stage in operators(job, places):
+        batches = through(stage, batches)
+    tally = Tally(None, keep_sources=prune)
+    for batch in batches:
+        for row in rows_of(batch):
+            assert isinstance(row, Outcome)
+            tally.add(row)
+    removed = clear_away(store, places, tally, prune=prune)
+    store.close()
+    return tally.report(removed, 0.0)
