@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu plots examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,12 @@ plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
 	$(BIN)/python benchmarks/plot_egrl.py
 	$(BIN)/python benchmarks/plot_gate.py
 	$(BIN)/python benchmarks/plot_performance.py
+
+faults: $(DEV) ## Try to lose data: kills, full discs, failing servers, hostile media (some 40 minutes, resumable)
+	$(BIN)/python benchmarks/faults.py $(BENCH_FLAGS)
+
+audit: $(DEV) ## Ask a live database about the dependencies (needs the network)
+	$(PIP_INSTALL) pip-audit && $(BIN)/pip-audit
 
 examples: $(DEV) ## Run the notebooks in examples/ and keep what they show (some 4 minutes)
 	$(BIN)/python examples/execute.py

@@ -10,8 +10,13 @@ from typing import Any, Final
 
 from ume_ray.failures import missing_ray, own_error
 
-QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""A local Ray tells nobody that it runs, and leaves the variables that name GPUs alone."""
+LOCAL: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
+}
+"""A local Ray tells nobody that it runs, leaves the variables that name GPUs alone, and keeps workers that wait: it
+would end them after a second, and starting one takes longer than most tasks."""
 
 
 @contextmanager
@@ -33,7 +38,7 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    for name, value in QUIET.items():
+    for name, value in LOCAL.items():
         os.environ.setdefault(name, value)
     try:
         local: dict[str, Any] = {"include_dashboard": False} if not (address or os.environ.get("RAY_ADDRESS")) else {}

@@ -15,6 +15,7 @@ from ray_mortals import Hazard, MortalEmbedder, MortalReasoner
 from ume_qdrant import EdgeStore, index, open_store
 from ume_ray import Models, StoreAddress, Workers
 from ume_ray import index as ray_index
+from ume_ray.cluster import LOCAL
 from ume_retrieval.errors import InputError, StoreMismatch
 from ume_retrieval.testing import HashEmbedder
 
@@ -30,8 +31,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     # Ray lowers the priority of its workers; on a busy machine they would not start in minutes.
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
-    os.environ.update(quiet)
+    os.environ.update({**LOCAL, "RAY_worker_niceness": "0"})
     # Workers unpickle what is defined beside this file.
     rooms = [Path(__file__).parent, Path(__file__).parents[1] / "qdrant", Path(__file__).parents[1]]
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, rooms), os.environ.get("PYTHONPATH", "")])

@@ -158,16 +158,19 @@ def test_a_file_is_not_blamed_for_what_another_did(folder: Path, monkeypatch: py
 
 @POSIX
 def test_an_error_is_believed_from_a_worker_without_a_past(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # After a first picture that is broken, the worker finds every other one broken too.
-    body = "w.n = getattr(w, 'n', 0) + 1; w.true = w.BrokenMedia('mine' if 'worst' in str(source) else 'not mine')"
-    code = on_image(body + "; raise_it = w.n > 1 or 'worst' in str(source)\n        if raise_it: raise w.true")
-    code = "import ume_retrieval.media.worker as w, ume_retrieval.errors as e\nw.BrokenMedia = e.BrokenMedia\n" + code
+    # After a first picture that is too large, the worker finds every other one broken.
+    body = (
+        "w.n = getattr(w, 'n', 0) + 1; worst = 'worst' in str(source)\n"
+        "        if worst: raise e.MediaTooLarge('mine')\n"
+        "        if w.n > 1: raise e.BrokenMedia('not mine')"
+    )
+    code = "import ume_retrieval.errors as e\n" + on_image(body)
     limits = trouble(monkeypatch, code)
     worst, bad = picture(folder / "worst-bad.png", RED), picture(folder / "bad.png", RED)
-    with pytest.raises(BrokenMedia, match=r"^mine"):
+    with pytest.raises(MediaTooLarge, match=r"^mine"):
         load(Item(images=(worst,)), BUDGET, limits)
     assert load(Item(images=(bad,)), BUDGET, limits).images
-    with pytest.raises(BrokenMedia, match=r"^mine"):
+    with pytest.raises(MediaTooLarge, match=r"^mine"):
         load(Item(images=(worst,)), BUDGET, limits)
 
 

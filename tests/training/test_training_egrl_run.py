@@ -40,6 +40,7 @@ SETTINGS = EgrlSettings(
     freeze_vision=False,
     save_every=1,
     samples_every=1,
+    temperature=1.5,  # the bundled Reasoner is sure of itself: rollouts that are all alike teach nothing
     watch=WatchSettings(sampled_replies=4),
 )
 
@@ -125,7 +126,7 @@ def test_a_collapse_stops_the_run_and_names_the_last_good_checkpoint(tmp_path: P
     wild = SETTINGS.model_copy(
         update={"learning_rate": 0.05, "steps": 9, "watch": WatchSettings(sampled_replies=4, patience=2)}
     )
-    told = r"collapsed at step \d+: .*; the last good checkpoint is .*checkpoint-1"
+    told = r"collapsed at step \d+: .*; the last good checkpoint is .*checkpoint-\d"
     with pytest.raises(TrainingError, match=told), quiet():
         run_egrl(wild, sources(24), tmp_path)
     rows = (tmp_path / "log.jsonl").read_text().splitlines()
@@ -146,7 +147,7 @@ def test_lora_leaves_the_vision_tower_and_merges_at_the_end(tmp_path: Path) -> N
 
 def test_a_frozen_vision_tower_stays_bit_for_bit(tmp_path: Path) -> None:
     with quiet():
-        run_egrl(SETTINGS.model_copy(update={"freeze_vision": True, "steps": 1}), sources(), tmp_path)
+        run_egrl(SETTINGS.model_copy(update={"freeze_vision": True, "steps": 3}), sources(), tmp_path)
     old, new = weights(Path(resolve_reasoner("ume-tiny").model)), weights(tmp_path / "reasoner")
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     assert changed

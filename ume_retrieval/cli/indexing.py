@@ -15,10 +15,12 @@ from ume_retrieval.cli.options import (
     CollectionOption,
     DeviceOption,
     EngineOption,
+    IsolateOption,
     JsonOption,
     ModelOption,
     ReasonerOption,
     StoreOption,
+    limits_of,
     load_embedder,
     open_named_store,
 )
@@ -84,6 +86,7 @@ def index(
     reasoner: ReasonerOption = "auto",
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
+    isolate: IsolateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Index images, videos, PDF pages and texts; run it again after changes, only those are done."""
@@ -106,7 +109,13 @@ def index(
             from ume_ray import Models, StoreAddress
             from ume_ray import index as index_on_ray
 
-            pair = Models.named(model, reasoner=None if reasoner == "none" else reasoner, engine=engine, device=device)
+            pair = Models.named(
+                model,
+                reasoner=None if reasoner == "none" else reasoner,
+                engine=engine,
+                device=device,
+                limits=limits_of(isolate=isolate),
+            )
             place = StoreAddress(store, collection, sharding=spread)
             with Bars(output) as bars:
                 report = index_on_ray(pair, place, paths, address=ray_address, on_progress=bars.step, **settings)
@@ -114,7 +123,7 @@ def index(
             with open_named_store(store, collection, spread) as opened, Bars(output) as bars:
                 if opened.exists():
                     opened.count()  # a store that another process holds shows before models are loaded
-                embedder = load_embedder(model, reasoner, device, engine)
+                embedder = load_embedder(model, reasoner, device, engine, isolate=isolate)
                 report = index_paths(embedder, opened, paths, on_progress=bars.step, **settings)
         words = f"[bold]{report.indexed}[/bold] indexed, {report.unchanged} unchanged, {report.removed} removed, "
         cost = f"{len(report.failed)} failed in {report.seconds:.1f} s with {report.model_calls} model calls"
@@ -140,6 +149,7 @@ def enrich(
     reasoner: ReasonerOption = "auto",
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
+    isolate: IsolateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Reason over what was indexed directly; stop and go on as you like."""
@@ -148,7 +158,7 @@ def enrich(
 
         with open_named_store(store, collection) as opened, Bars(output) as bars:
             opened.count()  # a collection that is missing or held shows before models are loaded
-            embedder = load_embedder(model, reasoner, device, engine)
+            embedder = load_embedder(model, reasoner, device, engine, isolate=isolate)
             report = enrich_points(
                 embedder, opened, retry_failed=retry_failed, budget=budget, strict=strict, on_progress=bars.step
             )

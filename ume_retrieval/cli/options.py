@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ume_qdrant.sharding import Sharding
     from ume_qdrant.store import Store
+    from ume_retrieval.media.limits import Limits
     from ume_retrieval.pipeline import ReasoningEmbedder
 
 API_KEY_VARIABLE = "QDRANT_API_KEY"
@@ -60,7 +61,6 @@ def load_embedder(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers import utils
 
-    from ume_retrieval.media.limits import Isolation, Limits
     from ume_retrieval.pipeline import ReasoningEmbedder
 
     logging: Any = utils.logging
@@ -72,8 +72,15 @@ def load_embedder(
         engine=engine,
         device=device,
         cache=cache or "auto",
-        limits=Limits(isolation=Isolation() if isolate else None),
+        limits=limits_of(isolate=isolate),
     )
+
+
+def limits_of(*, isolate: bool) -> Limits:
+    """The usual limits on media, in workers if asked."""
+    from ume_retrieval.media.limits import Isolation, Limits
+
+    return Limits(isolation=Isolation() if isolate else None)
 
 
 def open_named_store(location: str, collection: str, sharding: Sharding | None = None) -> Store:

@@ -15,7 +15,7 @@ from io import FileIO
 from typing import Any, TypeVar, cast
 
 from ume_retrieval import errors
-from ume_retrieval.errors import BrokenMedia, MediaCrashed, MediaError, MediaTimeout, MediaTooLarge, UmeError
+from ume_retrieval.errors import MediaCrashed, MediaError, MediaTimeout, MediaTooLarge, UmeError
 from ume_retrieval.media.limits import Isolation
 from ume_retrieval.media.wire import Reader, receive, send
 
@@ -29,8 +29,8 @@ START = (
     "serve(int(sys.argv[1]), float(sys.argv[2]))"
 )
 
-SOILING = (BrokenMedia, MediaTooLarge, MediaCrashed)
-"""Errors after which a decoder may be left in a state that the next file has to suffer from."""
+SOILING = (MediaTooLarge, MediaCrashed)
+"""Errors after which a worker may have no memory left, or a decoder be in a state that nobody has foreseen."""
 
 PIPE_BYTES = 1024**2
 
@@ -68,7 +68,8 @@ class Pool:
         """Let a worker answer.
 
         A worker may have been harmed by a file before this one. One that dies and was used already is replaced and
-        asked again; so is one that fails and has failed before. Who fails a worker without a past is to blame.
+        asked again; so is one that fails after an error of `SOILING`, or, once, for a reason that may pass. Who fails a
+        worker without a past is to blame.
 
         Args:
             name: What messages call the item.
@@ -83,6 +84,7 @@ class Pool:
         """
         with self._free:
             worker = self._take()
+            patient = True
             while True:
                 try:
                     answered = worker.ask({**request, "bytes": len(body)}, body, read)
@@ -100,7 +102,8 @@ class Pool:
                     raise MediaCrashed(
                         f"{name} made its decoder fail: {death}", hint="leave the file out; it is damaged or hostile"
                     ) from death
-                if isinstance(answered, SOILING) and worker.soiled:
+                if isinstance(answered, MediaError) and (worker.soiled or (answered.retryable and patient)):
+                    patient = patient and worker.soiled
                     worker.kill()
                     worker = _Worker(self._isolation)
                     continue

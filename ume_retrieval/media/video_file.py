@@ -45,6 +45,7 @@ _CUT_S, _CUT_SHARE = 0.5, 0.1
 """How far the last packet may stay behind the announced duration: the smaller of seconds and share."""
 
 _DAMAGED_HINT = "copy, download or encode the video again"
+_BUSY_HINT = "try again when less runs beside it; if it stays so, the file is damaged"
 
 # Signs of the display matrix's a, b, c, d (x' = a x + c y, y' = b x + d y, y downwards).
 _UPRIGHT = {
@@ -276,6 +277,8 @@ def _container(handle: BinaryIO, form: str) -> InputContainer:
 def _typed_errors(name: str) -> Iterator[None]:
     try:
         yield
+    except av.error.BlockingIOError as error:  # no thread to be had, most often: the machine's trouble, not the file's
+        raise BrokenMedia(f"{name} does not decode: {error.strerror}", hint=_BUSY_HINT, retryable=True) from error
     except av.error.FFmpegError as error:
         raise BrokenMedia(f"{name} does not decode: {error.strerror}", hint=_DAMAGED_HINT) from error
     except OSError as error:
