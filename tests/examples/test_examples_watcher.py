@@ -86,6 +86,7 @@ def digests(watching: Watching) -> dict[str, str]:
         return {Path(point.payload["source"]).name: point.payload["file_digest"] for point in store.scroll()}
 
 
+@pytest.mark.slow
 def test_files_come_change_move_and_go(watching: Watching) -> None:
     media = watching.media
     draw(media / "a.png")

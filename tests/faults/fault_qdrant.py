@@ -79,7 +79,7 @@ class Engine:
             case "POST", "points/count":
                 return client.count(name, models.CountRequest.model_validate(body).filter).model_dump()
             case _:
-                raise NotImplementedError(f"{method} {rest}")
+                raise LookupError(f"{method} {rest}")
         return done.model_dump(mode="json")
 
 
