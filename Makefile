@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu plots faults audit examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu bench-ray plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +79,9 @@ plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
 	$(BIN)/python benchmarks/plot_gate.py
 	$(BIN)/python benchmarks/plot_performance.py
 
+bench-ray: $(DEV) ## Measure Ray against one process, with workers that die (some 10 minutes)
+	$(BIN)/python benchmarks/ray_index.py $(BENCH_FLAGS)
+
 faults: $(DEV) ## Try to lose data: kills, full discs, failing servers, hostile media (some 40 minutes, resumable)
 	$(BIN)/python benchmarks/faults.py $(BENCH_FLAGS)
 
@@ -91,6 +94,7 @@ examples: $(DEV) ## Run the notebooks in examples/ and keep what they show (some
 docs: $(DEV) ## Write the references of recipes and commands anew, and build the site into site/
 	$(BIN)/python -m ume_training.recipes.reference docs/training.md
 	$(BIN)/python docs/tools/cli_reference.py
+	$(BIN)/python docs/tools/scale_tables.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 docs-serve: $(DEV) ## Show the site on this machine while you write
