@@ -299,15 +299,15 @@ class Queries:
 MEASURED: Final = Costs(
     decode_core_s=0.000219,
     write_core_s=0.0000907,
-    reason_tokens=31.4,
-    reason_tokens_per_s=2144,
+    reason_tokens=31.7,
+    reason_tokens_per_s=2734,
     embed_s=0.00193,
     dimension=128,
     payload_bytes=556,
     on="core",
     source="measured: ume-tiny on one CPU core (benchmarks/results)",
 )
-"""The bundled pair on one core of an AMD EPYC; figures of a demonstration, not of real models."""
+"""The bundled pair on one core of an AMD EPYC (tokens: on two); figures of a demonstration, not of real models."""
 
 ASSUMED: Final = Costs(
     decode_core_s=0.05,
