@@ -33,3 +33,15 @@ def document(path: Path, *colours: tuple[int, int, int]) -> Path:
     first, *rest = [PIL.Image.new("RGB", (64, 64), colour) for colour in colours]
     first.save(path, save_all=True, append_images=rest)
     return path
+
+
+def fill(folder: Path) -> Path:
+    """Six files, eight points: three pictures, a text, two pages, two segments of video."""
+    (folder / "deep").mkdir(parents=True)
+    picture(folder / "red.png", RED)
+    picture(folder / "green.png", GREEN)
+    picture(folder / "deep" / "blue.png", BLUE)
+    (folder / "notes.txt").write_text("the last train home", encoding="utf-8")
+    document(folder / "report.pdf", RED, YELLOW)
+    clip(folder / "clip.mp4", 20, GREEN, BLUE)
+    return folder

@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +18,8 @@ from typing import Literal, Self
 import platformdirs
 
 from ume_retrieval.checkpoint import ModelInfo, Prompts, VisualBudget
-from ume_retrieval.errors import CacheError
 from ume_retrieval.inputs import Modality, Side
+from ume_retrieval.keyed_file import KeyedFile
 from ume_retrieval.reasoner.base import Sampling
 
 APPLICATION_ID = 0x756D6531
@@ -38,8 +36,6 @@ CREATE TABLE IF NOT EXISTS traces (
     created_at REAL NOT NULL
 )
 """
-
-BUSY_TIMEOUT_S = 60.0
 
 
 def trace_key(
@@ -109,7 +105,7 @@ class TraceRecord:
     created_at: float = field(default_factory=time.time)
 
 
-class TraceCache:
+class TraceCache(KeyedFile):
     """A file of traces, safe under several threads, several processes and `kill -9`.
 
     A write is there entirely or not at all. No connection is held between calls, so an instance may be shared, forked
@@ -130,24 +126,14 @@ class TraceCache:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(
-                f"cannot make the folder of the trace cache {self.path}: {error.strerror}", hint="choose another path"
-            ) from error
-        with self._database() as database:
-            database.execute("BEGIN IMMEDIATE")
-            [owner] = database.execute("PRAGMA application_id").fetchone()
-            [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables and owner != APPLICATION_ID:
-                raise CacheError(
-                    f"{self.path} is another program's database", hint="choose another path for the trace cache"
-                )
-            database.execute(SCHEMA)
-            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            database.execute("COMMIT")
+        super().__init__(
+            path,
+            what="the trace cache",
+            table="traces",
+            schema=SCHEMA,
+            application_id=APPLICATION_ID,
+            when_damaged="move the file away or delete it; traces are generated again when they are needed",
+        )
 
     def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
         """Records of the keys that are known; the others are left out.
@@ -175,15 +161,8 @@ class TraceCache:
         ]
         if not rows:
             return
-        with self._database() as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._transaction() as database:
             database.executemany("INSERT OR IGNORE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            database.execute("COMMIT")
-
-    def __len__(self) -> int:
-        with self._database() as database:
-            [count] = database.execute("SELECT count(*) FROM traces").fetchone()
-        return int(count)
 
     @property
     def size_bytes(self) -> int:
@@ -236,23 +215,3 @@ class TraceCache:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one piece of work; an unfinished transaction is undone when it closes."""
-        try:
-            # isolation_level=None: transactions begin and end where this file says so.
-            with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as database:
-                # WAL lets readers go on while one process writes; NORMAL loses nothing when a process is killed.
-                database.execute("PRAGMA journal_mode = WAL").fetchall()
-                database.execute("PRAGMA synchronous = NORMAL")
-                yield database
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorname in {"SQLITE_BUSY", "SQLITE_LOCKED"}
-            hint = "another process is writing to it: try again" if busy else "check the folder's rights and free space"
-            raise CacheError(f"cannot use the trace cache {self.path}: {error}", hint=hint, retryable=busy) from error
-        except sqlite3.DatabaseError as error:
-            raise CacheError(
-                f"the trace cache {self.path} is damaged: {error}",
-                hint="move the file away or delete it; traces are generated again when they are needed",
-            ) from error

@@ -6,23 +6,21 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Final
 
 from ume_qdrant.crowding import affordable, crowded_first
 from ume_qdrant.filters import Filter, ReasoningState
-from ume_qdrant.points import entry_id, reasoned_update
+from ume_qdrant.points import entry_id, reasoned_update, refused_update
 from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.schema import meta_of
 from ume_qdrant.sources import source_path
-from ume_qdrant.store import Point, Store
-from ume_retrieval.errors import Failure, InputError, ServerError
+from ume_qdrant.store import Point, Store, batches
+from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.flow import Encoded
 from ume_retrieval.inputs import Item
 from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
 from ume_retrieval.pipeline import CHUNK_ITEMS, ReasoningEmbedder
 from ume_retrieval.results import Usage
-
-Row = TypeVar("Row")
 
 BUDGETED_ITEMS: Final = 16
 """Points of a batch under a budget: few, so that it is known early what a T-CoT costs."""
@@ -91,7 +89,7 @@ def enrich(
         batch_size = min(batch_size, BUDGETED_ITEMS)
     with embedder.stream_corpus(items, total=total, chunk_items=batch_size) as stream:
         results = ((ahead.popleft(), one) for one in stream)
-        for batch in _full_batches(results, batch_size):
+        for batch in batches(results, batch_size):
             run.write(batch)
             if on_progress is not None:
                 on_progress(
@@ -166,9 +164,7 @@ class _Run:
                 updates.append(reasoned_update(located.key, one.vector, one.trace, self.embedder.info, text=text))
                 self.enriched += 1
             elif one.failure is not None:
-                if not one.failure.retryable and one.failure.error != ServerError.code:
-                    state = {"reasoning": "failed", "reasoning_error": one.failure.error}
-                    updates.append(Point(located.key, {}, state))
+                updates.append(refused_update(located.key, one.failure))
                 self.failures.append(replace(one.failure, source=located.entry.source))
         self.store.update(updates)
         self.written += len(batch)
@@ -189,14 +185,3 @@ def _items(found: Iterable[_Located], ahead: deque[_Located]) -> Iterator[Item]:
     for located in found:
         ahead.append(located)
         yield located.entry.item
-
-
-def _full_batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

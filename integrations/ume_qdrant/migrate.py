@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 from ume_qdrant.contents import VECTORS
 from ume_qdrant.layout import Layout
 from ume_qdrant.reports import OnProgress, Progress
-from ume_qdrant.store import Point, Store
+from ume_qdrant.store import Store, batches
 from ume_retrieval.errors import InputError, StoreError
 
 
@@ -84,7 +82,7 @@ def migrate(
     if meta.reasoner and not held.reasoner:
         target.pin(meta)
     copied = done = 0
-    for batch in _batches(source.scroll(), batch_size):
+    for batch in batches(source.scroll(), batch_size):
         there = {point.id: point.payload for point in target.retrieve([point.id for point in batch])}
         lacking = [point.id for point in batch if there.get(point.id) != point.payload]
         if lacking:
@@ -101,9 +99,3 @@ def migrate(
         )
     target.optimize()
     return MigrationReport(copied, done - copied, others, time.perf_counter() - started)
-
-
-def _batches(points: Iterable[Point], size: int) -> Iterator[list[Point]]:
-    waiting = iter(points)
-    while batch := list(islice(waiting, size)):
-        yield batch

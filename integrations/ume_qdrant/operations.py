@@ -164,7 +164,8 @@ class Operations:
                 for p in some
                 if p.payload
             ]
-            yield self._ask("batch_update_points", [*vectors, *payloads], wait=True)
+            if vectors or payloads:
+                yield self._ask("batch_update_points", [*vectors, *payloads], wait=True)
 
     def delete(self, ids: Sequence[str]) -> Asking[None]:
         """Remove points."""

@@ -9,6 +9,7 @@ from ume_qdrant.filters import ReasoningState
 from ume_qdrant.schema import MAX_TEXT, point_id, within
 from ume_qdrant.store import Point, Vector
 from ume_qdrant.traces import clean, to_payload
+from ume_retrieval.errors import Failure, ServerError
 from ume_retrieval.media import Entry
 from ume_retrieval.results import PipelineInfo, Trace
 
@@ -82,6 +83,20 @@ class Part:
 
 REASONING_FIELDS = ("trace", "reasoner", "prompt_version", "reasoning_error", "text")
 """Payload fields that come from reasoning."""
+
+
+def refused_update(key: str, failure: Failure) -> Point:
+    """What a failure to reason makes of a point that exists: marked when it is for good, else nothing.
+
+    What a server refuses today (a wrong key, say) it may take tomorrow; what an item lacks it lacks for good.
+
+    Args:
+        key: The point's id.
+        failure: Why there is no trace.
+    """
+    if failure.retryable or failure.error == ServerError.code:
+        return Point(key)
+    return Point(key, {}, {"reasoning": "failed", "reasoning_error": failure.error})
 
 
 def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo, *, text: str | None = None) -> Point:

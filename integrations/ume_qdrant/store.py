@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
@@ -201,14 +202,16 @@ class Store(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Rows in order, `size` at a time.
+def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Rows in order, `size` at a time; drawn as they are needed.
 
     Example:
-        >>> list(batches("abcde", 2))
-        ['ab', 'cd', 'e']
+        >>> list(batches(range(5), 2))
+        [[0, 1], [2, 3], [4]]
     """
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+    waiting = iter(rows)
+    while batch := list(islice(waiting, size)):
+        yield batch
 
 
 def is_alias(name: str) -> StoreError:

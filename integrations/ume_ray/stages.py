@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from ume_qdrant.filters import ReasoningState
-from ume_qdrant.points import Cut, entry_id, reasoned_update
-from ume_qdrant.store import Point, Store
+from ume_qdrant.points import Cut, entry_id, reasoned_update, refused_update
+from ume_qdrant.store import Point, Store, batches
 from ume_ray.models import Description, Models
 from ume_ray.sources import at_hand, item_at, listed, renamed
 from ume_ray.stores import Shared
@@ -99,7 +99,7 @@ class List(Operator):
                 follow_symlinks=self.job.follow_symlinks,
                 leave_out=self.job.leave_out,
             )
-            yield from _batches(found, LISTED_AT_ONCE)
+            yield from batches(found, LISTED_AT_ONCE)
 
     def groups_of(self, rows: Sequence[object]) -> Iterable[Sequence[object]]:
         """Each file by itself, so that Ray can share them out."""
@@ -159,8 +159,8 @@ class Decode(Operator):
 
     def _mark(self, unit: Unit, failure: Failure) -> None:
         """A point that is there and can never be reasoned over says so."""
-        if not unit.direct and not failure.retryable:
-            self.job.shared.store().update([_given_up(unit, failure)])
+        if not unit.direct:
+            self.job.shared.store().update([refused_update(entry_id(unit.part.entry), failure)])
 
 
 class Reason(Operator):
@@ -248,7 +248,7 @@ class Write(Operator):
             told.append(Outcome("reasoned", unit.source))
         elif made.failure is not None:
             told.append(failed(unit.source, made.failure))
-            more = Point(key) if made.failure.retryable else _given_up(unit, made.failure)
+            more = refused_update(key, made.failure)
         return Point(key, {**point.vectors, **more.vectors}, {**point.payload, **more.payload}), told
 
 
@@ -276,23 +276,8 @@ def _made(
     )
 
 
-def _given_up(unit: Unit, failure: Failure) -> Point:
-    return Point(entry_id(unit.part.entry), {}, {"reasoning": "failed", "reasoning_error": failure.error})
-
-
 def _at(index: int, loaded: Loaded) -> Loaded:
     return replace(loaded, index=index)
-
-
-def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def folders_left_out(store: Store) -> tuple[str, ...]:

@@ -28,7 +28,8 @@ from typing import Any
 from unittest import mock
 
 from fault_kills import wait
-from fault_work import Counts, Journal, Records, compare, dump, fill, models, note, run, twice
+from fault_work import Counts, Journal, Records, compare, dump, models, note, run, twice
+from small_media import fill
 
 from ume_qdrant.edge import EdgeStore
 from ume_qdrant.store import Point

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fault_qdrant import serving_apart
-from fault_work import MODES, Counts, Journal, Mode, Records, change, compare, dump, fill, models, note, run, twice
+from fault_work import MODES, Counts, Journal, Mode, Records, change, compare, dump, models, note, run, twice
+from small_media import fill
 
 import ume_qdrant.client  # noqa: F401  # imported where it is first used; here once for all children
 from ume_qdrant.location import open_store

@@ -22,7 +22,8 @@ from typing import Any
 
 from fault_kills import wait
 from fault_seeds import crafted, hostile, seeds
-from fault_work import Counts, Journal, compare, dump, fill, models, note, run
+from fault_work import Counts, Journal, compare, dump, models, note, run
+from small_media import fill
 
 from ume_qdrant.edge import EdgeStore
 from ume_retrieval.checkpoint import VisualBudget

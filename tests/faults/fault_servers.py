@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from fault_qdrant import FAULTS, Engine, Fault, QdrantServer
-from fault_work import MODES, Counts, Journal, Mode, Records, compare, dump, fill, note, run
+from fault_work import MODES, Counts, Journal, Mode, Records, compare, dump, note, run
 from server_stub import EMBED_RL, INFO, KEY, Reply, Stub, completion, connect, embedding, reasoner_on, reply, serving
+from small_media import fill
 
 from ume_qdrant.location import open_store
 from ume_qdrant.store import Store

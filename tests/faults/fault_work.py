@@ -15,7 +15,7 @@ import numpy as np
 for room in ("", "qdrant", "engines"):  # drivers are scripts: they find the helpers of other rooms themselves
     sys.path.append(str(Path(__file__).parents[1] / room))
 
-from small_media import BLUE, GREEN, RED, YELLOW, clip, document, picture  # noqa: E402  # found by the path above
+from small_media import BLUE, RED, clip, document, picture  # noqa: E402  # found by the path above
 
 from ume_qdrant.contents import export  # noqa: E402  # as above
 from ume_qdrant.enrich import enrich  # noqa: E402
@@ -95,18 +95,6 @@ class WatchedCache(TraceCache):
         super().put_many(records)
         with Path(f"{self.path}.log").open("a", encoding="utf-8") as log:
             log.writelines(f"{key}\n" for key in records)
-
-
-def fill(folder: Path) -> Path:
-    """Six files, eight points."""
-    (folder / "deep").mkdir(parents=True)
-    picture(folder / "red.png", RED)
-    picture(folder / "green.png", GREEN)
-    picture(folder / "deep" / "blue.png", BLUE)
-    (folder / "notes.txt").write_text("the last train home", encoding="utf-8")
-    document(folder / "report.pdf", RED, YELLOW)
-    clip(folder / "clip.mp4", 20, GREEN, BLUE)
-    return folder
 
 
 def change(folder: Path) -> None:

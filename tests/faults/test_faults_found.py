@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fault_seeds import seeds
-from fault_work import fill, models
+from fault_work import models
+from small_media import fill
 
 from ume_qdrant.edge import EdgeStore
 from ume_qdrant.edge_room import ROOM

@@ -366,7 +366,7 @@ def test_a_path_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_busy_file_is_worth_another_try(cache: TraceCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ume_retrieval.cache.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("ume_retrieval.keyed_file.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(cache.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(CacheError) as raised:

@@ -7,25 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from small_media import BLUE, GREEN, RED, YELLOW, clip, document, picture
 
 from ume_qdrant.contents import export
 from ume_qdrant.store import Store
 from ume_retrieval.cache import TraceCache
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
-
-
-def fill(folder: Path) -> Path:
-    """Six files, eight points: three pictures, a text, two pages, two segments of video."""
-    (folder / "deep").mkdir(parents=True)
-    picture(folder / "red.png", RED)
-    picture(folder / "green.png", GREEN)
-    picture(folder / "deep" / "blue.png", BLUE)
-    (folder / "notes.txt").write_text("the last train home", encoding="utf-8")
-    document(folder / "report.pdf", RED, YELLOW)
-    clip(folder / "clip.mp4", 20, GREEN, BLUE)
-    return folder
 
 
 def models(cache: Path | None = None, **kwargs: Any) -> ReasoningEmbedder:

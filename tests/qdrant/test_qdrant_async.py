@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 from qdrant_stub import OK, Stub, info
-from qdrant_world import dump, fill, models
+from qdrant_world import dump, models
+from small_media import fill
 
 from ume_qdrant import (
     AsyncClientStore,

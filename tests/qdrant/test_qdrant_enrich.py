@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from qdrant_world import fill, models, same
-from small_media import BLUE, RED, clip, document, picture
+from qdrant_world import models, same
+from small_media import BLUE, RED, clip, document, fill, picture
 
 from ume_qdrant.edge import EdgeStore
 from ume_qdrant.enrich import enrich
 from ume_qdrant.filters import Filter
 from ume_qdrant.ingest import index
+from ume_qdrant.points import refused_update
 from ume_qdrant.reports import Progress
 from ume_qdrant.store import Store
 from ume_retrieval.cache import TraceCache
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.errors import CollectionNotFound, InputError, ModelError, ReasoningError
+from ume_retrieval.errors import CollectionNotFound, Failure, InputError, ModelError, ReasoningError, ServerError
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.reasoner.base import Generation, Sampling
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -198,3 +199,20 @@ def test_a_killed_run_ends_like_a_whole_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_killed_at_any_step_ends_like_a_whole_one(tmp_path: Path) -> None:
     kill_everywhere(tmp_path, stride=1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "marked"),
+    [
+        (Failure(0, "a.png", "reasoning_error", "no trace", "", retryable=False), True),
+        (Failure(0, "a.png", "invalid_input", "too long", "", retryable=False), True),
+        (Failure(0, "a.png", "media_error", "no thread", "", retryable=True), False),
+        (Failure(0, "a.png", ServerError.code, "401", "", retryable=False), False),
+    ],
+)
+def test_only_what_fails_for_good_is_marked(store: Store, folder: Path, failure: Failure, *, marked: bool) -> None:
+    index(models(), store, folder)
+    key = next(iter(store.scroll())).id
+    store.update([refused_update(key, failure)])
+    [point] = store.retrieve([key])
+    assert point.payload["reasoning"] == ("failed" if marked else "later")

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from qdrant_world import fill, models
+from qdrant_world import models
+from small_media import fill
 
 from ume_qdrant import SearchResult, Store, ThreadStore, asearch, calibrate_gate, search
 from ume_qdrant.gating import embedder_identity

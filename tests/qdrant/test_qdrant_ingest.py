@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qdrant_world import age, dump, fill, models, same
-from small_media import BLUE, GREEN, RED, YELLOW, clip, document, picture
+from qdrant_world import age, dump, models, same
+from small_media import BLUE, GREEN, RED, YELLOW, clip, document, fill, picture
 
 from ume_qdrant.contents import delete_sources, export_jsonl, list_sources
 from ume_qdrant.edge import EdgeStore

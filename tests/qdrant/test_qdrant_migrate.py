@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient
-from qdrant_world import dump, fill, models, same
+from qdrant_world import dump, models, same
+from small_media import fill
 
 from ume_qdrant import Layout, Progress, enrich, index, migrate, search
 from ume_qdrant.client import ClientStore

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from qdrant_client import QdrantClient
 from qdrant_client import models as rest
-from qdrant_world import fill, models
+from qdrant_world import models
+from small_media import fill
 
 from ume_qdrant import ClientStore, enrich, index, search
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_world import fill, models
-from small_media import BLUE, GREEN, RED, YELLOW, clip, picture
+from qdrant_world import models
+from small_media import BLUE, GREEN, RED, YELLOW, clip, fill, picture
 
 from ume_qdrant.enrich import enrich
 from ume_qdrant.filters import Filter

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 from fault_qdrant import QdrantServer
-from qdrant_world import dump, fill, same
+from qdrant_world import dump, same
 from ray_mortals import Hazard, MortalEmbedder
-from small_media import picture
+from small_media import fill, picture
 from test_ray_index import cluster, one_process
 
 from ume_qdrant import open_store

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qdrant_world import dump, fill, models, same
+from qdrant_world import dump, models, same
 from ray_mortals import Hazard, MortalEmbedder, MortalReasoner
+from small_media import fill
 
 from ume_qdrant import EdgeStore, index, open_store
 from ume_ray import Models, StoreAddress, Workers

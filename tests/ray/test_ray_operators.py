@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from fault_qdrant import Engine, QdrantServer
-from qdrant_world import age, dump, fill, models, same
+from qdrant_world import age, dump, models, same
 from ray_world import CUT, here, operators, through
-from small_media import BLUE, RED, YELLOW, clip, document, picture
+from small_media import BLUE, RED, YELLOW, clip, document, fill, picture
 
 from ume_qdrant import EdgeStore, Sharding, index, open_store
 from ume_qdrant.ingest import IndexReasoning

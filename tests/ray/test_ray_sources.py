@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qdrant_world import fill
 from ray_world import here
+from small_media import fill
 
 from ume_qdrant import EdgeStore, Sharding
 from ume_ray.failures import WorkersLost, own_error

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +12,9 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.errors import CacheError, InputError
+from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
+from ume_retrieval.keyed_file import KeyedFile
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.reasoner.base import tcot_sampling
 
@@ -36,7 +35,6 @@ CREATE TABLE IF NOT EXISTS vectors (
 ) WITHOUT ROWID
 """
 
-BUSY_TIMEOUT_S: Final = 60.0
 KEYS_AT_ONCE: Final = 1000
 
 
@@ -59,7 +57,7 @@ class Stored:
     trace: str = ""
 
 
-class VectorStore:
+class VectorStore(KeyedFile):
     """A file of vectors, safe under `kill -9` and under several processes of one machine.
 
     Args:
@@ -78,22 +76,14 @@ class VectorStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(
-                f"cannot make {self.path.parent}: {error.strerror}", hint="choose another folder"
-            ) from error
-        with self._database() as database:
-            database.execute("BEGIN IMMEDIATE")
-            [owner] = database.execute("PRAGMA application_id").fetchone()
-            [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables and owner != APPLICATION_ID:
-                raise CacheError(f"{self.path} is another program's database", hint="choose another folder")
-            database.execute(SCHEMA)
-            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            database.execute("COMMIT")
+        super().__init__(
+            path,
+            what="the vector store",
+            table="vectors",
+            schema=SCHEMA,
+            application_id=APPLICATION_ID,
+            when_damaged="delete the file; its vectors are made again",
+        )
 
     def known(self, keys: Iterable[str]) -> set[str]:
         """Which of the keys have a vector."""
@@ -110,10 +100,8 @@ class VectorStore:
             (key, one.vector.astype(np.float32).tobytes(), one.tokens, one.evidence, one.keywords, one.trace)
             for key, one in records.items()
         ]
-        with self._database() as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._transaction() as database:
             new = database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?, ?, ?)", rows).rowcount
-            database.execute("COMMIT")
         return max(new, 0)
 
     def merge(self, other: Path) -> int:
@@ -133,11 +121,6 @@ class VectorStore:
             database.execute("COMMIT")
         return max(new, 0)
 
-    def __len__(self) -> int:
-        with self._database() as database:
-            [count] = database.execute("SELECT count(*) FROM vectors").fetchone()
-        return int(count)
-
     def _rows(self, columns: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
         wanted = list(dict.fromkeys(keys))
         with self._database() as database:
@@ -146,21 +129,6 @@ class VectorStore:
                 # The columns are this file's own words.
                 query = f"SELECT {columns} FROM vectors WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
                 yield from database.execute(query, (some,)).fetchall()
-
-    @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as database:
-                database.execute("PRAGMA journal_mode = WAL").fetchall()
-                database.execute("PRAGMA synchronous = NORMAL")
-                yield database
-        except sqlite3.DatabaseError as error:
-            busy = getattr(error, "sqlite_errorname", "") in {"SQLITE_BUSY", "SQLITE_LOCKED"}
-            raise CacheError(
-                f"cannot use the vectors in {self.path}: {error}",
-                hint="another process is writing: try again" if busy else "check the folder, or delete the file",
-                retryable=busy,
-            ) from error
 
 
 def identity(embedder: ReasoningEmbedder, side: Side, encoding: Encoding, target: Modality | None) -> bytes:

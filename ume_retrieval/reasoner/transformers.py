@@ -90,8 +90,6 @@ class TransformersReasoner:
         """
         if sampling.form != "free":
             raise InputError("transformers cannot hold replies to a form", hint="use form='free', or engine='vllm'")
-        if sampling.form != "free":
-            raise InputError("this engine cannot hold replies to a form", hint="use engine='vllm', or form='free'")
         written = self._inputs.write([fit_chat(chat, self.spec.budget) for chat in chats])
         longest = max((one.length for one in written), default=0)
         if longest > self.spec.max_prompt_tokens:
