@@ -3,14 +3,14 @@
 A folder of 5,000 small texts and pictures of Shapes goes through `ume_qdrant.index` and through `ume_ray.index` with
 one Embedder each (the bundled one, direct pass) into Qdrant Edge; then through `ume_ray.index` again while workers die:
 an Embedder in the middle of a batch, several times, and a reader that is killed from outside. Points of all three
-collections are compared: ids, payloads, vectors.
+collections are compared: ids, payloads, vectors. With `--reasoning always`, the bundled pair: one Reasoner more each.
 
 Costs are processor seconds of all processes (the driver, Ray's own, the workers), so that a busy machine disturbs
 little, and wall-clock seconds beside them. What a run costs whatever its length (starting workers, loading the model)
 shows with 1,000 items and is reported apart: `overhead` is of the items between the two sizes, `overhead_with_start`
 of the whole run.
 
-    python benchmarks/ray_index.py [--items 5000] [--quick]
+    python benchmarks/ray_index.py [--items 5000] [--reasoning never|always] [--quick]
 
 The last line printed is one JSON object.
 """
@@ -29,15 +29,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from bench_corpus import WORDS
 from bench_measure import finish, machine, note
 
+Reasoning: TypeAlias = Literal["never", "always"]
+
 FEW = 1_000
 
-POOLS: dict[str, Any] = {"embedders": 1, "cpus": 0.5, "files_a_task": 256, "items_a_call": 256}
-"""One Embedder, and batches as one process makes them: small files are many a task."""
+POOLS: dict[str, Any] = {"embedders": 1, "cpus": 0.25, "files_a_task": 256, "items_a_call": 256}
+"""One model of a kind, and batches as one process makes them: small files are many a task."""
 
 DEATHS = (3, 8, 15)
 """Calls of the Embedder at which its process ends."""
@@ -171,7 +173,9 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
 
     both = one.keys() & other.keys()
     rows = [
-        [np.asarray(side[key]["vectors"]["direct"], dtype=np.float64) for side in (one, other)] for key in sorted(both)
+        [np.asarray(side[key]["vectors"][name], dtype=np.float64) for side in (one, other)]
+        for key in sorted(both)
+        for name in one[key]["vectors"].keys() | other[key]["vectors"].keys()
     ]
     cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in rows]
     return {
@@ -186,6 +190,7 @@ def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=5_000)
+    parser.add_argument("--reasoning", choices=["never", "always"], default="never")
     parser.add_argument("--quick", action="store_true", help="a tenth of the items, no file")
     chosen = parser.parse_args()
     count = chosen.items // 10 if chosen.quick else chosen.items
@@ -205,26 +210,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
         root = Path(work)
         few, many = write_files(root / "few", min(FEW, count // 2)), write_files(root / "many", count)
-        alone = _alone(root, few, many)
+        reasoning: Reasoning = chosen.reasoning
+        alone = _alone(root, few, many, reasoning)
         begun = METER.look()
         ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
         start = METER.look() - begun
         note(f"Ray started: {start}")
-        spread = _spread(root, few, many)
+        spread = _spread(root, few, many, reasoning)
         killer = Killer()
         killer.start()
-        dying = _on_ray(root, "dying", many, partial(mortal_embedder, root / "calls"))
+        dying = _on_ray(root, "dying", many, partial(mortal_embedder, root / "calls"), reasoning)
         killer.done.set()
         ray.shutdown()
         expected = points_of(root / "alone")
         same = {name: differing(expected, points_of(root / name)) for name in ("spread", "dying")}
         embedder_deaths = sum(number < len(list((root / "calls").iterdir())) for number in DEATHS)
+    name = "ray_index" if reasoning == "never" else "ray_index_reasoned"
     per_item = 1000 / (count - min(FEW, count // 2))
     finish(
-        "ray_index",
+        name,
         {
-            "benchmark": "ray_index",
+            "benchmark": name,
             "items": count,
+            "reasoning": reasoning,
             "overhead": round(spread["items"].cpu / alone["items"].cpu - 1, 4),
             "overhead_wall": round(spread["items"].wall / alone["items"].wall - 1, 4),
             "overhead_with_start": round(spread["whole"].cpu / alone["whole"].cpu - 1, 4),
@@ -250,17 +258,17 @@ def main() -> None:
     )
 
 
-def _alone(root: Path, few: Path, many: Path) -> dict[str, Any]:
+def _alone(root: Path, few: Path, many: Path, reasoning: Reasoning) -> dict[str, Any]:
     from ume_qdrant import index, open_store
     from ume_retrieval import ReasoningEmbedder
 
-    embedder = ReasoningEmbedder.from_pretrained("ume-tiny", reasoner=None, cache=None, device="cpu")
-    embedder.encode_corpus(["warm up"], reasoning="never")
+    embedder = ReasoningEmbedder.from_pretrained("ume-tiny", cache=None, device="cpu")
+    embedder.encode_corpus(["warm up"], reasoning=reasoning, strict=False)
     costs = {}
     for name, folder in (("few", few), ("alone", many)):
         with open_store(str(root / name), "things") as store:
             begun = METER.look()
-            index(embedder, store, folder, reasoning="never")
+            index(embedder, store, folder, reasoning=reasoning)
             costs[name] = METER.look() - begun
     note(f"one process: {costs}")
     return {"items": costs["alone"] - costs["few"], "whole": costs["alone"], "units": _units(root, many, embedder)}
@@ -296,23 +304,25 @@ def _units(root: Path, folder: Path, embedder: Any) -> dict[str, float]:
     return {**units, "payload_bytes": round(payload / len(points), 1)}
 
 
-def _spread(root: Path, few: Path, many: Path) -> dict[str, Cost]:
+def _spread(root: Path, few: Path, many: Path, reasoning: Reasoning) -> dict[str, Cost]:
     from ume_ray import Models
 
     load = Models.named("ume-tiny", reasoner=None, device="cpu").embedder
     # Once before: it also starts the processes that later runs find.
-    _on_ray(root, "first", few, load)
-    little = _on_ray(root, "second", few, load)
-    whole = _on_ray(root, "spread", many, load)
+    _on_ray(root, "first", few, load, reasoning)
+    little = _on_ray(root, "second", few, load, reasoning)
+    whole = _on_ray(root, "spread", many, load, reasoning)
     return {"items": whole - little, "whole": whole, "few": little}
 
 
-def _on_ray(root: Path, name: str, folder: Path, load: Any) -> Cost:
+def _on_ray(root: Path, name: str, folder: Path, load: Any, reasoning: Reasoning) -> Cost:
     from ume_ray import Models, StoreAddress, Workers, index
 
     begun = METER.look()
     place = StoreAddress(str(root / name), "things")
-    report = index(Models(load, cache=None), place, folder, reasoning="never", workers=Workers(**POOLS))
+    reasoner = Models.named("ume-tiny", device="cpu").reasoner if reasoning == "always" else None
+    models = Models(load, reasoner, cache=None)
+    report = index(models, place, folder, reasoning=reasoning, workers=Workers(**POOLS))
     cost = METER.look() - begun
     note(f"Ray, {name}: {report.points} points, {cost}")
     return cost

@@ -1,7 +1,8 @@
 """Forward passes without padding: rows of unequal length lie end to end, and each attends to itself only.
 
 A padded batch computes every row at the length of its longest. Here linear layers see one long row of real tokens, and
-attention, the only place where rows must not meet, goes row by row. Vectors and tokens are those of single calls.
+attention, the only place where rows must not meet, goes row by row. Vectors and tokens are those of single calls. What
+nobody reads is not computed: the last layer's feed-forward part sees the last token of each row only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ ATTENTION = "ume_ragged"
 class Attention(Protocol):
     """Attention over the rows of one forward pass."""
 
+    @property
+    def last(self) -> torch.Tensor | None:
+        """Places of the tokens whose last state is read, shape (rows,), int64; None for all of them."""
+        ...
+
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
@@ -41,8 +47,8 @@ def is_supported(model: Any) -> bool:
 def prepare(model: Any) -> None:
     """Let the language model of a Qwen3-VL take its attention from the call; other calls attend as before.
 
-    The patches' embedding, a convolution whose kernel is as large as its input, is computed as the matrix product that
-    it is: the same numbers in a quarter of the time on a CPU.
+    The last layer goes on with the tokens that are read. The patches' embedding, a convolution whose kernel is as large
+    as its input, is computed as the matrix product that it is: the same numbers in a quarter of the time on a CPU.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -50,12 +56,16 @@ def prepare(model: Any) -> None:
     AttentionInterface.register(ATTENTION, _attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.set_attn_implementation({"text_config": ATTENTION})
-    patches = _base(model).visual.patch_embed.proj
+    base = _base(model)
+    patches, layers = base.visual.patch_embed.proj, base.language_model.layers
     patches.forward = _Product(patches)
+    # Pictures are added to the first layers' states, all of them; a last layer that is among these stays as it is.
+    if len(layers) > len(base.visual.deepstack_visual_indexes) and not isinstance(layers[-1].forward, _LastLayer):
+        layers[-1].forward = _LastLayer(layers[-1])
 
 
-def states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden states (after the norm) of packed rows.
+def last_states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+    """The hidden state (after the norm) of each packed row's last token.
 
     Args:
         model: A Qwen3-VL that went through `prepare`.
@@ -63,7 +73,7 @@ def states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Tensor, 
         attention: Most often `Packed`.
 
     Returns:
-        States of shape (tokens, width), and the rotary position that follows each row, shape (rows,).
+        States of shape (rows, width), and the rotary position that follows each row, shape (rows,).
     """
     base = _base(model)
     places, after = positions(rows, base.visual.spatial_merge_size)
@@ -75,7 +85,8 @@ def states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Tensor, 
         ragged=attention,
         **rows.pictures,
     )
-    return output.last_hidden_state[0], after
+    hidden = output.last_hidden_state[0]
+    return (hidden if len(hidden) == len(rows.lengths) else hidden[attention.last]), after
 
 
 def step_states(model: Any, tokens: torch.Tensor, places: torch.Tensor, attention: Attention) -> torch.Tensor:
@@ -109,12 +120,16 @@ class Packed:
 
     Args:
         lengths: Tokens of each row.
+        device: Of the model.
         store: Called with layer, keys and values, each (heads, tokens, size), when they are to be kept; or None.
     """
 
-    def __init__(self, lengths: Sequence[int], store: Store | None = None) -> None:
+    def __init__(self, lengths: Sequence[int], device: Any, store: Store | None = None) -> None:
+        import torch
+
         self._store = store
         self._runs = _runs(lengths)
+        self.last = (torch.tensor(lengths).cumsum(0) - 1).to(device)
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -167,6 +182,24 @@ def _attention(module: Any, query: Any, key: Any, value: Any, attention_mask: An
 
     mixed, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     return mixed, None
+
+
+class _LastLayer:
+    """The last decoder layer, which attends to every token and goes on with those that are read."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer, self._whole = layer, layer.forward
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        ragged: Attention | None = kwargs.get("ragged")
+        if ragged is None or ragged.last is None:
+            whole: torch.Tensor = self._whole(hidden_states, *args, **kwargs)
+            return whole
+        layer = self._layer
+        mixed, _ = layer.self_attn(layer.input_layernorm(hidden_states), *args, **kwargs)
+        read = (hidden_states + mixed)[:, ragged.last]
+        after: torch.Tensor = read + layer.mlp(layer.post_attention_layernorm(read))
+        return after
 
 
 class _Product:

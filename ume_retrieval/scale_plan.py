@@ -1,7 +1,6 @@
 """A corpus on paper: what it costs to decode, reason over, embed, write and keep, before anything is rented.
 
-Every figure is a number of the caller's; `MEASURED` was measured with the bundled pair on one CPU core
-(benchmarks/results), `ASSUMED` is a guess at real models on a GPU that is there to be replaced.
+Every figure is a number of the caller's; `scale_numbers` has some to begin with.
 """
 
 from __future__ import annotations
@@ -121,6 +120,7 @@ class Plan:
         InputError: When a number is out of range.
 
     Example:
+        >>> from ume_retrieval.scale_numbers import ASSUMED, GPU
         >>> plan = Plan(1e6, ASSUMED, GPU, machines=2)
         >>> round(plan.hours, 1), plan.slowest
         (13.6, 'models')
@@ -296,40 +296,6 @@ class Queries:
         return math.ceil(peak * self.reasoner_seconds_per_day(tokens_per_s) / DAY)
 
 
-MEASURED: Final = Costs(
-    decode_core_s=0.000219,
-    write_core_s=0.0000907,
-    reason_tokens=31.7,
-    reason_tokens_per_s=2734,
-    embed_s=0.00193,
-    dimension=128,
-    payload_bytes=556,
-    on="core",
-    source="measured: ume-tiny on one CPU core (benchmarks/results)",
-)
-"""The bundled pair on one core of an AMD EPYC (tokens: on two); figures of a demonstration, not of real models."""
-
-ASSUMED: Final = Costs(
-    decode_core_s=0.05,
-    write_core_s=0.002,
-    reason_tokens=250,
-    reason_tokens_per_s=4000,
-    embed_s=0.003,
-    dimension=2048,
-    payload_bytes=3000,
-    on="gpu",
-    source="assumed: a pair of 2-billion-parameter models on one 80 GB GPU; replace by your own measurements",
-)
-"""A pair of 2 billion parameters on one GPU. Nobody measured this: it is the place for your numbers."""
-
-CPU: Final = Hardware("16 CPU cores", "core", 12, 4, 0.80, "assumed price; replace it")
-GPU: Final = Hardware("1 GPU (80 GB), 16 cores", "gpu", 1, 16, 2.50, "assumed price; replace it")
-GPUS: Final = Hardware("8 GPUs (80 GB), 128 cores", "gpu", 8, 128, 20.00, "assumed price; replace it")
-
-COSTS: Final[Mapping[str, Costs]] = {"measured": MEASURED, "assumed": ASSUMED}
-HARDWARE: Final[Mapping[str, Hardware]] = {"cpu": CPU, "gpu": GPU, "gpus": GPUS}
-
-
 def with_numbers(plan: Plan, numbers: Mapping[str, Any]) -> Plan:
     """A plan with some numbers replaced, each named as its attribute is.
 
@@ -341,6 +307,7 @@ def with_numbers(plan: Plan, numbers: Mapping[str, Any]) -> Plan:
         InputError: When there is no number of that name, or its value is of another type.
 
     Example:
+        >>> from ume_retrieval.scale_numbers import ASSUMED, GPU
         >>> plan = with_numbers(Plan(1e6, ASSUMED, GPU), {"price_per_hour": 1.5, "quantization": "binary"})
         >>> plan.hardware.price_per_hour
         1.5
@@ -378,6 +345,7 @@ def rows(plans: Sequence[Plan]) -> list[list[str]]:
     """Plans side by side, as words for people: a name, then a cell for each plan.
 
     Example:
+        >>> from ume_retrieval.scale_numbers import ASSUMED, GPU
         >>> rows([Plan(1e6, ASSUMED, GPU)])[0]
         ['decode, core-hours', '14']
     """

@@ -16,11 +16,8 @@ from typer.testing import CliRunner, Result
 
 from ume_retrieval.cli.app import app
 from ume_retrieval.errors import InputError
+from ume_retrieval.scale_numbers import ASSUMED, CPU, GPU, MEASURED
 from ume_retrieval.scale_plan import (
-    ASSUMED,
-    CPU,
-    GPU,
-    MEASURED,
     Costs,
     Hardware,
     Keeping,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ume_retrieval.embedder.families import embedding_chat
 from ume_retrieval.embedder.transformers import TransformersEmbedder
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.inputs import LoadedItem
-from ume_training.tiny.architecture import EMBEDDER_SPEC
+from ume_training.tiny.architecture import EMBEDDER_SPEC, Size, build_model
 
 Items = Callable[[int], list[LoadedItem]]
 
@@ -37,17 +38,26 @@ def plain(folder: Path) -> Any:
     return AutoModel.from_pretrained(folder / "embedder").eval()
 
 
-def test_packed_states_are_those_of_each_row_alone(random_pair: Path, inputs: ChatInputs, chats: list[Chat]) -> None:
-    own, prepared = plain(random_pair), plain(random_pair)
+@pytest.mark.parametrize("layers", [2, 3])
+def test_last_states_are_those_of_each_row_alone(inputs: ChatInputs, chats: list[Chat], layers: int) -> None:
+    """With as many layers as take pictures' features, and with one more, which goes on with the last tokens alone."""
+    own = build_model(
+        inputs.tokenizer, Size(hidden=64, layers=layers, vision_hidden=32, vision_layers=2), 3
+    ).model.eval()
+    prepared = copy.deepcopy(own)
     ragged.prepare(prepared)
     rows = inputs.rows(inputs.write(chats))
+    counted: list[int] = []
+    prepared.language_model.layers[-1].mlp.register_forward_hook(lambda _, seen, __: counted.append(seen[0].shape[1]))
     with torch.inference_mode():
-        packed, after = ragged.states(prepared, rows, ragged.Packed(rows.lengths))
-        for chat, state, place in zip(chats, packed.split(rows.lengths), after.tolist(), strict=True):
+        last, after = ragged.last_states(prepared, rows, ragged.Packed(rows.lengths, "cpu"))
+        assert len(last) == len(after) == len(chats)
+        for chat, state, place in zip(chats, last, after.tolist(), strict=True):
             alone = inputs.tensors([chat])
-            expected = own(**alone, use_cache=False).last_hidden_state[0]
+            expected = own(**alone, use_cache=False).last_hidden_state[0, -1]
             torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)
             assert place >= 1
+    assert counted == [len(chats) if layers == 3 else sum(rows.lengths)]
 
 
 def test_positions_are_the_models_own(random_pair: Path, inputs: ChatInputs, shapes_items: Items) -> None:

@@ -49,7 +49,8 @@ def plan(
 ) -> None:
     """Say what indexing and keeping a corpus takes: machines, hours, money, RAM, disk, shards. Loads no model."""
     with command(as_json=as_json) as output:
-        from ume_retrieval.scale_plan import COSTS, HARDWARE, Plan, with_numbers
+        from ume_retrieval.scale_numbers import COSTS, HARDWARE
+        from ume_retrieval.scale_plan import Plan, with_numbers
 
         own = {**(_from_file(file) if file else {}), **dict(_pair(text) for text in numbers or ())}
         unit = COSTS[costs]

@@ -110,10 +110,9 @@ class TransformersEmbedder:
 
         with torch.inference_mode():
             # Post-norm states of the last layer, as both families were trained with.
-            hidden, _ = ragged.states(self.model, rows, ragged.Packed(rows.lengths))
             # A row ends where it is pooled.
-            last = torch.tensor(rows.lengths).cumsum(0) - 1
-            unit = torch.nn.functional.normalize(hidden[last.to(hidden.device)].float(), dim=-1)
+            hidden, _ = ragged.last_states(self.model, rows, ragged.Packed(rows.lengths, self.model.device))
+            unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
         return unit.cpu().numpy()
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PREFILL_TOKENS = 4096
 """Most tokens of prompts that are read in one forward pass."""
 
+CPU_GROUP = 32
+"""Rows that a step on a CPU attends to in one call."""
+
 REFILL_SHARE = 0.25
 """Prompts wait until this share of the slots is free: reading many at once is cheaper than one by one."""
 
@@ -110,10 +113,9 @@ class _Run:
             reply.prompt_tokens = length
         taken = slice(first, len(self.replies))
         with torch.inference_mode():
-            packed = ragged.Packed(rows.lengths, slots.keeper(first, rows.lengths))
-            hidden, slots.places[taken] = ragged.states(self._model, rows, packed)
-            ends = torch.tensor(rows.lengths).cumsum(0) - 1
-            self._write(taken, hidden[ends.to(hidden.device)])
+            packed = ragged.Packed(rows.lengths, self._model.device, slots.keeper(first, rows.lengths))
+            hidden, slots.places[taken] = ragged.last_states(self._model, rows, packed)
+            self._write(taken, hidden)
 
     def step(self) -> None:
         """Write one more token of every reply."""
@@ -208,17 +210,28 @@ class _Slots:
 
 
 class _Step:
-    """Attention of one new token in each of the first slots to all that its row has read."""
+    """Attention of one new token in each of the first slots to all that its row has read.
+
+    Rows are looked at in groups, each as far as its longest row goes: on a CPU the keys that are read set the pace, and
+    slots are filled by length.
+    """
+
+    last = None
 
     def __init__(self, slots: _Slots, count: int) -> None:
         import torch
 
         device = slots.keys.device
-        self._slots, self._count = slots, count
-        self._longest = int(slots.lengths[:count].max()) + 1
+        size = CPU_GROUP if device.type == "cpu" else count
+        self._slots = slots
         self._last = slots.lengths[:count].to(device)
         self._rows = torch.arange(count, device=device)
-        self._seen = (torch.arange(self._longest, device=device) <= self._last[:, None])[:, None, None]
+        self._groups: list[tuple[slice, int, torch.Tensor]] = []
+        for start in range(0, count, size):
+            rows = slice(start, min(start + size, count))
+            longest = int(slots.lengths[rows].max()) + 1
+            seen = torch.arange(longest, device=device) <= self._last[rows, None]
+            self._groups.append((rows, longest, seen[:, None, None]))
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -229,13 +242,13 @@ class _Step:
         keys, values = self._slots.keys[layer], self._slots.values[layer]
         keys[self._rows, :, self._last] = key[:, :, 0]
         values[self._rows, :, self._last] = value[:, :, 0]
-        rows, heads, _, size = query.shape
-        mixed = torch.nn.functional.scaled_dot_product_attention(
-            # Heads that share keys are queries of one head: nothing is repeated.
-            query.reshape(rows, keys.shape[1], -1, size),
-            keys[:rows, :, : self._longest],
-            values[:rows, :, : self._longest],
-            attn_mask=self._seen,
-            scale=scale,
-        )
-        return mixed.reshape(rows, 1, heads, size)
+        count, heads, _, size = query.shape
+        # Heads that share keys are queries of one head: nothing is repeated.
+        queries = query.reshape(count, keys.shape[1], -1, size)
+        mixed = [
+            torch.nn.functional.scaled_dot_product_attention(
+                queries[rows], keys[rows, :, :longest], values[rows, :, :longest], attn_mask=seen, scale=scale
+            )
+            for rows, longest, seen in self._groups
+        ]
+        return torch.cat(mixed).reshape(count, 1, heads, size)
