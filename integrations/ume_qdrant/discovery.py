@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ume_qdrant.plan import Explored, Holdings
 from ume_qdrant.reports import OnProgress, Progress
+from ume_qdrant.sources import Naming
 from ume_retrieval.errors import Failure, InputError, UmeError
 from ume_retrieval.media import FoundFile, Limits, display_name, entries, walk
 from ume_retrieval.media.files import is_remote
@@ -33,6 +35,7 @@ def explore(
     limits: Limits,
     follow_symlinks: bool,
     leave_out: Sequence[Path],
+    naming: Naming,
     on_progress: OnProgress,
 ) -> Explored:
     """Find what is there; of files whose size and time are known only the first bytes are looked at.
@@ -43,6 +46,7 @@ def explore(
         limits: Ceilings on what a file may cost.
         follow_symlinks: Follow links out of the given folders.
         leave_out: Folders to pass over.
+        naming: How files are named.
         on_progress: Told of each file.
     """
     explored = Explored()
@@ -52,11 +56,12 @@ def explore(
         if found.source.startswith(own):
             continue
         if isinstance(found, FoundFile):
-            _look(found, holdings, explored, limits)
+            named = replace(found, source=naming.of(found.source))
+            _look(named, holdings, explored, limits)
         else:
-            explored.failures.append(found)
+            explored.failures.append(naming.of_failure(found))
         done += 1
-        on_progress(Progress("discover", done, None, found.source))
+        on_progress(Progress("discover", done, None, naming.of(found.source)))
     return explored
 
 

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from ume_qdrant.crowding import affordable, crowded_first
@@ -37,6 +38,7 @@ def enrich(
     budget: int | None = None,
     strict: bool = False,
     batch_size: int = CHUNK_ITEMS,
+    relative_to: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> EnrichReport:
     """Give points that wait for it their `reasoned` vector and trace.
@@ -57,6 +59,7 @@ def enrich(
             stays waiting. None reasons over everything.
         strict: Raise the first failure. What was written until then stays.
         batch_size: Points that are reasoned over and written together, >= 1.
+        relative_to: Where files are whose names have no root; None is where `sources.MEDIA_ROOT` says, or here.
         on_progress: Called after each batch.
 
     Raises:
@@ -78,7 +81,7 @@ def enrich(
         pending.setdefault(point.payload["source"], []).append(point)
     if pending and not held.reasoner:
         store.pin(wanted)
-    run = _Run(embedder, store, strict)
+    run = _Run(embedder, store, strict, relative_to)
     total = sum(map(len, pending.values()))
     # What comes next is found, decoded, reasoned over and embedded while a batch is written.
     ahead: deque[_Located] = deque()
@@ -131,6 +134,7 @@ class _Run:
     embedder: ReasoningEmbedder
     store: Store
     strict: bool
+    folder: str | Path | None
     enriched: int = 0
     written: int = 0
     missed: int = 0
@@ -143,12 +147,13 @@ class _Run:
             segment_s, overlap_s = points[0].payload.get("cut", (SEGMENT_S, OVERLAP_S))
             found: dict[str, Entry] = {}
             failure = Failure(0, source, "media_error", CHANGED, "index its folder again", retryable=True)
-            path = source_path(source)
+            path = source_path(source, self.folder)
             for entry in discover([path], limits=self.embedder.limits, segment_s=segment_s, overlap_s=overlap_s):
                 if isinstance(entry, Failure):
                     failure = replace(entry, source=source)
                 else:
-                    found[entry_id(entry)] = entry
+                    named = replace(entry, source=source)
+                    found[entry_id(named)] = named
             for point in points:
                 if point.id in found:
                     yield _Located(point.id, found[point.id])

@@ -14,6 +14,7 @@ from ume_qdrant.layout import Layout
 from ume_qdrant.plan import Holdings, make_plan
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.schema import meta_of
+from ume_qdrant.sources import Naming
 from ume_qdrant.store import Store
 from ume_qdrant.writing import Writer
 from ume_retrieval.errors import InputError
@@ -38,6 +39,7 @@ def index(
     strict: bool = False,
     batch_size: int = CHUNK_ITEMS,
     layout: Layout | None = None,
+    relative_to: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> IndexReport:
     """Make a collection hold what files and folders hold.
@@ -55,7 +57,7 @@ def index(
     Args:
         embedder: The models; its limits hold for discovery too.
         store: The collection; made when it is not there.
-        paths: Files and folders. Sources are their absolute paths.
+        paths: Files and folders.
         reasoning: "later" leaves reasoning to `enrich`, "always" does it now, "never" excludes new points from it.
         segment_s: Length of a video segment in seconds.
         overlap_s: Overlap of neighbouring segments in seconds.
@@ -64,6 +66,9 @@ def index(
         strict: Raise the first failure. What was written until then stays.
         batch_size: Points that are embedded and written together, >= 1.
         layout: How a new collection keeps its vectors; None is plain, and takes an existing one as it is.
+        relative_to: A folder above all `paths`, from which on files are named, so that a collection and what is made of
+            it tell nothing of what lies above, and also work where the files are elsewhere (see `sources.MEDIA_ROOT`).
+            None names them by absolute paths.
         on_progress: Called after each step.
 
     Raises:
@@ -81,11 +86,13 @@ def index(
         need_reasoner(embedder)
     check_segments(segment_s, overlap_s)
     roots = roots_of(paths)
+    naming = Naming.below(relative_to, roots)
     report = on_progress or _silent
     store.create(meta_of(embedder, reasoned=False), layout)
     store.meta().check(meta_of(embedder, reasoned=reasoning == "always"), store.collection)
 
-    under = tuple(display_name(root) for root in roots)
+    naming.check(store)
+    under = tuple(naming.of(display_name(root)) for root in roots)
     holdings = Holdings(store, under, (segment_s, overlap_s))
     found = explore(
         roots,
@@ -93,6 +100,7 @@ def index(
         limits=embedder.limits,
         follow_symlinks=follow_symlinks,
         leave_out=store.folders,
+        naming=naming,
         on_progress=report,
     )
     plan = make_plan(holdings, found)
@@ -107,7 +115,13 @@ def index(
         writer.await_reasoning(under)
     if reasoning == "always":
         reasoned = enrich(
-            embedder, store, where=Filter(under=under), batch_size=batch_size, strict=strict, on_progress=report
+            embedder,
+            store,
+            where=Filter(under=under),
+            batch_size=batch_size,
+            strict=strict,
+            relative_to=relative_to,
+            on_progress=report,
         )
         failures += reasoned.failed
         usage += reasoned.usage
@@ -117,7 +131,7 @@ def index(
         indexed=len(writer.written),
         unchanged=plan.unchanged,
         removed=len(plan.gone) if prune else 0,
-        failed=once_a_source(failures),
+        failed=once_a_source(map(naming.of_failure, failures)),
         moved=len(taken_over),
         points=writer.points,
         usage=usage,

@@ -143,4 +143,4 @@ def _changes(held: Mapping[str, Any], part: Part) -> dict[str, Any]:
 
 
 def _is_above(name: str, source: str) -> bool:
-    return source == name or source.startswith(name.rstrip(os.sep) + os.sep)
+    return name in {source, os.curdir} or source.startswith(name.rstrip(os.sep) + os.sep)

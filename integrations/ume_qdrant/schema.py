@@ -174,7 +174,6 @@ def within(source: str) -> list[str]:
 
     Example:
         >>> within("photos/2024/cat.jpg")
-        ['photos/2024/cat.jpg', 'photos/2024', 'photos']
+        ['photos/2024/cat.jpg', 'photos/2024', 'photos', '.']
     """
-    path = PurePath(source)
-    return [source, *(str(parent) for parent in path.parents if str(parent) != ".")]
+    return [source, *map(str, PurePath(source).parents)]

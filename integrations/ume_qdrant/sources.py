@@ -1,27 +1,105 @@
-"""From what a point says of its file back to the file."""
+"""How a collection names files, and from what a point says of its file back to the file."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from ume_qdrant.store import Payload
+from ume_qdrant.store import Payload, Point, Store
+from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.inputs import Clip, Item, Page
+from ume_retrieval.media import display_name
+
+MEDIA_ROOT: Final = "UME_MEDIA_ROOT"
+"""The variable of the environment that says where files of relative names are; else they are in the working folder."""
 
 _ESCAPE: Final = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 
 
-def source_path(source: str) -> Path:
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How files are named: by absolute paths, or from a folder on.
+
+    Attributes:
+        base: That folder as it stands at the beginning of absolute names, a separator at its end; empty when there is
+            none.
+
+    Example:
+        >>> Naming("/data/").of("/data/films/a.mp4"), Naming().of("/data/films/a.mp4")
+        ('films/a.mp4', '/data/films/a.mp4')
+    """
+
+    base: str = ""
+
+    @classmethod
+    def below(cls, folder: str | Path | None, roots: Sequence[str | Path]) -> Self:
+        """Names from a folder on, or absolute ones for None.
+
+        Args:
+            folder: Where names begin.
+            roots: What is to be named, absolute.
+
+        Raises:
+            InputError: When a root is not below the folder.
+        """
+        if folder is None:
+            return cls()
+        path = os.path.abspath(folder)  # noqa: PTH100  # as `roots_of` makes roots absolute
+        for root in roots:
+            if not Path(root).is_relative_to(path):
+                raise InputError(
+                    f"{display_name(root)} is not below {display_name(path)}",
+                    hint="name a folder that holds everything that is indexed",
+                )
+        return cls(display_name(path).rstrip(os.sep) + os.sep)
+
+    def of(self, source: str) -> str:
+        """The name of what has this absolute name; "." is the folder itself."""
+        return (source + os.sep).removeprefix(self.base).rstrip(os.sep) or os.curdir if self.base else source
+
+    def of_failure(self, failure: Failure) -> Failure:
+        """A failure that names files so."""
+        if not self.base:
+            return failure
+        return replace(failure, source=self.of(failure.source), message=failure.message.replace(self.base, ""))
+
+    def check(self, store: Store) -> None:
+        """Refuse to name files in two ways in one collection: each would be there twice.
+
+        Raises:
+            InputError: When the collection's files are named in the other way.
+        """
+        held = next((one.payload["source"] for one in store.scroll(fields=("source", "mtime_ns")) if _of_file(one)), "")
+        if held and Path(held).is_absolute() == bool(self.base):
+            way, hint = ("absolute", "leave relative_to out") if self.base else ("relative", "give relative_to too")
+            raise InputError(
+                f"files have {way} names in {store.collection!r}", hint=f"{hint}, or use another collection"
+            )
+
+
+def _of_file(point: Point) -> bool:
+    """Whether a point was made of a file of a folder; other integrations keep what they like."""
+    return "mtime_ns" in point.payload and "://" not in point.payload["source"]
+
+
+def source_path(source: str, folder: str | Path | None = None) -> Path:
     r"""The path that `ume_retrieval.media.files.display_name` wrote.
+
+    Args:
+        source: The name.
+        folder: Where relative names begin; by default what UME_MEDIA_ROOT says, or the working folder.
 
     Example:
         >>> source_path("holiday/caf\\xe9.jpg")
         PosixPath('holiday/caf\udce9.jpg')
     """
+    root = os.environ.get(MEDIA_ROOT, "") if folder is None else folder
     if os.sep == "\\":
-        return Path(source)
+        return Path(root, source)
 
     def character(match: re.Match[str]) -> str:
         byte, *codes = match.groups()
@@ -29,7 +107,7 @@ def source_path(source: str) -> Path:
             return chr(0xDC00 + int(byte, 16))
         return next((chr(int(code, 16)) for code in codes if code), "\\")
 
-    return Path(_ESCAPE.sub(character, source))
+    return Path(root, _ESCAPE.sub(character, source))
 
 
 def item_of(payload: Payload) -> Item:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 
 import typer
@@ -69,6 +70,10 @@ def index(
     quantization: QuantizationOption = None,
     full: FullOption = None,
     strict: StrictOption = False,
+    relative_to: Annotated[
+        Path | None,
+        typer.Option(help="Name files from this folder on, not by absolute paths.", show_default=False),
+    ] = None,
     workers: Annotated[
         WorkersName, typer.Option(help="here: this process; ray: the workers of a Ray cluster (pip extra ray).")
     ] = "here",
@@ -105,6 +110,8 @@ def index(
         )
         if workers == "here" and ray_address:
             raise InputError("--ray-address goes with --workers ray")
+        if workers == "ray" and relative_to:
+            raise InputError("--relative-to goes with --workers here")
         if workers == "ray":
             from ume_ray import Models, StoreAddress
             from ume_ray import index as index_on_ray
@@ -124,7 +131,9 @@ def index(
                 if opened.exists():
                     opened.count()  # a store that another process holds shows before models are loaded
                 embedder = load_embedder(model, reasoner, device, engine, isolate=isolate)
-                report = index_paths(embedder, opened, paths, on_progress=bars.step, **settings)
+                report = index_paths(
+                    embedder, opened, paths, relative_to=relative_to, on_progress=bars.step, **settings
+                )
         words = f"[bold]{report.indexed}[/bold] indexed, {report.unchanged} unchanged, {report.removed} removed, "
         cost = f"{len(report.failed)} failed in {report.seconds:.1f} s with {report.model_calls} model calls"
         output.result(report.to_dict(), words + cost)

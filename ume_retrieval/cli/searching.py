@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -186,9 +187,11 @@ def _where(
     if not (kind or under or page) and seconds == (None, None):
         return None
     start, end = seconds
+    # Absolute, and as they are given: a collection names its files in the one way or in the other.
+    names = dict.fromkeys(map(display_name, (*roots_of(under), *map(os.path.normpath, under)))) if under else None
     return Filter(
         kinds=cast("tuple[KindName, ...]", tuple(one.value for one in kind)) if kind else None,
-        under=tuple(display_name(root) for root in roots_of(under)) if under else None,
+        under=None if names is None else tuple(names),
         pages=tuple(page) if page else None,
         time=None if seconds == (None, None) else (start or 0.0, math.inf if end is None else end),
     )
