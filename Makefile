@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu bench-ray plots faults audit examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-pipeline bench-scale bench-gate bench-budget bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -79,8 +79,12 @@ plots: $(DEV) ## Draw the plots in docs/images from benchmarks/results
 	$(BIN)/python benchmarks/plot_gate.py
 	$(BIN)/python benchmarks/plot_performance.py
 
-bench-ray: $(DEV) ## Measure Ray against one process, with workers that die (some 10 minutes)
+bench-constrained: $(VLLM) ## Count the T-CoTs of random weights that parse under constrained decoding, of 10,000 (some 40 minutes)
+	.venv-vllm/bin/python benchmarks/constrained.py --out benchmarks/results/constrained.json $(BENCH_FLAGS)
+
+bench-ray: $(DEV) ## Measure Ray against one process, without and with reasoning, with workers that die (some 20 minutes)
 	$(BIN)/python benchmarks/ray_index.py $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/ray_index.py --reasoning always $(BENCH_FLAGS)
 
 faults: $(DEV) ## Try to lose data: kills, full discs, failing servers, hostile media (some 40 minutes, resumable)
 	$(BIN)/python benchmarks/faults.py $(BENCH_FLAGS)

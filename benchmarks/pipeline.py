@@ -114,7 +114,7 @@ def shapes_items(count: int, seed: int) -> list[LoadedItem]:
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=512)
+    parser.add_argument("--items", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for a busy machine and one thread")

@@ -138,13 +138,47 @@ class VllmEngine:
         Raises:
             ModelError: When vLLM refuses the prompts or has died.
         """
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-        try:
+        with _own_errors():
             return getattr(self.llm, method)(*arguments, use_tqdm=False)
-        except (ValueError, RuntimeError, EngineDeadError, EngineGenerateError) as error:
-            first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ModelError(f"vLLM failed: {first_line}", hint="VLLM_LOGGING_LEVEL=INFO shows what it does") from error
+
+    def stream(self, prompts: Sequence[dict[str, Any]], parameters: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Continue all prompts at once; what is not finished when the caller stops is given up.
+
+        Yields:
+            Position of a prompt and vLLM's output, in the order in which they are finished.
+
+        Raises:
+            ModelError: When vLLM refuses the prompts or has died.
+        """
+        with _own_errors():
+            names: list[str] = self.llm.enqueue(prompts, parameters, use_tqdm=False)
+            # vLLM's name of a request, less what makes it unique, is how its output is called.
+            waiting = {name.split("-")[0]: (position, name) for position, name in enumerate(names)}
+            try:
+                while waiting:
+                    for output in self.llm.llm_engine.step():
+                        if output.finished and output.request_id in waiting:
+                            position, _ = waiting.pop(output.request_id)
+                            yield position, output
+            finally:
+                if waiting:
+                    self.llm.llm_engine.abort_request([name for _, name in waiting.values()], internal=True)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """VLLM's errors as ours.
+
+    Raises:
+        ModelError: When vLLM refuses what is asked or has died.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    try:
+        yield
+    except (ValueError, RuntimeError, EngineDeadError, EngineGenerateError) as error:
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"vLLM failed: {first_line}", hint="VLLM_LOGGING_LEVEL=INFO shows what it does") from error
 
 
 def processor_settings(budget: VisualBudget) -> dict[str, Any]:

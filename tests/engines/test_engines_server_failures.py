@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from email.utils import formatdate
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from server_stub import (
     words,
 )
 
+from ume_retrieval.asking import ASKED_AT_ONCE
 from ume_retrieval.chat import Message, TextPart
 from ume_retrieval.embedder.server import ServerEmbedder
 from ume_retrieval.errors import InputError, ServerError, SomeFailed
@@ -248,3 +250,56 @@ def test_an_embedders_failure_keeps_the_rows_of_the_others(stub: Stub, naps: lis
         embedder.embed(chats)
     np.testing.assert_allclose(caught.value.outcomes[0], [0.6, 0.8], rtol=1e-6)
     assert isinstance(caught.value.outcomes[1], InputError)
+
+
+# Replies come as they are ready.
+
+
+def test_a_reply_does_not_wait_for_slower_ones(stub: Stub, naps: list[float]) -> None:
+    read = threading.Event()
+
+    def answer(path: str, body: dict[str, Any]) -> Reply | None:
+        if path == "/v1/models":
+            return None
+        if said(body) == "slow":
+            assert read.wait(10)
+        return reply({"error": "too long"}, 400) if said(body) == "bad" else reply(completion(said(body)))
+
+    stub.answer = answer
+    replies = reasoner_on(stub, naps).replies([words(text) for text in ("slow", "a", "bad", "b")], GREEDY)
+    first, second = next(replies), next(replies)
+    assert {first[0], second[0]} == {1, 3}
+    read.set()
+    assert next(replies)[0] == 0
+    with pytest.raises(SomeFailed, match="1 of 4 failed") as caught:
+        next(replies)
+    assert [getattr(one, "text", "") for one in caught.value.outcomes] == ["slow", "a", "", "b"]
+
+
+def test_who_stops_reading_asks_for_nothing_more(stub: Stub, naps: list[float]) -> None:
+    reasoner = reasoner_on(stub, naps, concurrency=2)
+    replies = reasoner.replies([words(str(number)) for number in range(50)], GREEDY)
+    next(replies)
+    replies.close()
+    assert len(stub.posted()) < 50
+
+
+def test_the_pipeline_asks_for_all_side_by_side(stub: Stub, naps: list[float]) -> None:
+    """More than `ASKED_AT_ONCE`: a reply that is slow to come holds no other back."""
+    count = ASKED_AT_ONCE + 8
+    arrived = threading.Semaphore(0)
+
+    def answer(path: str, body: dict[str, Any]) -> Reply | None:
+        if path == "/v1/models":
+            return None
+        if said(body) == "item 0":  # answered when all others are
+            for _ in range(count - 1):
+                assert arrived.acquire(timeout=20)
+        else:
+            arrived.release()
+        return reply(completion(render(TCot("Seen.", "Yes.", "a thing", keywords=("thing",)))))
+
+    stub.answer = answer
+    pipeline = ReasoningEmbedder(HashEmbedder(), reasoner_on(stub, naps, timeout_s=60.0))
+    result = pipeline.encode_corpus([f"item {number}" for number in range(count)], return_traces=True)
+    assert result.usage.reasoner_calls == count

@@ -197,6 +197,16 @@ def test_greedy_replies_agree(other: Pair, transformers: Pair, questions: list[C
         assert not same or (mine.completion_tokens, mine.finish) == (theirs.completion_tokens, theirs.finish)
 
 
+def test_who_stops_reading_leaves_nothing_behind(vllm: Pair, questions: list[Chat]) -> None:
+    reasoner = cast("VllmReasoner", vllm.reasoner)
+    long = reasoner.replies(questions, Sampling(max_tokens=1000, temperature=1.0))
+    position, first = next(long)
+    long.close()
+    assert reasoner.engine.llm.llm_engine.get_num_unfinished_requests() == 0
+    [again] = reasoner.generate([questions[position]], Sampling(max_tokens=1000, temperature=1.0))
+    assert again.text == first.text
+
+
 def test_the_form_changes_no_reply_that_keeps_it(other: Pair, questions: list[Chat]) -> None:
     free, held = other.reasoner.generate(questions, GREEDY), other.reasoner.generate(questions, HELD)
     plain = [reply.text for reply in free if not parse(reply.text).problems]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -60,18 +60,32 @@ class ServerReasoner:
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Answer each chat; the reply to `chats[i]` is at position i.
 
+        Raises:
+            InputError: As in `replies`.
+            ServerError: As in `replies`.
+            SomeFailed: As in `replies`.
+        """
+        replies = dict(self.replies(chats, sampling))
+        return [replies[position] for position in range(len(chats))]
+
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
+        """Answer all chats by concurrent requests, handing out every reply as soon as it is there.
+
         Sampled replies follow from `seeds.chat_seeds`, where the server keeps to seeds, not from a chat's company.
+
+        Yields:
+            The chat's position and the reply to it.
 
         Raises:
             InputError: When the server refuses the only chat (it is too long), or cannot hold replies to a form.
             ServerError: When the server does not answer the only chat.
-            SomeFailed: When some of several chats fail; it carries the replies to the others.
+            SomeFailed: When some of several chats fail; it carries the replies to the others, and comes after them.
         """
         if sampling.form == "tcot" and self.server.dialect != "vllm":
             raise InputError("this server cannot hold replies to the form of a T-CoT", hint="use form='free'")
         seeds = chat_seeds(chats, sampling.seed)
         requests = [partial(self._body, chat, sampling, seed) for chat, seed in zip(chats, seeds, strict=True)]
-        return self.server.ask("/chat/completions", requests, _read)
+        yield from self.server.answers("/chat/completions", requests, _read)
 
     def _body(self, chat: Chat, sampling: Sampling, seed: int) -> dict[str, Any]:
         fitted = fit_chat(chat, self.spec.budget)

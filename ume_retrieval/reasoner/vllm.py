@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ume_retrieval.chat import Chat
@@ -63,21 +63,34 @@ class VllmReasoner:
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Answer each chat; the reply to `chats[i]` is at position i.
 
+        Raises:
+            InputError: As in `replies`.
+            ModelError: As in `replies`.
+        """
+        replies = dict(self.replies(chats, sampling))
+        return [replies[position] for position in range(len(chats))]
+
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
+        """Answer all chats side by side, handing out every reply as soon as it is there.
+
         Sampled replies follow from `seeds.chat_seeds`, not from a chat's company.
+
+        Yields:
+            The chat's position and the reply to it.
 
         Raises:
             InputError: When a chat is longer than the model's `max_prompt_tokens`; it is never cut silently.
             ModelError: When vLLM refuses the prompts or has died.
         """
         if not chats:
-            return []
+            return
         fitted = [fit_chat(chat, self.spec.budget) for chat in chats]
         self.engine.require_length(fitted, self.spec.max_prompt_tokens, "a prompt")
         prompts = [self.engine.prompt(chat, self.engine.inputs.render(chat)) for chat in fitted]
         seeds = chat_seeds(fitted, sampling.seed)
         parameters = [_parameters(chat, sampling, seed) for chat, seed in zip(fitted, seeds, strict=True)]
-        outputs = self.engine.call("generate", prompts, parameters)
-        return [_read(output) for output in outputs]
+        for position, output in self.engine.stream(prompts, parameters):
+            yield position, _read(output)
 
 
 def _parameters(chat: Chat, sampling: Sampling, seed: int) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from ume_retrieval.errors import InputError, MissingExtra, ServerError, SomeFailed, UmeError
@@ -82,6 +82,21 @@ class Server:
             UmeError: Of the only request, when it fails.
             SomeFailed: When some of several fail; it carries the answers to the others.
         """
+        answers = dict(self.answers(path, requests, read))
+        return [answers[position] for position in range(len(requests))]
+
+    def answers(
+        self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]
+    ) -> Iterator[tuple[int, T]]:
+        """The same, handing out every answer as soon as it is there; what fails is raised when all others are.
+
+        Yields:
+            Position of a request and the answer to it.
+
+        Raises:
+            UmeError: Of the only request, when it fails.
+            SomeFailed: When some of several fail; it carries the answers to the others.
+        """
 
         def one(request: Callable[[], dict[str, Any]]) -> T | UmeError:
             try:
@@ -90,19 +105,25 @@ class Server:
             except UmeError as error:
                 return error
 
+        outcomes: dict[int, T | UmeError] = {}
+        failed: list[UmeError] = []
         with ThreadPoolExecutor(min(self._concurrency, max(1, len(requests)))) as workers:
-            waiting = [workers.submit(one, request) for request in requests]
+            waiting = {workers.submit(one, request): position for position, request in enumerate(requests)}
             try:
-                outcomes = [future.result() for future in waiting]
+                for future in as_completed(waiting):
+                    position = waiting[future]
+                    outcome = outcomes[position] = future.result()
+                    if isinstance(outcome, UmeError):
+                        failed.append(outcome)
+                    else:
+                        yield position, outcome
             except BaseException:  # an interrupt sends nothing that is not yet on its way
                 workers.shutdown(wait=False, cancel_futures=True)
                 raise
-        failed = [outcome for outcome in outcomes if isinstance(outcome, UmeError)]
         if failed and len(outcomes) == 1:
             raise failed[0]
         if failed:
-            raise SomeFailed(outcomes) from failed[0]
-        return [outcome for outcome in outcomes if not isinstance(outcome, UmeError)]
+            raise SomeFailed([outcomes[position] for position in range(len(requests))]) from failed[0]
 
     def _choose(self, model: str | None) -> tuple[str, Dialect]:
         surveyed = self._retry.call(self._survey)
