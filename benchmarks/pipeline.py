@@ -2,7 +2,8 @@
 
 The bundled pair over scenes, pages, clips and texts of Shapes. The peer takes the items in the given order, one fixed
 batch at a time: padded prompts through `model.generate`, then the replies' evidence cut out, then a padded forward pass
-of the Embedder. Same weights, prompts, pixels and parser; its best batch size counts. Runs take turns; medians.
+of the Embedder. Same weights, prompts, pixels and parser; its best batch size counts, and for both sides the better of
+one thread and of all. Runs take turns; medians.
 
 The second peer is the paper's released way: eight threads of HTTP to a vLLM server, then embedding one by one. It needs
 an interpreter with vLLM (`make test-vllm` makes one) and wall-clock time; else it is left out.
@@ -111,6 +112,18 @@ def shapes_items(count: int, seed: int) -> list[LoadedItem]:
     return items[:count]
 
 
+def on(threads: int, run: Callable[[], object]) -> Callable[[], object]:
+    """A run with so many threads in each of torch's operations."""
+
+    def running() -> object:
+        import torch
+
+        torch.set_num_threads(threads)
+        return run()
+
+    return running
+
+
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,6 +141,11 @@ def main() -> None:
 
     own = partial(ours.encode_corpus, items, strict=False, return_traces=True)
     first = own()
+    # Two stages that work at the same time may get more out of few cores with a thread each.
+    threads = sorted({1, where["torch_threads"]})
+    alone = medians(take_turns({str(n): on(n, own) for n in threads}, min(repeats, 3), chosen.clock))
+    best_threads = min(threads, key=lambda n: alone[str(n)])
+    note(f"ume by threads: {alone}")
     generate = Generate(ours, items)
     peers: dict[str, tuple[Any, Sequence[int]]] = {"generate": (generate, SIZES)}
     python = chosen.vllm or python_with_vllm()
@@ -142,22 +160,25 @@ def main() -> None:
         )
         atexit.register(http.close)
         peers["http"] = (http, THREADS)
-    runs: dict[str, Callable[[], object]] = {"ume": own}
+    runs: dict[str, Callable[[], object]] = {"ume": on(best_threads, own)}
     facts: dict[str, Any] = {}
     for name, (peer, sizes) in peers.items():
         peer.run(sizes[-1])  # warm
-        seconds = take_turns({str(size): partial(peer.run, size) for size in sizes}, 1, chosen.clock)
+        seconds = take_turns({str(size): on(threads[-1], partial(peer.run, size)) for size in sizes}, 1, chosen.clock)
         speeds = {size: round(count / seconds[str(size)][0], 2) for size in sizes}
         best = max(speeds, key=lambda size: speeds[size])
+        by_threads = take_turns({str(n): on(n, partial(peer.run, best)) for n in threads}, 1, chosen.clock)
+        most = min(threads, key=lambda n: by_threads[str(n)][0])
         replies, vectors = peer.run(best)
         sound = [row for row, trace in enumerate(first.traces) if trace is not None]
         facts[name] = {
             "items_per_s_by_batch": speeds,
             "best_batch": best,
+            "best_threads": most,
             "same_replies": sum(_same(first.traces[row], replies[row], items[row]) for row in sound),
             "cosine_min": float(np.min(np.sum(vectors[sound] * first.vectors[sound], axis=1))),
         }
-        runs[name] = partial(peer.run, best)
+        runs[name] = on(most, partial(peer.run, best))
         note(f"{name}: {facts[name]}")
     seconds = take_turns(runs, repeats, chosen.clock)
     middle = medians(seconds)
@@ -172,6 +193,7 @@ def main() -> None:
             "items": count,
             "traces": sum(trace is not None for trace in first.traces),
             "completion_tokens": usage.completion_tokens,
+            "threads": best_threads,
             "items_per_s": {name: round(count / s, 2) for name, s in middle.items()},
             "tokens_per_s": {name: round(usage.completion_tokens / s, 1) for name, s in middle.items()},
             "stage_seconds": {stage: round(s, 3) for stage, s in usage.seconds.items()},

@@ -308,8 +308,8 @@ def _spread(root: Path, few: Path, many: Path, reasoning: Reasoning) -> dict[str
     from ume_ray import Models
 
     load = Models.named("ume-tiny", reasoner=None, device="cpu").embedder
-    # Once before: it also starts the processes that later runs find.
-    _on_ray(root, "first", few, load, reasoning)
+    # Once before: it also starts the processes that later runs find, as many as the larger run needs.
+    _on_ray(root, "first", many, load, reasoning)
     little = _on_ray(root, "second", few, load, reasoning)
     whole = _on_ray(root, "spread", many, load, reasoning)
     return {"items": whole - little, "whole": whole, "few": little}

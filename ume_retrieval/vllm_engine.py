@@ -7,7 +7,9 @@ engine needs `if __name__ == "__main__":` around what it does.
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -96,6 +98,7 @@ class VllmEngine:
             raise ModelError(
                 f"vLLM cannot load {name}: {first_line}", hint="VLLM_LOGGING_LEVEL=INFO shows what it does"
             ) from error
+        atexit.register(_end, weakref.ref(self.llm))
         commit = getattr(self.config, "_commit_hash", None) or revision
         self.info = ModelInfo(short_name(name), known_revision(name, commit), "vllm")
 
@@ -163,6 +166,16 @@ class VllmEngine:
             finally:
                 if waiting:
                     self.llm.llm_engine.abort_request([name for _, name in waiting.values()], internal=True)
+
+
+def _end(llm: weakref.ref[Any]) -> None:
+    """End an engine's processes before Python waits for them at its exit.
+
+    vLLM does so from `weakref.finalize`, which comes too late in a program that had something to finalize (a temporary
+    folder, say) before it knew of multiprocessing: it would wait for ever.
+    """
+    if (running := llm()) is not None:
+        running.llm_engine.engine_core.shutdown()
 
 
 @contextmanager

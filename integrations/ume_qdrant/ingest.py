@@ -126,7 +126,8 @@ def index(
         failures += reasoned.failed
         usage += reasoned.usage
     store.optimize()
-    taken_over = [work for work in plan.work if work.missing and work.source in writer.written - writer.embedded]
+    without_models = writer.written - writer.embedded
+    taken_over = [work for work in plan.work if work.missing and work.source in without_models]
     return IndexReport(
         indexed=len(writer.written),
         unchanged=plan.unchanged,

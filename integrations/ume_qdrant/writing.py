@@ -94,9 +94,8 @@ class Writer:
         vectors, failures = coming.take({entry_key(entry) for entry in entries})
         known = donors.of(entries)
         # What was known when the run began and is no longer, or failed before under another name.
-        lost = [
-            part for _, part in batch if entry_key(part.entry) not in known.keys() | vectors.keys() | failures.keys()
-        ]
+        settled = known.keys() | vectors.keys() | failures.keys()
+        lost = [part for _, part in batch if entry_key(part.entry) not in settled]
         more, refused = self._embed(lost)
         vectors, failures = vectors | more, failures | refused
         points: list[Point] = []
