@@ -14,8 +14,8 @@ from ume_retrieval.scale_plan import Costs, Hardware
 MEASURED: Final = Costs(
     decode_core_s=0.000219,
     write_core_s=0.0000907,
-    reason_tokens=31.7,
-    reason_tokens_per_s=2734,
+    reason_tokens=31.3,
+    reason_tokens_per_s=3571,
     embed_s=0.00193,
     dimension=128,
     payload_bytes=556,
