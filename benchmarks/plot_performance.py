@@ -64,16 +64,15 @@ def scale(picture: Path) -> None:
     cost.plot(sizes, [row["ms_per_item"] for row in rows], "o-", color=OURS)
     cost.plot(sizes, [row["embed_ms_per_item"] for row in rows], "o--", color=QUIET, ms=4)
     cost.set_title("milliseconds to index a text (dashed: embedding)", fontsize=9, loc="left")
-    cost.set_ylim(0)
     latency.plot(sizes, [row["search_ms"] for row in rows], "o-", color=OURS, label="search_vectors")
     latency.plot(
         sizes, [row["raw_search_ms"] for row in rows], "o--", color=QUIET, ms=4, label="the engine's own query"
     )
     latency.set_title("milliseconds of a search", fontsize=9, loc="left")
-    latency.set_yscale("log")
-    latency.legend(frameon=False, fontsize=8)
+    latency.legend(frameon=False, fontsize=8, loc="lower right")
     for panel in (cost, latency):
         panel.set_xscale("log")
+        panel.set_ylim(0, 1.15 * panel.get_ylim()[1])
         panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
         panel.minorticks_off()
         panel.set_xlabel("items", color=QUIET, fontsize=8)
