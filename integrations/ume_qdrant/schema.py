@@ -170,10 +170,11 @@ def point_id(
 
 
 def within(source: str) -> list[str]:
-    """The source and every folder that it lies in, for `Filter.under`.
+    """The source and every folder that it lies in, for `Filter.under`; "." is the folder where relative names begin.
 
     Example:
         >>> within("photos/2024/cat.jpg")
         ['photos/2024/cat.jpg', 'photos/2024', 'photos', '.']
     """
-    return [source, *map(str, PurePath(source).parents)]
+    is_address = "://" in source
+    return [source, *(str(folder) for folder in PurePath(source).parents if not (is_address and folder == PurePath()))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from ume_qdrant.store import Payload, Point, Store
+from ume_qdrant.store import Payload, Store
 from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media import display_name
@@ -73,7 +73,8 @@ class Naming:
         Raises:
             InputError: When the collection's files are named in the other way.
         """
-        held = next((one.payload["source"] for one in store.scroll(fields=("source", "mtime_ns")) if _of_file(one)), "")
+        points = (point.payload for point in store.scroll(fields=("source", "mtime_ns")))
+        held = next((one["source"] for one in points if is_of_file(one) and not is_address(one["source"])), "")
         if held and Path(held).is_absolute() == bool(self.base):
             way, hint = ("absolute", "leave relative_to out") if self.base else ("relative", "give relative_to too")
             raise InputError(
@@ -81,9 +82,14 @@ class Naming:
             )
 
 
-def _of_file(point: Point) -> bool:
-    """Whether a point was made of a file of a folder; other integrations keep what they like."""
-    return "mtime_ns" in point.payload and "://" not in point.payload["source"]
+def is_of_file(payload: Payload) -> bool:
+    """Whether a point was made of a file or of a stored object; what other integrations keep has no time of change."""
+    return bool(payload.get("mtime_ns")) or is_address(payload["source"])
+
+
+def is_address(source: str) -> bool:
+    """Whether a source names an object of a store, not a file."""
+    return "://" in source
 
 
 def source_path(source: str, folder: str | Path | None = None) -> Path:

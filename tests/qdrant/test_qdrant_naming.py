@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -18,12 +19,14 @@ from ume_qdrant import report_query, search
 from ume_qdrant.enrich import enrich
 from ume_qdrant.filters import Filter
 from ume_qdrant.ingest import index
+from ume_qdrant.schema import within
 from ume_qdrant.sources import MEDIA_ROOT, Naming, source_path
-from ume_qdrant.store import Store
+from ume_qdrant.store import Point, Store
 from ume_retrieval.cli.app import app
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item
 from ume_retrieval.report import ReportPage, render_html
+from ume_retrieval.testing import HashEmbedder
 
 
 @pytest.fixture
@@ -69,6 +72,15 @@ def test_a_second_run_does_nothing_and_a_lost_file_goes(store: Store, folder: Pa
     lost.unlink()
     assert index(models(), store, folder, relative_to=folder).removed == 1
     assert lost.relative_to(folder).as_posix() not in {one["source"] for one in dump(store).values()}
+
+
+def test_what_others_keep_in_the_collection_stays(store: Store, folder: Path) -> None:
+    index(models(), store, folder, relative_to=folder)
+    key = str(UUID(int=7))
+    payload = {"source": "a document", "within": within("a document"), "kind": "text", "text": "kept", "mtime_ns": 0}
+    store.upsert([Point(key, {"direct": HashEmbedder().embed([]).vectors.sum(0) + 1}, payload)])
+    assert index(models(), store, folder, relative_to=folder).removed == 0
+    assert store.retrieve([key])
 
 
 def test_a_missing_folder_keeps_its_points(store: Store, folder: Path) -> None:
