@@ -159,6 +159,8 @@ class VllmEngine:
             waiting = {name.split("-")[0]: (position, name) for position, name in enumerate(names)}
             try:
                 while waiting:
+                    if not self.llm.llm_engine.has_unfinished_requests():
+                        raise ModelError(f"vLLM lost {len(waiting)} requests", hint="try again")
                     for output in self.llm.llm_engine.step():
                         if output.finished and output.request_id in waiting:
                             position, _ = waiting.pop(output.request_id)

@@ -10,7 +10,6 @@ from typing import Any
 
 from ume_qdrant.filters import Filter
 from ume_qdrant.points import Cut, Part, entry_id
-from ume_qdrant.sources import is_of_file
 from ume_qdrant.store import Point, Store
 from ume_retrieval.errors import Failure
 from ume_retrieval.media import Entry
@@ -19,7 +18,7 @@ FIELDS = ("source", "kind", "file_digest", "size", "mtime_ns", "parts", "cut", "
 
 
 class Holdings:
-    """What a collection holds of some files or folders, by source. What was not made of files is none of it.
+    """What a collection holds of some files or folders, by source.
 
     Args:
         store: The collection.
@@ -31,8 +30,7 @@ class Holdings:
         self.cut = cut
         self._points: dict[str, list[Point]] = {}
         for point in store.scroll(Filter(under=tuple(roots)), fields=FIELDS):
-            if is_of_file(point.payload):
-                self._points.setdefault(point.payload["source"], []).append(point)
+            self._points.setdefault(point.payload["source"], []).append(point)
 
     def sources(self) -> list[str]:
         """Every source, by name."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ume_qdrant.filters import ReasoningState
 from ume_qdrant.schema import MAX_TEXT, point_id, within
+from ume_qdrant.sources import is_relative
 from ume_qdrant.store import Point, Vector
 from ume_qdrant.traces import clean, to_payload
 from ume_retrieval.errors import Failure, ServerError
@@ -50,7 +52,8 @@ class Part:
         fields = {
             "source": entry.source,
             "doc_id": entry.source,
-            "within": within(entry.source),
+            # "." holds files of relative names, and nothing that others keep in the collection.
+            "within": [*within(entry.source), *([os.curdir] if is_relative(entry.source) else [])],
             "kind": entry.kind,
             "start_s": entry.start_s,
             "end_s": entry.end_s,

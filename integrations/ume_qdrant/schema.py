@@ -170,11 +170,11 @@ def point_id(
 
 
 def within(source: str) -> list[str]:
-    """The source and every folder that it lies in, for `Filter.under`; "." is the folder where relative names begin.
+    """The source and every folder that it lies in, for `Filter.under`.
 
     Example:
         >>> within("photos/2024/cat.jpg")
-        ['photos/2024/cat.jpg', 'photos/2024', 'photos', '.']
+        ['photos/2024/cat.jpg', 'photos/2024', 'photos']
     """
-    is_address = "://" in source
-    return [source, *(str(folder) for folder in PurePath(source).parents if not (is_address and folder == PurePath()))]
+    path = PurePath(source)
+    return [source, *(str(parent) for parent in path.parents if str(parent) != ".")]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from ume_qdrant.filters import Filter
 from ume_qdrant.store import Payload, Store
 from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.inputs import Clip, Item, Page
@@ -73,23 +74,18 @@ class Naming:
         Raises:
             InputError: When the collection's files are named in the other way.
         """
-        points = (point.payload for point in store.scroll(fields=("source", "mtime_ns")))
-        held = next((one["source"] for one in points if is_of_file(one) and not is_address(one["source"])), "")
-        if held and Path(held).is_absolute() == bool(self.base):
+        # Absolute names lie within the root of all folders, relative ones within ".".
+        other = Path(self.base).anchor if self.base else os.curdir
+        if next(store.scroll(Filter(under=(other,)), fields=("source",)), None) is not None:
             way, hint = ("absolute", "leave relative_to out") if self.base else ("relative", "give relative_to too")
             raise InputError(
                 f"files have {way} names in {store.collection!r}", hint=f"{hint}, or use another collection"
             )
 
 
-def is_of_file(payload: Payload) -> bool:
-    """Whether a point was made of a file or of a stored object; what other integrations keep has no time of change."""
-    return bool(payload.get("mtime_ns")) or is_address(payload["source"])
-
-
-def is_address(source: str) -> bool:
-    """Whether a source names an object of a store, not a file."""
-    return "://" in source
+def is_relative(source: str) -> bool:
+    """Whether a file is named from a folder on; objects of a store have addresses."""
+    return "://" not in source and not Path(source).is_absolute()
 
 
 def source_path(source: str, folder: str | Path | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,20 @@ def test_a_second_run_does_nothing_and_a_lost_file_goes(store: Store, folder: Pa
 def test_what_others_keep_in_the_collection_stays(store: Store, folder: Path) -> None:
     index(models(), store, folder, relative_to=folder)
     key = str(UUID(int=7))
-    payload = {"source": "a document", "within": within("a document"), "kind": "text", "text": "kept", "mtime_ns": 0}
-    store.upsert([Point(key, {"direct": HashEmbedder().embed([]).vectors.sum(0) + 1}, payload)])
-    assert index(models(), store, folder, relative_to=folder).removed == 0
-    assert store.retrieve([key])
+    payload = {"source": "a document", "within": within("a document"), "kind": "text", "text": "kept"}
+    state = {"mtime_ns": 0, "reasoning": "never"}
+    store.upsert([Point(key, {"direct": HashEmbedder().embed([]).vectors.sum(0) + 1}, payload | state)])
+    again = index(models(), store, folder, reasoning="always", relative_to=folder)
+    assert (again.removed, again.failed) == (0, ())
+    assert store.retrieve([key])[0].payload["reasoning"] == "never"
+
+
+def test_a_file_without_a_time_of_change_is_not_done_again(store: Store, folder: Path) -> None:
+    for path in folder.rglob("*.*"):
+        os.utime(path, ns=(0, 0))
+    index(models(), store, folder)
+    assert index(models(), store, folder).model_calls == 0
+    assert index(models(), store, folder).unchanged == 6
 
 
 def test_a_missing_folder_keeps_its_points(store: Store, folder: Path) -> None:
