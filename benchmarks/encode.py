@@ -34,7 +34,7 @@ from ume_retrieval.embedder.transformers import TransformersEmbedder
 from ume_retrieval.inputs import Frames, LoadedItem
 
 SIZES = (1, 4, 8, 16, 32)
-ITEMS = {"tiny": 256, "middle": 64}
+ITEMS = {"tiny": 256, "middle": 32}
 
 
 class Peers:
