@@ -8,9 +8,9 @@ collections are compared: ids, payloads, vectors. With `--reasoning always`, the
 Costs are processor seconds of all processes (the driver, Ray's own, the workers), so that a busy machine disturbs
 little, and wall-clock seconds beside them. What a run costs whatever its length (starting workers, loading the model)
 shows with 1,000 items and is reported apart: `overhead` is of the items between the two sizes, `overhead_with_start`
-of the whole run.
+of the whole run. A start's cost varies by seconds, so each size runs several times, in turns; medians.
 
-    python benchmarks/ray_index.py [--items 5000] [--reasoning never|always] [--quick]
+    python benchmarks/ray_index.py [--items 5000] [--reasoning never|always] [--repeats N] [--quick]
 
 The last line printed is one JSON object.
 """
@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, TypeAlias
 
 from bench_corpus import WORDS
@@ -72,6 +73,33 @@ class Cost:
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.cpu - other.cpu, self.wall - other.wall)
+
+    @staticmethod
+    def median(costs: Sequence[Cost]) -> Cost:
+        """Of both, apart."""
+        return Cost(median(cost.cpu for cost in costs), median(cost.wall for cost in costs))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One way of indexing, in turns with few items and with all."""
+
+    few: Sequence[Cost]
+    many: Sequence[Cost]
+
+    @property
+    def items(self) -> Cost:
+        """What the items between the two sizes cost."""
+        return self.whole - Cost.median(self.few)
+
+    @property
+    def whole(self) -> Cost:
+        """What a run over all items costs."""
+        return Cost.median(self.many)
+
+    def seconds(self) -> dict[str, Any]:
+        """Every run."""
+        return {"all": [_rounded(cost) for cost in self.many], "few": [_rounded(cost) for cost in self.few]}
 
 
 class Meter(threading.Thread):
@@ -191,9 +219,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=5_000)
     parser.add_argument("--reasoning", choices=["never", "always"], default="never")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the items, no file")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the items, one round, no file")
     chosen = parser.parse_args()
-    count = chosen.items // 10 if chosen.quick else chosen.items
+    count, repeats = (chosen.items // 10, 1) if chosen.quick else (chosen.items, chosen.repeats)
     # Priority as of the one process: Ray lowers that of its workers, and others on the machine would win. Workers are
     # kept between tasks: on two CPUs Ray ends all but two that wait for a second, and starting one takes seconds.
     os.environ.update(
@@ -211,19 +240,19 @@ def main() -> None:
         root = Path(work)
         few, many = write_files(root / "few", min(FEW, count // 2)), write_files(root / "many", count)
         reasoning: Reasoning = chosen.reasoning
-        alone = _alone(root, few, many, reasoning)
+        alone, units = _alone(root, few, many, reasoning, repeats)
         begun = METER.look()
         ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
         start = METER.look() - begun
         note(f"Ray started: {start}")
-        spread = _spread(root, few, many, reasoning)
+        spread = _spread(root, few, many, reasoning, repeats)
         killer = Killer()
         killer.start()
         dying = _on_ray(root, "dying", many, partial(mortal_embedder, root / "calls"), reasoning)
         killer.done.set()
         ray.shutdown()
-        expected = points_of(root / "alone")
-        same = {name: differing(expected, points_of(root / name)) for name in ("spread", "dying")}
+        expected = points_of(root / "alone-0")
+        same = {name: differing(expected, points_of(root / name)) for name in ("spread-0", "dying")}
         embedder_deaths = sum(number < len(list((root / "calls").iterdir())) for number in DEATHS)
     name = "ray_index" if reasoning == "never" else "ray_index_reasoned"
     per_item = 1000 / (count - min(FEW, count // 2))
@@ -233,24 +262,23 @@ def main() -> None:
             "benchmark": name,
             "items": count,
             "reasoning": reasoning,
-            "overhead": round(spread["items"].cpu / alone["items"].cpu - 1, 4),
-            "overhead_wall": round(spread["items"].wall / alone["items"].wall - 1, 4),
-            "overhead_with_start": round(spread["whole"].cpu / alone["whole"].cpu - 1, 4),
-            "overhead_with_deaths": round(dying.cpu / spread["whole"].cpu - 1, 4),
+            "overhead": round(spread.items.cpu / alone.items.cpu - 1, 4),
+            "overhead_wall": round(spread.items.wall / alone.items.wall - 1, 4),
+            "overhead_with_start": round(spread.whole.cpu / alone.whole.cpu - 1, 4),
+            "overhead_with_deaths": round(dying.cpu / spread.whole.cpu - 1, 4),
             "deaths": {"embedders": embedder_deaths, "readers": killer.killed},
             "same_points": same,
             "cpu_ms_per_item": {
-                "alone": round(alone["items"].cpu * per_item, 3),
-                "ray": round(spread["items"].cpu * per_item, 3),
+                "alone": round(alone.items.cpu * per_item, 3),
+                "ray": round(spread.items.cpu * per_item, 3),
             },
             "seconds": {
-                "alone": _rounded(alone["whole"]),
-                "ray": _rounded(spread["whole"]),
-                "ray_few": _rounded(spread["few"]),
+                "alone": alone.seconds(),
+                "ray": spread.seconds(),
                 "ray_with_deaths": _rounded(dying),
                 "ray_start": _rounded(start),
             },
-            "units": alone["units"],
+            "units": units,
             "workers": POOLS,
             "machine": {**where, "load_after": round(os.getloadavg()[0], 2)},
         },
@@ -258,20 +286,23 @@ def main() -> None:
     )
 
 
-def _alone(root: Path, few: Path, many: Path, reasoning: Reasoning) -> dict[str, Any]:
+def _alone(root: Path, few: Path, many: Path, reasoning: Reasoning, repeats: int) -> tuple[Runs, dict[str, float]]:
     from ume_qdrant import index, open_store
     from ume_retrieval import ReasoningEmbedder
 
     embedder = ReasoningEmbedder.from_pretrained("ume-tiny", cache=None, device="cpu")
     embedder.encode_corpus(["warm up"], reasoning=reasoning, strict=False)
-    costs = {}
-    for name, folder in (("few", few), ("alone", many)):
+
+    def run(name: str, folder: Path) -> Cost:
         with open_store(str(root / name), "things") as store:
             begun = METER.look()
             index(embedder, store, folder, reasoning=reasoning)
-            costs[name] = METER.look() - begun
-    note(f"one process: {costs}")
-    return {"items": costs["alone"] - costs["few"], "whole": costs["alone"], "units": _units(root, many, embedder)}
+            cost = METER.look() - begun
+        note(f"one process, {name}: {cost}")
+        return cost
+
+    turns = [(run(f"alone-few-{turn}", few), run(f"alone-{turn}", many)) for turn in range(repeats)]
+    return Runs(*zip(*turns, strict=True)), _units(root, many, embedder)
 
 
 def _units(root: Path, folder: Path, embedder: Any) -> dict[str, float]:
@@ -292,7 +323,7 @@ def _units(root: Path, folder: Path, embedder: Any) -> dict[str, float]:
     begun = time.process_time()
     embedder.encode_corpus(loaded, reasoning="never")
     spent["embed_ms"] = time.process_time() - begun
-    with open_store(str(root / "alone"), "things") as source, open_store(str(root / "units"), "things") as target:
+    with open_store(str(root / "alone-0"), "things") as source, open_store(str(root / "units"), "things") as target:
         target.create(source.meta())
         points = list(source.scroll(vectors=("direct",)))
         begun = time.process_time()
@@ -304,15 +335,17 @@ def _units(root: Path, folder: Path, embedder: Any) -> dict[str, float]:
     return {**units, "payload_bytes": round(payload / len(points), 1)}
 
 
-def _spread(root: Path, few: Path, many: Path, reasoning: Reasoning) -> dict[str, Cost]:
+def _spread(root: Path, few: Path, many: Path, reasoning: Reasoning, repeats: int) -> Runs:
     from ume_ray import Models
 
     load = Models.named("ume-tiny", reasoner=None, device="cpu").embedder
     # Once before: it also starts the processes that later runs find, as many as the larger run needs.
     _on_ray(root, "first", many, load, reasoning)
-    little = _on_ray(root, "second", few, load, reasoning)
-    whole = _on_ray(root, "spread", many, load, reasoning)
-    return {"items": whole - little, "whole": whole, "few": little}
+    turns = [
+        (_on_ray(root, f"spread-few-{n}", few, load, reasoning), _on_ray(root, f"spread-{n}", many, load, reasoning))
+        for n in range(repeats)
+    ]
+    return Runs(*zip(*turns, strict=True))
 
 
 def _on_ray(root: Path, name: str, folder: Path, load: Any, reasoning: Reasoning) -> Cost:

@@ -79,6 +79,7 @@ def _search(embedder: Any, store_folder: Path, repeats: int) -> tuple[list[float
     import qdrant_edge as qe
 
     from ume_qdrant import open_store
+    from ume_qdrant.hits import FIELDS
     from ume_qdrant.search import QueryVectors, search_vectors
 
     rng = random.Random(7)
@@ -99,7 +100,7 @@ def _search(embedder: Any, store_folder: Path, repeats: int) -> tuple[list[float
         for vector in [vectors[0], *vectors]:
             started = time.perf_counter()
             request = qe.QueryRequest(
-                query=qe.Query.Nearest(vector.tolist(), using="direct"), limit=LIMIT, with_payload=True
+                query=qe.Query.Nearest(vector.tolist(), using="direct"), limit=LIMIT, with_payload=list(FIELDS)
             )
             # The engine hands out lazy records: a caller reads what ours has read.
             _ = [(str(hit.id), hit.score, hit.payload) for hit in shard.query(request)]

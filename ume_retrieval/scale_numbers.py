@@ -12,11 +12,11 @@ from typing import Final
 from ume_retrieval.scale_plan import Costs, Hardware
 
 MEASURED: Final = Costs(
-    decode_core_s=0.000219,
-    write_core_s=0.0000907,
+    decode_core_s=0.000311,
+    write_core_s=0.0001078,
     reason_tokens=31.3,
     reason_tokens_per_s=3571,
-    embed_s=0.00193,
+    embed_s=0.00191,
     dimension=128,
     payload_bytes=556,
     on="core",

@@ -90,9 +90,11 @@ class AsyncClientStore:
         """Remove points."""
         await self._run(self._operations.delete(ids))
 
-    async def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
+    async def retrieve(
+        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> list[Point]:
         """Read points by id."""
-        return await self._run(self._operations.retrieve(ids, vectors))
+        return await self._run(self._operations.retrieve(ids, vectors, fields))
 
     async def scroll(
         self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
@@ -108,10 +110,17 @@ class AsyncClientStore:
                 return
 
     async def search(
-        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+        self,
+        name: VectorName,
+        vector: Vector,
+        *,
+        limit: int,
+        where: Filter | None = None,
+        effort: Effort = USUAL,
+        fields: Sequence[str] | None = None,
     ) -> list[Scored]:
         """The points nearest to `vector`, best first."""
-        return await self._run(self._operations.search(Nearest(name, vector, limit, where, effort)))
+        return await self._run(self._operations.search(Nearest(name, vector, limit, where, effort, fields)))
 
     async def count(self, where: Filter | None = None) -> int:
         """How many points match."""

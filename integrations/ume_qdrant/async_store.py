@@ -67,7 +67,9 @@ class AsyncStore(Protocol):
         """Remove points."""
         ...
 
-    async def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
+    async def retrieve(
+        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> list[Point]:
         """Read points by id."""
         ...
 
@@ -78,7 +80,14 @@ class AsyncStore(Protocol):
         ...
 
     async def search(
-        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+        self,
+        name: VectorName,
+        vector: Vector,
+        *,
+        limit: int,
+        where: Filter | None = None,
+        effort: Effort = USUAL,
+        fields: Sequence[str] | None = None,
     ) -> list[Scored]:
         """The points nearest to `vector`, best first."""
         ...
@@ -174,9 +183,11 @@ class ThreadStore:
         """Remove points."""
         await self._call(self._store.delete, ids)
 
-    async def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
+    async def retrieve(
+        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> list[Point]:
         """Read points by id."""
-        return await self._call(self._store.retrieve, ids, vectors=vectors)
+        return await self._call(self._store.retrieve, ids, vectors=vectors, fields=fields)
 
     async def scroll(
         self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
@@ -188,10 +199,19 @@ class ThreadStore:
                 yield point
 
     async def search(
-        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+        self,
+        name: VectorName,
+        vector: Vector,
+        *,
+        limit: int,
+        where: Filter | None = None,
+        effort: Effort = USUAL,
+        fields: Sequence[str] | None = None,
     ) -> list[Scored]:
         """The points nearest to `vector`, best first."""
-        return await self._call(self._store.search, name, vector, limit=limit, where=where, effort=effort)
+        return await self._call(
+            self._store.search, name, vector, limit=limit, where=where, effort=effort, fields=fields
+        )
 
     async def count(self, where: Filter | None = None) -> int:
         """How many points match."""

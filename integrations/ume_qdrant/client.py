@@ -116,9 +116,11 @@ class ClientStore:
         """Remove points."""
         self._run(self._operations.delete(ids))
 
-    def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
+    def retrieve(
+        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> list[Point]:
         """Read points by id."""
-        return self._run(self._operations.retrieve(ids, vectors))
+        return self._run(self._operations.retrieve(ids, vectors, fields))
 
     def scroll(
         self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
@@ -133,10 +135,17 @@ class ClientStore:
                 return
 
     def search(
-        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+        self,
+        name: VectorName,
+        vector: Vector,
+        *,
+        limit: int,
+        where: Filter | None = None,
+        effort: Effort = USUAL,
+        fields: Sequence[str] | None = None,
     ) -> list[Scored]:
         """The points nearest to `vector`, best first."""
-        return self._run(self._operations.search(Nearest(name, vector, limit, where, effort)))
+        return self._run(self._operations.search(Nearest(name, vector, limit, where, effort, fields)))
 
     def count(self, where: Filter | None = None) -> int:
         """How many points match."""

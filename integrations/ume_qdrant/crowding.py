@@ -26,8 +26,8 @@ def crowded_first(store: Store, pending: Mapping[str, list[Point]]) -> dict[str,
     nearest: dict[str, float] = {}
     ids = [point.id for points in pending.values() for point in points]
     for start in range(0, len(ids), PAGE):
-        for point in store.retrieve(ids[start : start + PAGE], vectors=("direct",)):
-            near = store.search("direct", point.vectors["direct"], limit=2)
+        for point in store.retrieve(ids[start : start + PAGE], vectors=("direct",), fields=()):
+            near = store.search("direct", point.vectors["direct"], limit=2, fields=())
             nearest[point.id] = max((hit.score for hit in near if hit.id != point.id), default=-1.0)
     crowding = {source: max(nearest.get(point.id, -1.0) for point in points) for source, points in pending.items()}
     return {source: pending[source] for source in sorted(pending, key=lambda source: (-crowding[source], source))}

@@ -18,7 +18,7 @@ from ume_qdrant.edge_room import need_room
 from ume_qdrant.filters import Filter, any_of
 from ume_qdrant.layout import SHORT, Effort, Layout, Quantization
 from ume_qdrant.schema import INDEXES, CollectionMeta
-from ume_qdrant.store import USUAL, Payload, Point, Scored, Vector, VectorName, is_alias
+from ume_qdrant.store import USUAL, Payload, Point, Scored, Vector, VectorName, chosen, is_alias
 from ume_retrieval.errors import StoreError, StoreLocked
 
 INDEX_TYPES: Final = {
@@ -161,11 +161,14 @@ class EdgeStore:
             with self._engine():
                 shard.update(qe.UpdateOperation.delete_points(list(ids)))
 
-    def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
+    def retrieve(
+        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> list[Point]:
         """Read points by id."""
         shard = self._open().shard
         with self._engine():
-            found = {str(record.id): record for record in shard.retrieve(list(ids), True, list(vectors) or False)}
+            records = shard.retrieve(list(ids), chosen(fields), list(vectors) or False)
+            found = {str(record.id): record for record in records}
         return [_point(found[key]) for key in ids if key in found]
 
     def scroll(
@@ -178,7 +181,7 @@ class EdgeStore:
                 offset=offset,
                 limit=PAGE,
                 filter=_filter(where),
-                with_payload=True if fields is None else list(fields),
+                with_payload=chosen(fields),
                 with_vector=list(vectors) or False,
             )
             shard = self._open().shard
@@ -189,7 +192,14 @@ class EdgeStore:
                 return
 
     def search(
-        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+        self,
+        name: VectorName,
+        vector: Vector,
+        *,
+        limit: int,
+        where: Filter | None = None,
+        effort: Effort = USUAL,
+        fields: Sequence[str] | None = None,
     ) -> list[Scored]:
         """The points nearest to `vector`, best first."""
         opened = self._open()
@@ -203,7 +213,7 @@ class EdgeStore:
                 "params": _params(opened.layout, Effort(exact=True)),
             }
         nearest = qe.Query.Nearest(_floats(vector), name)
-        request = qe.QueryRequest(limit=limit, query=nearest, with_payload=True, **stages)
+        request = qe.QueryRequest(limit=limit, query=nearest, with_payload=chosen(fields), **stages)
         with self._engine():
             return [Scored(str(hit.id), hit.score, hit.payload or {}) for hit in opened.shard.query(request)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ume_qdrant.filters import Kind
 from ume_qdrant.sources import item_of
@@ -12,6 +12,9 @@ from ume_qdrant.traces import HitEvidence, evidence_of, tcot_of
 from ume_retrieval.inputs import Item
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.trace import TCot
+
+FIELDS: Final = ("source", "kind", "start_s", "end_s", "page", "trace", "text")
+"""Payload fields that a hit is made of."""
 
 
 @dataclass(frozen=True, slots=True)

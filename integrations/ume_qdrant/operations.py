@@ -13,7 +13,7 @@ from ume_qdrant.filters import Filter, any_of
 from ume_qdrant.layout import SHORT, Effort, Layout, Quantization
 from ume_qdrant.schema import INDEXES, CollectionMeta
 from ume_qdrant.sharding import Sharding
-from ume_qdrant.store import Payload, Point, Scored, Vector, VectorName, batches, is_alias
+from ume_qdrant.store import Payload, Point, Scored, Vector, VectorName, batches, chosen, is_alias
 from ume_retrieval.errors import CollectionNotFound, StoreError, StoreUnsupported
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Nearest:
     limit: int
     where: Filter | None
     effort: Effort
+    fields: Sequence[str] | None
 
 
 Asking: TypeAlias = Generator[Request, Any, T]
@@ -172,11 +173,15 @@ class Operations:
         for some in batches(ids, PAGE):
             yield self._ask("delete", models.PointIdsList(points=list(some)), wait=True)
 
-    def retrieve(self, ids: Sequence[str], vectors: Sequence[VectorName]) -> Asking[list[Point]]:
+    def retrieve(
+        self, ids: Sequence[str], vectors: Sequence[VectorName], fields: Sequence[str] | None
+    ) -> Asking[list[Point]]:
         """Read points by id."""
         found: dict[str, Point] = {}
         for some in batches(ids, PAGE):
-            records = yield self._ask("retrieve", list(some), with_vectors=list(vectors) or False)
+            records = yield self._ask(
+                "retrieve", list(some), with_payload=chosen(fields), with_vectors=list(vectors) or False
+            )
             found |= {point.id: point for point in _points(records)}
         return [found[key] for key in ids if key in found]
 
@@ -189,7 +194,7 @@ class Operations:
             scroll_filter=_filter(where),
             limit=PAGE,
             offset=offset,
-            with_payload=True if fields is None else list(fields),
+            with_payload=chosen(fields),
             with_vectors=list(vectors) or False,
         )
         return Page(list(_points(records)), following)
@@ -227,7 +232,7 @@ class Operations:
             query=_floats(wanted.vector),
             using=wanted.name,
             limit=wanted.limit,
-            with_payload=True,
+            with_payload=chosen(wanted.fields),
             **stages,
         )
         return [Scored(str(hit.id), hit.score, hit.payload or {}) for hit in answer.points]

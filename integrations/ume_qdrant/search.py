@@ -16,7 +16,7 @@ from ume_qdrant.search_plan import (
     AskEncoding,
     AskMeta,
     AskNearest,
-    AskVectors,
+    AskPoints,
     Mode,
     QueryReasoning,
     QueryVectors,
@@ -154,10 +154,10 @@ def _answer(question: Question, store: Store, embedder: ReasoningEmbedder | None
     match question:
         case AskMeta():
             return store.meta()
-        case AskNearest(name, vector, limit, where, effort):
-            return store.search(name, vector, limit=limit, where=where, effort=effort)
-        case AskVectors(ids, name):
-            return store.retrieve(ids, vectors=(name,))
+        case AskNearest(name, vector, limit, where, effort, fields):
+            return store.search(name, vector, limit=limit, where=where, effort=effort, fields=fields)
+        case AskPoints(ids, vectors, fields):
+            return store.retrieve(ids, vectors=vectors, fields=fields)
         case AskEncoding(item, reasoning, target):
             return _models(embedder).encode_query(item, reasoning=reasoning, target=target, return_traces=True)
 
@@ -170,10 +170,10 @@ async def _aanswer(question: Question, store: AsyncStore, embedder: ReasoningEmb
     match question:
         case AskMeta():
             return await store.meta()
-        case AskNearest(name, vector, limit, where, effort):
-            return await store.search(name, vector, limit=limit, where=where, effort=effort)
-        case AskVectors(ids, name):
-            return await store.retrieve(ids, vectors=(name,))
+        case AskNearest(name, vector, limit, where, effort, fields):
+            return await store.search(name, vector, limit=limit, where=where, effort=effort, fields=fields)
+        case AskPoints(ids, vectors, fields):
+            return await store.retrieve(ids, vectors=vectors, fields=fields)
         case AskEncoding(item, reasoning, target):
             encode = _models(embedder).aencode_query
             return await encode(item, reasoning=reasoning, target=target, return_traces=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ume_qdrant.filters import Filter
 from ume_qdrant.fusion import Grouping, Place, diversify, fuse, group
-from ume_qdrant.hits import Hit, SearchResult
+from ume_qdrant.hits import FIELDS, Hit, SearchResult
 from ume_qdrant.layout import Effort
 from ume_qdrant.schema import CollectionMeta, meta_of
 from ume_qdrant.store import USUAL, Payload, Point, Scored, Vector, VectorName
@@ -37,6 +37,9 @@ REASONED_WEIGHT: Final = 0.5
 
 CANDIDATES: Final = 100
 """Least points that each ranking contributes to fusion."""
+
+PLACE_FIELDS: Final = ("source", "start_s", "end_s")
+"""Payload fields that tell where a point lies, for grouping."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,17 +126,19 @@ class AskNearest:
     limit: int
     where: Filter | None
     effort: Effort
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class AskVectors:
-    """What are these points' vectors?"""
+class AskPoints:
+    """What do these points hold?"""
 
     ids: tuple[str, ...]
-    name: VectorName
+    vectors: tuple[VectorName, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
-Question: TypeAlias = AskMeta | AskEncoding | AskNearest | AskVectors
+Question: TypeAlias = AskMeta | AskEncoding | AskNearest | AskPoints
 Plan: TypeAlias = Generator[Sequence[Question], Any, T]
 """Asks several questions at a time, which may be answered in any order, and gets the list of their answers."""
 
@@ -205,13 +210,17 @@ def plan_look(direct: Vector, wish: Wish) -> Plan[DirectView]:
 
 def plan_ranking(query: QueryVectors, wish: Wish) -> Plan[tuple[Hit, ...]]:
     """Ask for candidates until the list is full, fuse, group, and pass over twins."""
+    # Traces are long: candidates come without them, unless nearly all of them are hits.
+    at_once = wish.is_plain and len(query.named()) == 1
+    grouped = wish.group_by != "point"
+    fields = FIELDS if at_once else PLACE_FIELDS if grouped else ()
     # One more than is wanted shows whether the last place is shared.
-    depth = wish.limit + 1 if wish.is_plain and len(query.named()) == 1 else wish.depth
+    depth = wish.limit + 1 if at_once else wish.depth
     while True:
-        found = yield from _candidates(query, depth, wish)
+        found = yield from _candidates(query, depth, wish, fields)
         ranked = sorted(found.scores, key=lambda key: (-found.scores[key], key))
         shared = depth < wish.depth and len({found.scores[key] for key in ranked[wish.limit - 1 :]}) == 1
-        if wish.group_by != "point":
+        if grouped:
             ranked = group(ranked, {key: _place(found.payloads[key]) for key in ranked}, wish.group_by)
         if found.exhausted or (len(ranked) >= wish.limit and not shared):
             break
@@ -219,11 +228,16 @@ def plan_ranking(query: QueryVectors, wish: Wish) -> Plan[tuple[Hit, ...]]:
     if wish.diversity > 0:
         name: VectorName = "reasoned" if query.direct is None else "direct"
         points: list[Point]
-        [points] = yield [AskVectors(tuple(ranked), name)]
+        [points] = yield [AskPoints(tuple(ranked), vectors=(name,))]
         vectors = {point.id: point.vectors[name] for point in points}
         ranked = [key for key in ranked if key in vectors]
         ranked = diversify(ranked, found.scores, vectors, diversity=wish.diversity, limit=wish.limit)
-    return tuple(Hit.of(key, found.scores[key], found.payloads[key]) for key in ranked[: wish.limit])
+    ranked = ranked[: wish.limit]
+    payloads = found.payloads
+    if not at_once and ranked:
+        [points] = yield [AskPoints(tuple(ranked), fields=FIELDS)]
+        payloads = {point.id: point.payload for point in points}
+    return tuple(Hit.of(key, found.scores[key], payloads[key]) for key in ranked if key in payloads)
 
 
 @dataclass(slots=True)
@@ -233,12 +247,12 @@ class _Found:
     exhausted: bool = True
 
 
-def _candidates(query: QueryVectors, depth: int, wish: Wish) -> Plan[_Found]:
+def _candidates(query: QueryVectors, depth: int, wish: Wish, fields: tuple[str, ...]) -> Plan[_Found]:
     queries = query.named()
     found = _Found()
     scores: dict[VectorName, dict[str, float]] = {}
     answers: list[list[Scored]] = yield [
-        AskNearest(name, vector, depth, wish.where, wish.effort) for name, vector in queries.items()
+        AskNearest(name, vector, depth, wish.where, wish.effort, fields) for name, vector in queries.items()
     ]
     for name, hits in zip(queries, answers, strict=True):
         scores[name] = {hit.id: hit.score for hit in hits}

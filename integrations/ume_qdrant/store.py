@@ -54,7 +54,7 @@ class Scored:
     Attributes:
         id: The point's id.
         score: Cosine similarity, -1..1.
-        payload: All of the point's fields.
+        payload: Fields by name; may be a selection.
     """
 
     id: str
@@ -136,8 +136,13 @@ class Store(Protocol):
         """Remove points; ids that are not there are no error."""
         ...
 
-    def retrieve(self, ids: Sequence[str], *, vectors: Sequence[VectorName] = ()) -> list[Point]:
-        """Read points by id with their whole payload, in the order of `ids`; ids that are not there are left out."""
+    def retrieve(
+        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> list[Point]:
+        """Read points by id, in the order of `ids`, with all payload fields or those named.
+
+        Ids that are not there are left out.
+        """
         ...
 
     def scroll(
@@ -147,11 +152,18 @@ class Store(Protocol):
         ...
 
     def search(
-        self, name: VectorName, vector: Vector, *, limit: int, where: Filter | None = None, effort: Effort = USUAL
+        self,
+        name: VectorName,
+        vector: Vector,
+        *,
+        limit: int,
+        where: Filter | None = None,
+        effort: Effort = USUAL,
+        fields: Sequence[str] | None = None,
     ) -> list[Scored]:
         """The points nearest to `vector` among those that have the vector `name`, best first.
 
-        Scores are cosines of full vectors in every layout.
+        Scores are cosines of full vectors in every layout. Hits have all payload fields, or those named.
 
         Raises:
             StoreMismatch: When the vector has another length than those of the collection.
@@ -212,6 +224,16 @@ def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     waiting = iter(rows)
     while batch := list(islice(waiting, size)):
         yield batch
+
+
+def chosen(fields: Sequence[str] | None) -> bool | list[str]:
+    """Payload fields as engines take them: all of them for None, none for an empty selection.
+
+    Example:
+        >>> chosen(None), chosen(()), chosen(("source",))
+        (True, False, ['source'])
+    """
+    return True if fields is None else list(fields) or False
 
 
 def is_alias(name: str) -> StoreError:

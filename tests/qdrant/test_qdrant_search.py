@@ -190,6 +190,47 @@ def test_a_plain_ranking_asks_for_little_more_than_the_hits(store: Store, monkey
     assert asked == [4, 100, 100]
 
 
+@pytest.mark.parametrize("options", [{}, {"candidates": 40}, {"group_by": "source"}, {"diversity": 0.5}])
+def test_traces_of_candidates_stay_in_the_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    store.create(META)
+    for n in range(40):
+        put(store, f"{n}.png", {"direct": unit(1.0, n / 100), "reasoned": unit(1.0, n / 100)})
+    read: list[int] = []
+
+    def counting(own: Any) -> Any:
+        def counted(*args: Any, fields: Any, **kw: Any) -> Any:
+            found = own(*args, fields=fields, **kw)
+            read.append(len(found) if "trace" in fields else 0)
+            return found
+
+        return counted
+
+    for method in ("search", "retrieve"):
+        monkeypatch.setattr(type(store), method, counting(getattr(type(store), method)))
+    for query in (QueryVectors(unit(1.0)), QueryVectors(unit(1.0), unit(1.0))):
+        read.clear()
+        hits = search_vectors(store, query, limit=3, **options)
+        assert len(hits) == 3
+        assert 3 <= sum(read) <= 4
+
+
+def test_a_point_that_is_removed_while_it_is_found_is_no_hit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create(META)
+    gone = put(store, "gone", {"direct": unit(1.0)})
+    put(store, "kept", {"direct": unit(1.0, 0.1)})
+    own = type(store).retrieve
+
+    def late(self: Store, *args: Any, **kw: Any) -> Any:
+        self.delete([gone])
+        return own(self, *args, **kw)
+
+    monkeypatch.setattr(type(store), "retrieve", late)
+    hits = search_vectors(store, QueryVectors(unit(1.0)), group_by="source")
+    assert [hit.source for hit in hits] == ["kept"]
+
+
 def test_groups_are_filled_up_from_further_down(store: Store) -> None:
     store.create(META)
     for n in range(150):  # one long video outranks everything else

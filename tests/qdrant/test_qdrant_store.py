@@ -130,6 +130,18 @@ def test_search_ranks_by_cosine_and_skips_points_without_the_vector(made: Store)
     assert [hit.id for hit in made.search("reasoned", vector(1.0), limit=9)] == [uid(2)]
 
 
+def test_search_and_retrieve_give_the_fields_that_are_asked_for(made: Store) -> None:
+    made.upsert([Point(uid(1), {"direct": vector(1.0)}, {"source": "s", "kind": "image", "trace": {"answer": "a"}})])
+    for fields, payload in [
+        ((), {}),
+        (("kind", "page"), {"kind": "image"}),
+        (("trace",), {"trace": {"answer": "a"}}),
+        (None, {"source": "s", "kind": "image", "trace": {"answer": "a"}}),
+    ]:
+        assert made.search("direct", vector(1.0), limit=1, fields=fields)[0].payload == payload
+        assert made.retrieve([uid(1)], fields=fields)[0].payload == payload
+
+
 def test_delete_and_delete_again(made: Store) -> None:
     made.upsert(points(3))
     made.delete([uid(0), uid(2)])
