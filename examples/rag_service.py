@@ -133,8 +133,10 @@ class Service:
     def _cut_out(self, hit: Hit, number: int) -> bytes | None:
         if hit.trace is None or hit.kind == "text":
             return None
-        budget = self.embedder.embedder.spec.budget
-        found = extract(hit.trace, load(hit.item, budget, self.embedder.limits), budget.evidence_images)
+        # Key frames are numbered as the Reasoner saw the video; the Embedder says how much evidence it was shown.
+        seen = (self.embedder.reasoner or self.embedder.embedder).spec.budget
+        most = self.embedder.embedder.spec.budget.evidence_images
+        found = extract(hit.trace, load(hit.item, seen, self.embedder.limits), most)
         if number >= len(found.images):
             return None
         encoded = io.BytesIO()

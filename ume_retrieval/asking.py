@@ -47,9 +47,9 @@ class Asking:
     Attributes:
         reasoner: The engine.
         sampling: How it decodes.
-        traces: Where replies are kept.
+        traces: Where replies are kept; a `TraceCache` keeps those with words to embed.
         ledger: Of the call.
-        fresh: Records of the replies so far; all of them are kept.
+        fresh: Records of the replies so far, those without words too.
         refused: For the other keys the reason why there is none.
     """
 

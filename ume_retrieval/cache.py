@@ -1,6 +1,7 @@
 """Traces on disk, so that a second run makes no model call.
 
-What is kept is the Reasoner's raw reply: a better parser reads old replies anew.
+What is kept is the Reasoner's raw reply: a better parser reads old replies anew. A reply without words to embed is not
+kept: it would fail for ever, and nobody would be asked again.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from ume_retrieval.checkpoint import ModelInfo, Prompts, VisualBudget
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.keyed_file import KeyedFile
 from ume_retrieval.reasoner.base import Sampling
+from ume_retrieval.tcot.grammar import is_usable, parse
 
 APPLICATION_ID = 0x756D6531
 """Marks the file as ours ("ume1"), so that another program's database is never written to."""
@@ -36,6 +39,25 @@ CREATE TABLE IF NOT EXISTS traces (
     created_at REAL NOT NULL
 )
 """
+
+KEEP = """
+INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET
+    text = excluded.text, prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
+    finish = excluded.finish, reasoner = excluded.reasoner, created_at = excluded.created_at
+WHERE NOT has_words(traces.text)
+"""
+
+FORGET_OLDEST = """
+DELETE FROM traces WHERE key IN (
+    SELECT key FROM (
+        SELECT key, sum(bytes) OVER (ORDER BY created_at DESC, key DESC) AS up_to_here, sum(bytes) OVER () AS total
+        FROM (SELECT key, created_at, length(CAST(text AS BLOB)) + 256 AS bytes FROM traces)
+    ) WHERE up_to_here > total * ?
+)
+"""
+"""Keeps the newest traces that together are the given share of all; 256 bytes are about what a row takes beside its
+text. The share must be below 1: then at least the oldest goes."""
 
 
 def trace_key(
@@ -136,7 +158,7 @@ class TraceCache(KeyedFile):
         )
 
     def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
-        """Records of the keys that are known; the others are left out.
+        """Records of the keys that are known; the others, and replies without words to embed, are left out.
 
         Raises:
             CacheError: When the file cannot be read.
@@ -147,10 +169,14 @@ class TraceCache(KeyedFile):
                 " FROM traces WHERE key IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(keys)),),
             ).fetchall()
-        return {key: TraceRecord(*values) for key, *values in rows}
+        records = {key: TraceRecord(*values) for key, *values in rows}
+        # Earlier versions kept such replies.
+        return {key: record for key, record in records.items() if _has_words(record.text)}
 
     def put_many(self, records: Mapping[str, TraceRecord]) -> None:
-        """Keep records in one transaction. A key that is known already keeps its first record.
+        """Keep records in one transaction, but no reply without words to embed.
+
+        A key that is known already keeps its first record that has words.
 
         Raises:
             CacheError: When the file cannot be written.
@@ -158,11 +184,13 @@ class TraceCache(KeyedFile):
         rows = [
             (key, r.text, r.prompt_tokens, r.completion_tokens, r.finish, r.reasoner, r.created_at)
             for key, r in records.items()
+            if _has_words(r.text)
         ]
         if not rows:
             return
         with self._transaction() as database:
-            database.executemany("INSERT OR IGNORE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            database.create_function("has_words", 1, _has_words, deterministic=True)
+            database.executemany(KEEP, rows)
 
     @property
     def size_bytes(self) -> int:
@@ -182,25 +210,24 @@ class TraceCache(KeyedFile):
 
         Args:
             older_than_days: Forget traces that were written more days ago than this.
-            max_bytes: Then forget the oldest traces until `size_bytes` is at most this.
+            max_bytes: Then forget the oldest traces until the file is at most this. Its write-ahead log, which `close`
+                folds in, does not count.
 
         Returns:
             How many were forgotten.
         """
         forgotten = 0
-        if older_than_days is not None:
-            limit = time.time() - older_than_days * 86400
-            with self._database() as database:
+        with self._database() as database:
+            if older_than_days is not None:
+                limit = time.time() - older_than_days * 86400
                 forgotten += database.execute("DELETE FROM traces WHERE created_at < ?", (limit,)).rowcount
-                database.execute("VACUUM")
-        while max_bytes is not None and self.size_bytes > max_bytes and (count := len(self)):
-            surplus = max(1, int(count * (1 - max_bytes / self.size_bytes)))
-            with self._database() as database:
-                forgotten += database.execute(
-                    "DELETE FROM traces WHERE key IN (SELECT key FROM traces ORDER BY created_at, key LIMIT ?)",
-                    (surplus,),
-                ).rowcount
-                database.execute("VACUUM")
+            size = _packed_bytes(database)
+            while max_bytes is not None and size > max_bytes:
+                oldest = database.execute(FORGET_OLDEST, (max_bytes / size,)).rowcount
+                if not oldest:
+                    break
+                forgotten += oldest
+                size = _packed_bytes(database)
         return forgotten
 
     def close(self) -> None:
@@ -215,3 +242,20 @@ class TraceCache(KeyedFile):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _has_words(text: str) -> bool:
+    return is_usable(parse(text))
+
+
+def _packed_bytes(database: sqlite3.Connection) -> int:
+    """Bytes of the file once its free pages are given back.
+
+    The files' sizes would not do: the write-ahead log grows with each VACUUM while another connection is open.
+    """
+    [free] = database.execute("PRAGMA freelist_count").fetchone()
+    if free:
+        database.execute("VACUUM")
+    [pages] = database.execute("PRAGMA page_count").fetchone()
+    [page_bytes] = database.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(page_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -103,8 +104,9 @@ class Item:
     instruction: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.images, (str, bytes)) or isinstance(self.videos, (str, bytes)):
-            raise InputError("images and videos take a tuple", hint='write images=("cat.png",)')
+        for media in (self.images, self.videos):
+            if isinstance(media, (str, bytes)) or not isinstance(media, Iterable):
+                raise InputError("images and videos take a tuple", hint='write images=("cat.png",)')
         object.__setattr__(self, "images", tuple(self.images))
         object.__setattr__(self, "videos", tuple(self.videos))
         if not (self.text and self.text.strip()) and not self.images and not self.videos:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -42,11 +43,11 @@ class KeyedFile:
             raise CacheError(
                 f"cannot make the folder of {what} {self.path}: {error.strerror}", hint="choose another path"
             ) from error
+        # Before anything is written: the change to WAL would stay in another program's file.
+        with self._connection() as database:
+            self._refuse_others(database, application_id)
         with self._transaction() as database:
-            [owner] = database.execute("PRAGMA application_id").fetchone()
-            [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables and owner != application_id:
-                raise CacheError(f"{self.path} is another program's database", hint=f"choose another path for {what}")
+            self._refuse_others(database, application_id)
             database.execute(schema)
             database.execute(f"PRAGMA application_id = {application_id}")
 
@@ -55,6 +56,13 @@ class KeyedFile:
             # The table's name is the subclass' own word.
             [count] = database.execute(f"SELECT count(*) FROM {self._table}").fetchone()  # noqa: S608
         return int(count)
+
+    def _refuse_others(self, database: sqlite3.Connection, application_id: int) -> None:
+        # In this order: a process that makes the file meanwhile writes both at once.
+        [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        [owner] = database.execute("PRAGMA application_id").fetchone()
+        if tables and owner != application_id:
+            raise CacheError(f"{self.path} is another program's database", hint=f"choose another path for {self._what}")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -67,12 +75,18 @@ class KeyedFile:
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """A connection for one piece of work; an unfinished transaction is undone when it closes."""
+        with self._connection() as database:
+            # WAL lets readers go on while one process writes; NORMAL loses nothing when a process is killed.
+            _use_wal(database)
+            database.execute("PRAGMA synchronous = NORMAL")
+            yield database
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that has written nothing yet; what goes wrong on it is a CacheError."""
         try:
             # isolation_level=None: transactions begin and end where this file says so.
             with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as database:
-                # WAL lets readers go on while one process writes; NORMAL loses nothing when a process is killed.
-                database.execute("PRAGMA journal_mode = WAL").fetchall()
-                database.execute("PRAGMA synchronous = NORMAL")
                 yield database
         except sqlite3.OperationalError as error:
             busy = error.sqlite_errorname in {"SQLITE_BUSY", "SQLITE_LOCKED"}
@@ -80,3 +94,17 @@ class KeyedFile:
             raise CacheError(f"cannot use {self._what} {self.path}: {error}", hint=hint, retryable=busy) from error
         except sqlite3.DatabaseError as error:
             raise CacheError(f"{self._what} {self.path} is damaged: {error}", hint=self._when_damaged) from error
+
+
+def _use_wal(database: sqlite3.Connection) -> None:
+    """Change to a write-ahead log; where processes make the file at once, SQLite itself does not wait for its turn."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -21,7 +21,7 @@ from ume_retrieval.engines import LoadOptions, choose_engine
 from ume_retrieval.errors import InputError
 from ume_retrieval.flow import EncodeStream, Flow
 from ume_retrieval.inputs import Modality, Side
-from ume_retrieval.intake import Input, Intake, as_sequence
+from ume_retrieval.intake import SINGLE, Input, Intake, as_sequence
 from ume_retrieval.ledger import Ledger, Progress
 from ume_retrieval.media.hosts import AllowedHosts
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
@@ -98,7 +98,7 @@ class ReasoningEmbedder(AsyncEncoding):
         engine: str = "auto",
         device: str = "auto",
         dtype: str = "auto",
-        cache: TraceCache | Path | Literal["auto"] | None = "auto",
+        cache: TraceCache | str | Path | None = "auto",
         limits: Limits = DEFAULT_LIMITS,
         allow_remote: Sequence[str] = (),
         sampling: Sampling | None = None,
@@ -139,11 +139,10 @@ class ReasoningEmbedder(AsyncEncoding):
         given = None if isinstance(reasoner, (str, Path)) else reasoner
         if cache == "auto":
             cache = default_cache_path()
-        opened = TraceCache(cache) if isinstance(cache, Path) else cache
         return cls(
             chosen.load_embedder(resolved, options),
             chosen.load_reasoner(wanted, options) if wanted else given,
-            cache=opened,
+            cache=TraceCache(cache) if isinstance(cache, (str, Path)) else cache,
             limits=limits,
             allow_remote=allow_remote,
             sampling=sampling,
@@ -255,7 +254,7 @@ class ReasoningEmbedder(AsyncEncoding):
 
     def stream_corpus(
         self,
-        inputs: Iterable[Input],
+        inputs: Input | Iterable[Input],
         *,
         reasoning: ReasoningMode = "always",
         total: int | None = None,
@@ -291,7 +290,7 @@ class ReasoningEmbedder(AsyncEncoding):
         ledger = Ledger(total, strict=False, on_progress=on_progress)
         intake = replace(self._intake(reasoner), chunk_items=chunk_items or self.chunk_items)
         flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock))
-        return EncodeStream(flow.run(inputs, ledger), ledger)
+        return EncodeStream(flow.run((inputs,) if isinstance(inputs, SINGLE) else inputs, ledger), ledger)
 
     def trace(
         self,

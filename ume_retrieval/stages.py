@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.asking import Asking, Traces
+from ume_retrieval.asking import Asking, CallMemory, Traces
 from ume_retrieval.cache import TraceRecord, trace_key
 from ume_retrieval.chat import Chat
 from ume_retrieval.embedder.base import Embedder
@@ -54,6 +54,8 @@ class Reasoning:
         side: Which prompts are used.
         target: What the query looks for, when the caller said so.
         lock: Held from look-up to keeping, so that two calls at once do not generate the same trace.
+        unusable: Replies of this call without words to embed. No cache keeps them, so that a later call asks again;
+            within this one equal items ask once.
     """
 
     reasoner: Reasoner
@@ -63,6 +65,7 @@ class Reasoning:
     side: Side
     target: Modality | None
     lock: threading.Lock
+    unusable: CallMemory = field(default_factory=CallMemory)
 
     def __post_init__(self) -> None:
         if self.side not in get_args(Side):
@@ -74,7 +77,7 @@ class Reasoning:
         """Items of the chunk that have a usable trace, in order."""
         keys = [self._key(loaded) for loaded in chunk.items]
         with ledger.timed("reason"), self.lock:
-            known = self.traces.get_many(keys)
+            known = self.unusable.get_many(keys) | self.traces.get_many(keys)
             asked: dict[str, Loaded] = {}
             for key, loaded in zip(keys, chunk.items, strict=True):
                 if key not in known:
@@ -92,6 +95,7 @@ class Reasoning:
             try:
                 reasoned.append(self._reasoned(loaded, known[key], ledger, cached=cached))
             except ReasoningError as error:
+                self.unusable.put_many({key: known[key]})
                 ledger.fail(error, index=loaded.index, source=loaded.source)
         ledger.report("reason", chunk.stop)
         return Chunk(chunk.start, chunk.stop, reasoned)

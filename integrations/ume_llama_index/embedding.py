@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from llama_index.core.base.embeddings.base import Embedding
@@ -22,7 +21,7 @@ from llama_index_instrumentation import get_dispatcher
 
 from ume_llama_index.events import LeftOutEvent
 from ume_llama_index.inputs import image_item, image_of, name_of
-from ume_llama_index.nodes import MEDIA_MARK, REASONING_KEYS, exclude, item_of_node, label_of
+from ume_llama_index.nodes import MEDIA_MARK, item_of_node, label_of, note_reasoning
 from ume_llama_index.workers import USUAL, Workers
 from ume_qdrant.points import reasoned_update
 from ume_qdrant.reports import error_of
@@ -31,10 +30,13 @@ from ume_retrieval.encode_options import ReasoningMode
 from ume_retrieval.errors import Failure, IncompatibleModel, InputError, UmeError
 from ume_retrieval.inputs import Item, Modality, Side, VideoInput
 from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.results import EncodeResult, Trace
+from ume_retrieval.results import EncodeResult
 
 logger = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
+
+Placed: TypeAlias = tuple[int, BaseNode]
+"""A node with its position among those given."""
 
 
 class UmeEmbedding(MultiModalEmbedding):
@@ -255,9 +257,9 @@ class UmeEmbedding(MultiModalEmbedding):
         """
         done: list[BaseNode] = []
         failures: list[Failure] = []
-        for batch in self._batches(nodes):
-            items, kept = self._readable(batch, len(done) + len(failures), failures)
-            with self._event([label_of(node) for node in kept]) as vectors:
+        for batch in self._batches(list(enumerate(nodes))):
+            items, kept = self._readable(batch, failures)
+            with self._event([label_of(node) for _, node in kept]) as vectors:
                 result = self._encode_nodes(items)
                 done += self._settle(kept, result, failures, vectors)
         return self._report(done, failures)
@@ -266,22 +268,20 @@ class UmeEmbedding(MultiModalEmbedding):
         """`__call__` without blocking the event loop."""
         done: list[BaseNode] = []
         failures: list[Failure] = []
-        for batch in self._batches(nodes):
-            items, kept = self._readable(batch, len(done) + len(failures), failures)
-            with self._event([label_of(node) for node in kept]) as vectors:
+        for batch in self._batches(list(enumerate(nodes))):
+            items, kept = self._readable(batch, failures)
+            with self._event([label_of(node) for _, node in kept]) as vectors:
                 result = await self._workers.run(self._encode_nodes, items)
                 done += self._settle(kept, result, failures, vectors)
         return self._report(done, failures)
 
-    def _readable(
-        self, batch: Sequence[BaseNode], start: int, failures: list[Failure]
-    ) -> tuple[list[Item], list[BaseNode]]:
+    def _readable(self, batch: Sequence[Placed], failures: list[Failure]) -> tuple[list[Item], list[Placed]]:
         items: list[Item] = []
-        kept: list[BaseNode] = []
-        for index, node in enumerate(batch, start):
+        kept: list[Placed] = []
+        for index, node in batch:
             try:
                 items.append(item_of_node(node))
-                kept.append(node)
+                kept.append((index, node))
             except UmeError as error:
                 failures.append(Failure.of(error, index=index, source=label_of(node)))
         return items, kept
@@ -292,26 +292,25 @@ class UmeEmbedding(MultiModalEmbedding):
         )
 
     def _settle(
-        self, nodes: Sequence[BaseNode], result: EncodeResult, failures: list[Failure], vectors: list[Embedding]
+        self, kept: Sequence[Placed], result: EncodeResult, failures: list[Failure], vectors: list[Embedding]
     ) -> list[BaseNode]:
         failed = {failure.index: failure for failure in result.failures}
-        failures += [replace(failure, source=label_of(nodes[index])) for index, failure in failed.items()]
-        done = [(node, i) for i, node in enumerate(nodes) if i not in failed]
+        for i, failure in failed.items():
+            index, node = kept[i]
+            failures.append(replace(failure, index=index, source=label_of(node)))
+        done = [(node, i) for i, (_, node) in enumerate(kept) if i not in failed]
         for node, i in done:
             node.embedding = np.asarray(result.vectors[i], dtype=np.float32).tolist()
             vectors.append(node.embedding)
             trace = result.traces[i]
             if trace is not None:
-                self._note(node, trace)
+                update = reasoned_update("", np.empty(0, dtype=np.float32), trace, self._embedder.info)
+                note_reasoning(node, update.payload)
         return [node for node, _ in done]
-
-    def _note(self, node: BaseNode, trace: Trace) -> None:
-        payload = reasoned_update("", np.empty(0, dtype=np.float32), trace, self._embedder.info).payload
-        node.metadata = {**node.metadata, **payload, "trace": json.dumps(payload["trace"], ensure_ascii=False)}
-        exclude(node, REASONING_KEYS, REASONING_KEYS)
 
     def _report(self, done: list[BaseNode], failures: list[Failure]) -> list[BaseNode]:
         if failures:
+            failures.sort(key=lambda failure: failure.index)
             dispatcher.event(LeftOutEvent.of(failures))
             if self.strict:
                 raise error_of(failures[0])

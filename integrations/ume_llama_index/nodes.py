@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +22,12 @@ from llama_index.core.schema import (
 )
 
 from ume_qdrant.points import Cut, Part, entry_id
+from ume_qdrant.schema import point_id
 from ume_qdrant.sources import item_of
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item, Page
 from ume_retrieval.media import Entry
+from ume_retrieval.tcot.trace import TCot
 
 PLACE_KEYS: Final = ("source", "kind", "start_s", "end_s", "page")
 """Metadata that say what a node shows and where it lies."""
@@ -34,6 +37,12 @@ FILE_KEYS: Final = ("file_digest", "size", "mtime_ns", "parts", "segment_s", "ov
 
 REASONING_KEYS: Final = ("reasoning", "trace", "reasoner", "prompt_version", "reasoning_error")
 """Metadata that reasoning adds; `trace` is JSON text, so that stores with flat metadata take it."""
+
+DISPLACED: Final = "ume_displaced"
+"""Metadata of the node's own that reasoning has taken the names of, as JSON text, until the node is written or read."""
+
+TRACE_FIELDS: Final = frozenset(field.name for field in fields(TCot))
+"""What a trace has, and a `trace` of the node's own has not."""
 
 MEDIA_MARK: Final = "\N{OBJECT REPLACEMENT CHARACTER} "
 """Begins the text under which a medium without words would be embedded as text; the embedding refuses it."""
@@ -97,9 +106,64 @@ def document_of(entry: Entry, *, parts: int, cut: Cut) -> UmeDocument:
     )
 
 
-def is_file_part(node: BaseNode) -> bool:
-    """Whether a node's metadata say which part of which file it is, as `UmeReader` writes them."""
+def names_file(node: BaseNode) -> bool:
+    """Whether a node's metadata say which part of which file it is or comes from, as `UmeReader` writes them."""
     return all(key in node.metadata for key in ("source", "kind", "file_digest", "size", "mtime_ns", "parts"))
+
+
+def is_file_part(node: BaseNode) -> bool:
+    """Whether a node is a whole part of a file, under the id of the part's point in `ume_qdrant`.
+
+    What a splitter makes of a part has its metadata too, and an id of its own.
+    """
+    if not names_file(node):
+        return False
+    known = node.metadata
+    place = {key: known.get(key) for key in ("start_s", "end_s", "page")}
+    return node.node_id == point_id(known["source"], known["file_digest"], **place)
+
+
+def trace_of(known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The trace that reasoning has noted, as a payload holds it; nodes carry it as JSON text.
+
+    Any other `trace` is not ours.
+
+    Example:
+        >>> trace_of({"trace": "req-123"}) is None
+        True
+    """
+    trace = known.get("trace")
+    if isinstance(trace, str):
+        try:
+            trace = json.loads(trace)
+        except ValueError:
+            return None
+    return trace if isinstance(trace, dict) and trace.keys() >= TRACE_FIELDS else None
+
+
+def note_reasoning(node: BaseNode, noted: Mapping[str, Any]) -> None:
+    """Note in a node's metadata what reasoning has found, out of sight, and keep what stood under these names.
+
+    Args:
+        node: The node; changed.
+        noted: Values of `REASONING_KEYS`, as a payload holds them.
+    """
+    own: dict[str, Any] = {}
+    if not names_file(node):
+        own = {key: node.metadata[key] for key in REASONING_KEYS if key in node.metadata}
+    displaced = {DISPLACED: json.dumps(own)} if own and trace_of(own) is None else {}
+    trace = json.dumps(noted["trace"], ensure_ascii=False)
+    node.metadata = {**node.metadata, **displaced, **noted, "trace": trace}
+    exclude(node, (*REASONING_KEYS, DISPLACED), (*REASONING_KEYS, DISPLACED))
+
+
+def own_metadata(node: BaseNode) -> dict[str, Any]:
+    """A node's metadata as they were before reasoning."""
+    known = node.metadata
+    if not names_file(node) and trace_of(known) is None:
+        return dict(known)
+    kept = {key: value for key, value in known.items() if key not in (*REASONING_KEYS, DISPLACED)}
+    return {**kept, **json.loads(known.get(DISPLACED, "{}"))}
 
 
 def item_of_node(node: BaseNode) -> Item:
@@ -116,7 +180,7 @@ def item_of_node(node: BaseNode) -> Item:
         (PosixPath('cat.png'),)
     """
     kind = node.metadata.get("kind")
-    if is_file_part(node) and kind != "text":
+    if names_file(node) and kind != "text":
         item = item_of(node.metadata)
         words = node.text_resource.text if isinstance(node, Node) and node.text_resource else None
         return Item(text=words or None, images=item.images, videos=item.videos)
@@ -143,6 +207,8 @@ def label_of(node: BaseNode) -> str:
     source = node.metadata.get("source")
     if not isinstance(source, str):
         return node.node_id
+    if not names_file(node):
+        return source
     page, start = node.metadata.get("page"), node.metadata.get("start_s")
     return source + (f" page {page}" if page is not None else "") + (f" from {start:g} s" if start is not None else "")
 
@@ -160,7 +226,8 @@ def is_text(node: BaseNode) -> bool:
     if isinstance(node, TextNode):
         return True
     media = ("image_resource", "video_resource", "audio_resource")
-    return node.metadata.get("kind", "text") == "text" and all(getattr(node, name, None) is None for name in media)
+    kind = node.metadata["kind"] if names_file(node) else "text"
+    return kind == "text" and all(getattr(node, name, None) is None for name in media)
 
 
 def _image(resource: MediaResource, node: BaseNode) -> Any:

@@ -15,8 +15,8 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Vector
 
 from ume_llama_index.embedding import UmeEmbedding
 from ume_llama_index.filters import filter_of
-from ume_llama_index.nodes import is_file_part, item_of_node
-from ume_llama_index.payload import node_of_payload, point_id_of, point_payload
+from ume_llama_index.nodes import item_of_node, names_file
+from ume_llama_index.payload import SPLIT_FROM, content_digest, node_of_payload, point_id_of, point_payload
 from ume_qdrant import EnrichReport, Filter, QueryVectors, enrich, open_store, search_vectors
 from ume_qdrant.schema import meta_of
 from ume_qdrant.store import Point, Store, Vector, VectorName, batches
@@ -113,7 +113,7 @@ class UmeVectorStore(BasePydanticVectorStore):
             points.append(Point(point_id_of(node.node_id), vectors, payload))
         kept = self._kept(points)
         self._store.upsert([point for point in points if point.id not in kept])
-        self._sweep([payload for node, payload in zip(nodes, payloads, strict=True) if is_file_part(node)])
+        self._sweep([payload for node, payload in zip(nodes, payloads, strict=True) if names_file(node)])
         return [point.id for point in points]
 
     async def async_add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
@@ -142,7 +142,7 @@ class UmeVectorStore(BasePydanticVectorStore):
             self._store,
             QueryVectors(direct=vector, reasoned=vector if meta.reasoner else None),
             limit=query.similarity_top_k,
-            where=_narrowed(filter_of(query.filters), query.node_ids, query.doc_ids),
+            where=_narrowed(filter_of(query.filters), self._wanted(query)),
             diversity=1 - (0.5 if query.mmr_threshold is None else query.mmr_threshold) if mmr else 0.0,
         )
         points = {point.id: point for point in self._store.retrieve([hit.point_id for hit in hits])}
@@ -159,7 +159,7 @@ class UmeVectorStore(BasePydanticVectorStore):
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Nodes by id, by filter, or all."""
-        where = _narrowed(filter_of(filters), node_ids, None)
+        where = _narrowed(filter_of(filters), _point_ids(node_ids))
         return [node_of_payload(point.payload, point.id) for point in self._store.scroll(where)]
 
     async def aget_nodes(
@@ -169,11 +169,9 @@ class UmeVectorStore(BasePydanticVectorStore):
         return await self._embedding.workers.run(self.get_nodes, node_ids, filters)
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
-        """Remove a document: the node of that id, and the nodes of that source."""
-        if not self._store.exists():
-            return
-        ids = [point.id for point in self._store.scroll(Filter(sources=(ref_doc_id,)), fields=("source",))]
-        self._store.delete([*ids, point_id_of(ref_doc_id)])
+        """Remove a document: the node of that id, the nodes of that source, and what was split from it."""
+        if self._store.exists():
+            self._store.delete(sorted(self._of_documents([ref_doc_id])))
 
     async def adelete(self, ref_doc_id: str, **_: Any) -> None:
         """`delete` without blocking the event loop."""
@@ -187,7 +185,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         """
         if node_ids is None and filters is None:
             raise InputError("nothing says which nodes to delete", hint="use clear() to delete all")
-        self._remove(_narrowed(filter_of(filters), node_ids, None))
+        self._remove(_narrowed(filter_of(filters), _point_ids(node_ids)))
 
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
@@ -238,12 +236,26 @@ class UmeVectorStore(BasePydanticVectorStore):
         return kept
 
     def _sweep(self, payloads: Sequence[dict[str, Any]]) -> None:
-        digests = {payload["source"]: payload["file_digest"] for payload in payloads}
+        digests = {payload["source"]: content_digest(payload) for payload in payloads}
         if not digests:
             return
         where = Filter(sources=tuple(sorted(digests)))
-        held = list(self._store.scroll(where, fields=("source", "file_digest")))
-        self._store.delete([p.id for p in held if p.payload["file_digest"] != digests[p.payload["source"]]])
+        held = list(self._store.scroll(where, fields=("source", "file_digest", SPLIT_FROM)))
+        self._store.delete([p.id for p in held if content_digest(p.payload) != digests[p.payload["source"]]])
+
+    def _of_documents(self, doc_ids: Sequence[str]) -> set[str]:
+        """Ids of the points of documents; found beforehand, as conditions of a `Filter` must all hold."""
+        found = {point_id_of(doc_id) for doc_id in doc_ids}
+        for where in (Filter(sources=tuple(doc_ids)), Filter(doc_ids=tuple(doc_ids))):
+            found |= {point.id for point in self._store.scroll(where, fields=("source",))}
+        return found
+
+    def _wanted(self, query: VectorStoreQuery) -> set[str] | None:
+        ids = _point_ids(query.node_ids)
+        if not query.doc_ids:
+            return ids
+        of_documents = self._of_documents(query.doc_ids)
+        return of_documents if ids is None else ids & of_documents
 
     def _remove(self, where: Filter | None) -> None:
         ids = [point.id for point in self._store.scroll(where, fields=("source",))]
@@ -251,10 +263,11 @@ class UmeVectorStore(BasePydanticVectorStore):
             self._store.delete(some)
 
 
-def _narrowed(where: Filter | None, node_ids: list[str] | None, doc_ids: list[str] | None) -> Filter | None:
-    """The filter with ids. As in LlamaIndex's stores, an empty list does not restrict."""
-    if node_ids:
-        where = replace(where or Filter(), ids=tuple(map(point_id_of, node_ids)))
-    if doc_ids:
-        where = replace(where or Filter(), sources=tuple(doc_ids))
-    return where
+def _point_ids(node_ids: list[str] | None) -> set[str] | None:
+    """Ids of the nodes' points. As in LlamaIndex's stores, an empty list does not restrict."""
+    return set(map(point_id_of, node_ids)) if node_ids else None
+
+
+def _narrowed(where: Filter | None, ids: set[str] | None) -> Filter | None:
+    """The filter with ids; None does not restrict."""
+    return where if ids is None else replace(where or Filter(), ids=tuple(sorted(ids)))

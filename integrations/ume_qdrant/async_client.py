@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self, TypeVar
 
 from qdrant_client import AsyncQdrantClient
@@ -27,7 +27,7 @@ class AsyncClientStore:
         client: A client that is ready to use.
         collection: Name of the collection, or of an alias.
         retry: How patiently to try again; its `asleep` waits.
-        on_close: What `close` awaits; by default nothing, since the client stays the caller's.
+        connect: As in `ClientStore`.
     """
 
     def __init__(
@@ -36,12 +36,13 @@ class AsyncClientStore:
         collection: str,
         *,
         retry: Retry | None = None,
-        on_close: Callable[[], Awaitable[None]] | None = None,
+        connect: Callable[[], AsyncQdrantClient] | None = None,
     ) -> None:
         self._client = client
         self._collection = collection
         self._retry = retry or Retry()
-        self._on_close = on_close
+        self._connect = connect
+        self._closed = False
         options = client.init_options
         self._operations = Operations(collection, location_of(options), simulated=is_simulated(options))
 
@@ -146,9 +147,10 @@ class AsyncClientStore:
         """Nothing to do: a server optimises its collections by itself, in the background."""
 
     async def close(self) -> None:
-        """Close the client when this store was made with it."""
-        if self._on_close is not None:
-            await self._on_close()
+        """Close the client when it is this store's own; the next use makes another one."""
+        if self._connect is not None and not self._closed:
+            self._closed = True
+            await self._client.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,6 +163,8 @@ class AsyncClientStore:
 
     async def _answer(self, request: Request) -> Any:
         async def once() -> Any:
+            if self._closed and self._connect is not None:
+                self._client, self._closed = self._connect(), False
             try:
                 return await getattr(self._client, request.method)(*request.args, **request.kwargs)
             except REFUSALS as error:

@@ -136,7 +136,7 @@ class ThreadStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="ume-store")
+        self._worker = _worker()
 
     def __repr__(self) -> str:
         return f"ThreadStore({self._store!r})"
@@ -247,6 +247,11 @@ class ThreadStore:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
         self._worker.shutdown(wait=False)
+        self._worker = _worker()  # it has no thread before its first use
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, partial(function, *args, **kwargs))
+
+
+def _worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="ume-store")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from qdrant_client import QdrantClient
@@ -34,7 +36,8 @@ class ClientStore:
         collection: Name of the collection, or of an alias.
         retry: How patiently to try again.
         sharding: How a server spreads the collection when it is made; None leaves it to the server.
-        on_close: What `close` calls; by default nothing, since the client stays the caller's.
+        connect: Makes such a client again, at the first use after `close`. Only a store that has it closes its client;
+            by default the client stays the caller's.
 
     Example:
         >>> store = ClientStore(QdrantClient(":memory:"), "films")
@@ -49,12 +52,14 @@ class ClientStore:
         *,
         retry: Retry | None = None,
         sharding: Sharding | None = None,
-        on_close: Callable[[], None] | None = None,
+        connect: Callable[[], QdrantClient] | None = None,
     ) -> None:
         self._client = client
         self._collection = collection
         self._retry = retry or Retry()
-        self._on_close = on_close
+        self._connect = connect
+        self._closed = False
+        self._closing = threading.Lock()
         options = client.init_options
         self._operations = Operations(
             collection, location_of(options), simulated=is_simulated(options), sharding=sharding
@@ -171,9 +176,11 @@ class ClientStore:
         """Nothing to do: a server optimises its collections by itself, in the background."""
 
     def close(self) -> None:
-        """Close the client when this store was made with it."""
-        if self._on_close is not None:
-            self._on_close()
+        """Close the client when it is this store's own; the next use makes another one."""
+        with self._closing:
+            if self._connect is not None and not self._closed:
+                self._closed = True
+                self._client.close()
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +193,9 @@ class ClientStore:
 
     def _answer(self, request: Request) -> Any:
         def once() -> Any:
+            with self._closing:
+                if self._closed and self._connect is not None:
+                    self._client, self._closed = self._connect(), False
             try:
                 return getattr(self._client, request.method)(*request.args, **request.kwargs)
             except REFUSALS as error:
@@ -199,8 +209,11 @@ def location_of(options: Mapping[str, Any]) -> str:
     """Where a client's server is, without user, password, key or query, from the options the client was made with."""
     if is_simulated(options):
         return str(options["path"] or options["location"])
-    url = httpx.URL(str(options["url"] or options["location"] or f"http://{options['host'] or 'localhost'}"))
-    port = f":{url.port or options['port']}" if url.port or options["port"] else ""
+    address = str(options["url"] or options["location"] or f"http://{options['host'] or 'localhost'}")
+    url = httpx.URL(address)
+    # httpx leaves out a port that is the scheme's own, and the client talks to it all the same.
+    number = urlsplit(address).port or options["port"]
+    port = f":{number}" if number else ""
     return f"{url.scheme}://{url.host}{port}{url.path.rstrip('/')}"
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ume_qdrant.filters import Filter, Kind, ReasoningState
-from ume_qdrant.store import Store, VectorName
+from ume_qdrant.store import Store, VectorName, batches
+
+LOOKED_UP: Final = 500
+"""Sources that are looked up at a time."""
 
 VECTORS: Final[tuple[VectorName, ...]] = ("direct", "reasoned")
 
@@ -41,6 +44,15 @@ def list_sources(store: Store, where: Filter | None = None) -> list[SourceSummar
     return [
         SourceSummary(source, kind, sum(states.values()), states) for source, (kind, states) in sorted(found.items())
     ]
+
+
+def held_sources(store: Store, sources: Iterable[str]) -> set[str]:
+    """Those of the sources that have points."""
+    return {
+        point.payload["source"]
+        for some in batches(sorted(set(sources)), LOOKED_UP)
+        for point in store.scroll(Filter(sources=tuple(some)), fields=("source",))
+    }
 
 
 def delete_sources(store: Store, sources: Sequence[str]) -> int:

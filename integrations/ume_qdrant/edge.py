@@ -18,8 +18,8 @@ from ume_qdrant.edge_room import need_room
 from ume_qdrant.filters import Filter, any_of
 from ume_qdrant.layout import SHORT, Effort, Layout, Quantization
 from ume_qdrant.schema import INDEXES, CollectionMeta
-from ume_qdrant.store import USUAL, Payload, Point, Scored, Vector, VectorName, chosen, is_alias
-from ume_retrieval.errors import StoreError, StoreLocked
+from ume_qdrant.store import USUAL, Payload, Point, Scored, Vector, VectorName, chosen, is_alias, still_there
+from ume_retrieval.errors import StoreError, StoreLocked, StoreMismatch
 
 INDEX_TYPES: Final = {
     "keyword": qe.PayloadSchemaType.Keyword,
@@ -144,6 +144,18 @@ class EdgeStore:
     def update(self, points: Sequence[Point]) -> None:
         """Set vectors, then payload fields, of points that exist."""
         need_room(self._shelf.directory, self._collection)
+        try:
+            self._update(points)
+        except StoreMismatch:
+            raise
+        except StoreError:
+            # One that another thread has removed meanwhile makes the engine refuse all.
+            left = still_there(points, self.retrieve([point.id for point in points], fields=()))
+            if len(left) == len(points):
+                raise
+            self.update(left)
+
+    def _update(self, points: Sequence[Point]) -> None:
         opened = self._open()
         shard = opened.shard
         rows = [qe.PointVectors(point.id, self._rows(point, opened)) for point in points if point.vectors]

@@ -88,6 +88,7 @@ class Shelf:
 
     def unpoint(self, alias: str) -> None:
         """Forget an alias."""
+        check_name(alias)
         (self.directory / ALIASES / alias).unlink(missing_ok=True)
 
     def make(self, name: str, meta: CollectionMeta, layout: Layout, engine: Callable[[Path], None]) -> None:

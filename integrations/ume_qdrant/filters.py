@@ -25,6 +25,7 @@ class Filter:
     Attributes:
         kinds: Kinds of media.
         sources: Exact source names.
+        doc_ids: Exact names of documents, as other integrations write them; of what `index` writes, the source.
         under: Files or folders; a source counts when it is one of them or lies below one. Compared by whole path
             components: "photos/a" does not hold "photos/ab.jpg".
         pages: Page numbers, 1-based; points that are no page do not match.
@@ -43,6 +44,7 @@ class Filter:
 
     kinds: tuple[Kind, ...] | None = None
     sources: tuple[str, ...] | None = None
+    doc_ids: tuple[str, ...] | None = None
     under: tuple[str, ...] | None = None
     pages: tuple[int, ...] | None = None
     time: tuple[float, float] | None = None
@@ -51,7 +53,7 @@ class Filter:
     ids: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("kinds", "sources", "under", "pages", "reasoning", "digests", "ids"):
+        for name in ("kinds", "sources", "doc_ids", "under", "pages", "reasoning", "digests", "ids"):
             if isinstance(getattr(self, name), str):
                 raise InputError(f"a filter's {name} takes a tuple", hint=f'write {name}=("…",)')
         if self.time is not None and not self.time[0] < self.time[1]:
@@ -69,6 +71,7 @@ def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
     texts = {
         "kind": query.kinds,
         "source": query.sources,
+        "doc_id": query.doc_ids,
         "within": folders,
         "reasoning": query.reasoning,
         "file_digest": query.digests,

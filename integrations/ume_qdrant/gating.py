@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ume_qdrant.contents import held_sources
 from ume_qdrant.search import answer_with, search_vectors
 from ume_qdrant.search_plan import QueryVectors, Wish, embedder_identity, plan_look
 from ume_qdrant.steps import run
@@ -42,11 +43,18 @@ def calibrate_gate(
         on_progress: Called with (queries done, queries in all).
 
     Raises:
-        InputError: When there are too few queries, or not one answer for each.
+        InputError: When there are too few queries, not one answer for each, or one that is no source of the collection.
         UmeError: As `search` does.
     """
     if answers is not None and len(answers) != len(queries):
         raise InputError(f"{len(queries)} queries and {len(answers)} answers", hint="give one answer a query")
+    missing = set(answers or ()) - held_sources(store, answers or ())
+    if missing:
+        # No search can find them: a gate would learn that reasoning never helps.
+        raise InputError(
+            f"{len(missing)} answers are no source of {store.collection!r}, such as {min(missing)!r}",
+            hint="name files as hits do",
+        )
     views, spare = [], []
     for start in range(0, len(queries), TOGETHER):
         some = queries[start : start + TOGETHER]

@@ -50,10 +50,12 @@ def open_store(
 
     from ume_qdrant.client import ClientStore  # as above
 
-    client = QdrantClient(
-        url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False
-    )
-    return ClientStore(client, collection, retry=retry, on_close=client.close, sharding=sharding)
+    def connect() -> QdrantClient:
+        return QdrantClient(
+            url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False
+        )
+
+    return ClientStore(connect(), collection, retry=retry, connect=connect, sharding=sharding)
 
 
 def open_async_store(
@@ -82,10 +84,12 @@ def open_async_store(
 
     from ume_qdrant.async_client import AsyncClientStore  # as above
 
-    client = AsyncQdrantClient(
-        url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False
-    )
-    return AsyncClientStore(client, collection, retry=retry, on_close=client.close)
+    def connect() -> AsyncQdrantClient:
+        return AsyncQdrantClient(
+            url=str(location), api_key=api_key, prefer_grpc=prefer_grpc, timeout=timeout_s, check_compatibility=False
+        )
+
+    return AsyncClientStore(connect(), collection, retry=retry, connect=connect)
 
 
 def _is_server(location: str | Path, *, has_settings: bool) -> bool:

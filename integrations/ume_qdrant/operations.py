@@ -13,8 +13,8 @@ from ume_qdrant.filters import Filter, any_of
 from ume_qdrant.layout import SHORT, Effort, Layout, Quantization
 from ume_qdrant.schema import INDEXES, CollectionMeta
 from ume_qdrant.sharding import Sharding
-from ume_qdrant.store import Payload, Point, Scored, Vector, VectorName, batches, chosen, is_alias
-from ume_retrieval.errors import CollectionNotFound, StoreError, StoreUnsupported
+from ume_qdrant.store import Payload, Point, Scored, Vector, VectorName, batches, chosen, is_alias, still_there
+from ume_retrieval.errors import CollectionNotFound, StoreError, StoreMismatch, StoreUnsupported
 
 T = TypeVar("T")
 
@@ -158,15 +158,30 @@ class Operations:
         """Set vectors, then payload fields, of points that exist."""
         facts = yield from self.facts()
         for some in batches(points, BATCH):
-            rows = [models.PointVectors(id=p.id, vector=self._rows(p, facts)) for p in some if p.vectors]
-            vectors = [models.UpdateVectorsOperation(update_vectors=models.UpdateVectors(points=rows))] if rows else []
-            payloads = [
-                models.SetPayloadOperation(set_payload=models.SetPayload(payload=dict(p.payload), points=[p.id]))
-                for p in some
-                if p.payload
-            ]
-            if vectors or payloads:
-                yield self._ask("batch_update_points", [*vectors, *payloads], wait=True)
+            yield from self._update(some, facts)
+
+    def _update(self, points: Sequence[Point], facts: Facts) -> Asking[None]:
+        try:
+            yield from self._update_all(points, facts)
+        except (StoreError, KeyError) as error:  # the in-memory engine raises KeyError
+            if isinstance(error, StoreMismatch) or (isinstance(error, StoreError) and error.retryable):
+                raise
+            # One that another process has removed meanwhile makes the engine refuse all.
+            left = still_there(points, (yield from self.retrieve([point.id for point in points], (), ())))
+            if len(left) == len(points):
+                raise
+            yield from self._update(left, facts)
+
+    def _update_all(self, points: Sequence[Point], facts: Facts) -> Asking[None]:
+        rows = [models.PointVectors(id=p.id, vector=self._rows(p, facts)) for p in points if p.vectors]
+        vectors = [models.UpdateVectorsOperation(update_vectors=models.UpdateVectors(points=rows))] if rows else []
+        payloads = [
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload=dict(p.payload), points=[p.id]))
+            for p in points
+            if p.payload
+        ]
+        if vectors or payloads:
+            yield self._ask("batch_update_points", [*vectors, *payloads], wait=True)
 
     def delete(self, ids: Sequence[str]) -> Asking[None]:
         """Remove points."""

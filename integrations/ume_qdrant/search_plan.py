@@ -229,15 +229,25 @@ def plan_ranking(query: QueryVectors, wish: Wish) -> Plan[tuple[Hit, ...]]:
         name: VectorName = "reasoned" if query.direct is None else "direct"
         points: list[Point]
         [points] = yield [AskPoints(tuple(ranked), vectors=(name,))]
-        vectors = {point.id: point.vectors[name] for point in points}
+        vectors = {point.id: point.vectors[name] for point in points if name in point.vectors}
         ranked = [key for key in ranked if key in vectors]
         ranked = diversify(ranked, found.scores, vectors, diversity=wish.diversity, limit=wish.limit)
-    ranked = ranked[: wish.limit]
-    payloads = found.payloads
-    if not at_once and ranked:
-        [points] = yield [AskPoints(tuple(ranked), fields=FIELDS)]
-        payloads = {point.id: point.payload for point in points}
-    return tuple(Hit.of(key, found.scores[key], payloads[key]) for key in ranked if key in payloads)
+    payloads = found.payloads if at_once else (yield from _payloads(ranked, wish.limit))
+    shown = [key for key in ranked if key in payloads]
+    return tuple(Hit.of(key, found.scores[key], payloads[key]) for key in shown[: wish.limit])
+
+
+def _payloads(ranked: Sequence[str], limit: int) -> Plan[dict[str, Payload]]:
+    """What hits are made of, of the first points that are still there."""
+    payloads: dict[str, Payload] = {}
+    rest = list(ranked)
+    while rest and len(payloads) < limit:
+        lacking = limit - len(payloads)
+        some, rest = rest[:lacking], rest[lacking:]
+        points: list[Point]
+        [points] = yield [AskPoints(tuple(some), fields=FIELDS)]
+        payloads |= {point.id: point.payload for point in points}
+    return payloads
 
 
 @dataclass(slots=True)

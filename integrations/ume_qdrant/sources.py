@@ -76,7 +76,7 @@ class Naming:
         """
         # Absolute names lie within the root of all folders, relative ones within ".".
         other = Path(self.base).anchor if self.base else os.curdir
-        if next(store.scroll(Filter(under=(other,)), fields=("source",)), None) is not None:
+        if next(iter(store.scroll(Filter(under=(other,)), fields=("source",))), None) is not None:
             way, hint = ("absolute", "leave relative_to out") if self.base else ("relative", "give relative_to too")
             raise InputError(
                 f"files have {way} names in {store.collection!r}", hint=f"{hint}, or use another collection"

@@ -128,6 +128,7 @@ class Store(Protocol):
     def update(self, points: Sequence[Point]) -> None:
         """Set the given vectors and top-level payload fields of points that exist, and keep the rest.
 
+        Points that are not there, or no longer, are passed over.
         Vectors are written before the payload, so a point never claims a vector that it lacks.
         """
         ...
@@ -234,6 +235,17 @@ def chosen(fields: Sequence[str] | None) -> bool | list[str]:
         (True, False, ['source'])
     """
     return True if fields is None else list(fields) or False
+
+
+def still_there(points: Sequence[Point], held: Iterable[Point]) -> list[Point]:
+    """Those of the points that a store holds.
+
+    Example:
+        >>> [point.id for point in still_there([Point("a"), Point("b")], [Point("b")])]
+        ['b']
+    """
+    ids = {point.id for point in held}
+    return [point for point in points if point.id in ids]
 
 
 def is_alias(name: str) -> StoreError:

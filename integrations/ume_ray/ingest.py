@@ -11,6 +11,7 @@ from typing import Any, get_args
 from ume_qdrant.ingest import IndexReasoning
 from ume_qdrant.layout import Layout
 from ume_qdrant.reports import IndexReport, OnProgress, error_of
+from ume_qdrant.sources import Naming
 from ume_ray.cluster import connected, quiet_data
 from ume_ray.compare import Compare
 from ume_ray.failures import own_error
@@ -103,6 +104,7 @@ def index(
             collection.create(described.plain_meta, layout)
             held = collection.meta()
             held.check(described.meta, store.collection)
+            Naming().check(collection)
             if always and not held.reasoner:
                 collection.pin(described.meta)
             job = Job(

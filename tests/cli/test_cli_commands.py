@@ -107,7 +107,9 @@ def test_a_hit_says_which_second_or_page(store: tuple[str, ...]) -> None:
     assert {hit["page"] for hit in page} == {1, 2}
 
 
-def test_a_gate_is_learnt_from_queries_and_used(store: tuple[str, ...], scenes: list[Scene], home: Path) -> None:
+def test_a_gate_is_learnt_from_queries_and_used(
+    store: tuple[str, ...], scenes: list[Scene], home: Path, folder: Path
+) -> None:
     rng = random.Random(5)
     asked = [f"find image: {sample_scene(rng, LEVEL).words}" for _ in range(44)] + [
         f"find image: {s.words}" for s in scenes
@@ -125,6 +127,20 @@ def test_a_gate_is_learnt_from_queries_and_used(store: tuple[str, ...], scenes: 
     refused = run("gate", rows, *store)
     assert refused.exit_code == 1
     assert "line 1: no query" in refused.stderr
+    pictures = [f"scene{number}.png" for number in range(6)]
+    kept = [{"text": words, "answer": pictures[n % 6]} for n, words in enumerate(asked)]
+    beside = folder / "asked.jsonl"
+    try:
+        beside.write_text(
+            "\n".join(json.dumps({**row, "text": f"{row['text']}\u2028"}, ensure_ascii=False) for row in kept)
+        )
+        made = run_json("gate", beside, "--out", home / "new" / "[gate].json", *store)
+        assert made["gate"] == str(home / "new" / "[gate].json")
+        beside.write_text("\n".join(json.dumps({**row, "answer": "nowhere.png"}) for row in kept))
+        assert "no source of 'things'" in run("gate", beside, "--out", out, *store).stderr
+    finally:
+        beside.unlink()
+    assert "cannot write" in run("gate", queries, "--out", home, *store).stderr
     few = home / "few.txt"
     few.write_text("one\n")
     assert "nothing can be calibrated" in run("gate", few, *store).stderr
@@ -138,7 +154,10 @@ def test_people_get_a_table(store: tuple[str, ...]) -> None:
 
 
 def test_report_writes_page_and_sheet(store: tuple[str, ...], home: Path) -> None:
-    page, sheet = home / "report.html", home / "sheet.png"
+    page, sheet = home / "[report].html", home / "sheet.png"
+    assert f"wrote {page.name}" in run("report", "red", *store, "--out", page).stdout.replace("\n", "").replace(
+        f"{home}/", ""
+    )
     data = run_json("report", "find image: red circle top left", *store, "--out", page, "--sheet", sheet)
     assert data["report"] == str(page)
     assert "http://" not in page.read_text(encoding="utf-8").replace("http://www.w3.org/", "")

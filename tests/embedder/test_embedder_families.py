@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import PIL.Image
+import pytest
 
 from ume_retrieval.chat import Chat, ImagePart, TextPart, VideoPart, images_of
 from ume_retrieval.checkpoint import EmbedderSpec, VisualBudget
@@ -66,6 +67,15 @@ def test_qwen3_vl_embedding_puts_the_instruction_into_the_system_turn_and_video_
     ]
     plain = embedding_chat(QWEN, LoadedItem("a dog", (), (), None, "id"), None, None)
     assert outline(plain)[0] == ("system", "Represent the user's input.")
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_a_blank_instruction_is_none(blank: str) -> None:
+    for spec in (QWEN, EMBED_RL):
+        plain, blanked = (LoadedItem("a dog", (), (), instruction, "id") for instruction in (None, blank))
+        assert outline(embedding_chat(spec, blanked, None, None)) == outline(embedding_chat(spec, plain, None, None))
+    mute = QWEN.model_copy(update={"default_instruction": blank})
+    assert outline(embedding_chat(mute, LoadedItem("a dog", (), (), blank, "id"), None, None))[0] == ("system", "")
 
 
 def test_pictures_and_crops_are_fitted_to_their_own_budgets() -> None:

@@ -73,6 +73,7 @@ def test_a_lost_connection_is_asked_again(stub: Stub, naps: list[float]) -> None
         (200, b'{"choices": []}', {}),
         (200, b'{"choices": [{"message": null, "finish_reason": "stop"}], "usage": {}}', {}),
         (200, b"\xff\xfe\x00", {}),
+        (200, b"no gzip", {"Content-Encoding": "gzip"}),
     ],
 )
 def test_half_an_answer_is_asked_for_again(stub: Stub, naps: list[float], half: Reply) -> None:
@@ -218,6 +219,21 @@ def test_a_failure_keeps_the_answers_to_the_others(stub: Stub, naps: list[float]
     first, refused, last = caught.value.outcomes
     assert (first.text, last.text) == ("a", "c")
     assert isinstance(refused, InputError)
+
+
+def test_an_answer_that_cannot_be_unpacked_keeps_the_others(stub: Stub, naps: list[float]) -> None:
+    """It ended the whole run with an error of the HTTP client's own."""
+    reasoner = reasoner_on(stub, naps)
+    stub.answer = lambda path, body: (
+        (200, b"no gzip", {"Content-Encoding": "gzip"}) if said(body) == "bad" else reply(completion(said(body)))
+    )
+    with pytest.raises(SomeFailed, match="1 of 3 failed") as caught:
+        reasoner.generate([words("a"), words("bad"), words("c")], GREEDY)
+    first, broken, last = caught.value.outcomes
+    assert (first.text, last.text) == ("a", "c")
+    assert isinstance(broken, ServerError)
+    assert broken.retryable
+    assert len(naps) == 3
 
 
 def test_the_pipeline_names_the_bad_item_and_asks_for_each_once(stub: Stub, naps: list[float]) -> None:

@@ -27,6 +27,7 @@ from ume_retrieval.engines import LoadOptions, choose_engine
 from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.server.client import Server
 from ume_retrieval.server.options import ServerOptions, base_urls
 
 # The key is nobody else's business.
@@ -67,12 +68,28 @@ def test_a_key_that_no_header_carries_is_refused_without_showing_it(key: str) ->
 
 
 @pytest.mark.parametrize(
-    "address", ["http://user:pass@host/", "http://host/?key=pass", "ftp://host", "host:80", "http://["]
+    "address",
+    [
+        "http://user:pass@host/",
+        "http://host/?key=pass",
+        "ftp://host",
+        "host:80",
+        "http://[",
+        "http://host:pass",
+        "http://host:99999",
+        "http://host:0",
+    ],
 )
 def test_an_address_that_carries_a_secret_or_is_none_is_refused_without_showing_it(address: str) -> None:
     with pytest.raises(InputError) as caught:
         base_urls(address, "UME_REASONER_URL")
     assert "pass" not in caught.value.message.replace("password", "")
+
+
+@pytest.mark.parametrize("host", ["a..b", "xn--", "[v1.a]"])
+def test_a_host_that_there_cannot_be_is_refused(host: str) -> None:
+    with pytest.raises(InputError, match="is no address"):
+        Server(base_urls(f"http://{host}", "UME_REASONER_URL"), None, ServerOptions(attempts=1))
 
 
 @pytest.mark.parametrize("bad", [{"concurrency": 0}, {"attempts": 0}, {"timeout_s": 0}])

@@ -147,6 +147,23 @@ def test_a_bad_node_is_left_out_and_reported(tmp_path: Path, caplog: pytest.LogC
         embedding().get_image_embedding("https://example.org/a.png")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+async def test_nodes_left_out_are_named_by_their_positions(tmp_path: Path, size: int) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nxx")
+    nodes = [TextNode(text=f"text {position}") for position in range(6)]
+    nodes[1] = TextNode(text="   ")
+    for position in (0, 4):
+        nodes[position] = ImageNode(image_path=str(broken))
+    made = embedding(embed_batch_size=size)
+    with listening() as ear:
+        made(nodes)
+        await made.acall(nodes)
+    events = ear.of(LeftOutEvent)
+    wanted = [(0, "broken_media"), (1, "invalid_input"), (4, "broken_media")]
+    assert [[(f["index"], f["error"]) for f in event.failures] for event in events] == [wanted, wanted]
+
+
 def test_events_for_media_too(tmp_path: Path) -> None:
     image, film = picture(tmp_path / "a.png", RED), clip(tmp_path / "a.mp4", 2, BLUE)
     handler = LlamaDebugHandler(print_trace_on_end=False)

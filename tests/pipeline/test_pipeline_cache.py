@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -20,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval import CacheError, Item, ReasoningEmbedder, Sampling, TraceCache
-from ume_retrieval.cache import TraceRecord, default_cache_path, trace_key
+from ume_retrieval import Item, ReasoningEmbedder, Sampling, TraceCache
+from ume_retrieval.cache import TraceRecord, trace_key
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec, VisualBudget
 from ume_retrieval.intake import Input
 from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder
@@ -265,123 +263,3 @@ def test_a_killed_run_is_taken_up_where_it_was(tmp_path: Path) -> None:
     assert done <= stored < 200
     second = subprocess.run(fast, capture_output=True, text=True, check=True).stdout  # noqa: S603 - as above
     assert second.split()[-2:] == ["asked", str(200 - stored)]
-
-
-# --- the file
-
-
-def test_records_come_back_as_they_were_and_the_first_one_stays(cache: TraceCache) -> None:
-    first = TraceRecord('<answer>"caf\xe9" \U0001f600\x00</answer>', 3, 2, "length", "owner/model@abc", 1.5)
-    cache.put_many({"key": first})
-    cache.put_many({"key": record("another"), "other": record()})
-    assert cache.get_many(["key", "key", "unknown"]) == {"key": first}
-    assert len(cache) == 2
-    assert cache.get_many([]) == {}
-    cache.put_many({})
-
-
-def test_many_keys_at_once(cache: TraceCache) -> None:
-    cache.put_many({str(number): record() for number in range(3000)})
-    assert len(cache.get_many(str(number) for number in range(-3000, 3000))) == 3000
-
-
-def test_prune_by_age(cache: TraceCache) -> None:
-    now = time.time()
-    cache.put_many({"old": record(created_at=now - 10 * 86400), "new": record(created_at=now - 86400)})
-    assert cache.prune(older_than_days=5) == 1
-    assert cache.get_many(["old", "new"]).keys() == {"new"}
-
-
-def test_prune_by_size_forgets_the_oldest(cache: TraceCache) -> None:
-    cache.put_many({f"{n:04}": record("x" * 1000, created_at=float(n)) for n in range(1000)})
-    cache.close()
-    before = cache.size_bytes
-    forgotten = cache.prune(max_bytes=before // 2)
-    assert cache.size_bytes <= before // 2
-    assert 400 < forgotten < 700
-    assert cache.get_many(f"{n:04}" for n in range(1000)).keys() == {f"{n:04}" for n in range(forgotten, 1000)}
-    assert cache.prune(max_bytes=0) == 1000 - forgotten
-    assert cache.prune(max_bytes=0) == 0
-
-
-def test_clear_forgets_everything_and_gives_the_space_back(cache: TraceCache) -> None:
-    cache.put_many({str(n): record("x" * 1000) for n in range(500)})
-    cache.close()
-    before = cache.size_bytes
-    assert cache.clear() == 500
-    cache.close()
-    assert len(cache) == 0
-    assert cache.size_bytes < before / 10
-
-
-def test_close_leaves_one_whole_file(tmp_path: Path) -> None:
-    with TraceCache(tmp_path / "traces.sqlite3") as cache:
-        cache.put_many({"key": record()})
-    assert [path.name for path in tmp_path.iterdir()] == ["traces.sqlite3"]
-    copy = tmp_path / "copy.sqlite3"
-    copy.write_bytes((tmp_path / "traces.sqlite3").read_bytes())
-    assert len(TraceCache(copy)) == 1
-
-
-def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "traces.sqlite3"
-    path.write_bytes(b"this is not a database, but somebody's notes" * 50)
-    with pytest.raises(CacheError) as raised:
-        TraceCache(path)
-    assert "damaged" in raised.value.message
-    assert raised.value.hint
-    assert path.read_bytes().startswith(b"this is not")
-
-
-def test_a_database_that_breaks_later_is_reported_not_emptied(tmp_path: Path) -> None:
-    path = tmp_path / "traces.sqlite3"
-    with TraceCache(path) as cache:
-        cache.put_many({str(n): record("x" * 3000) for n in range(200)})
-    whole = path.read_bytes()
-    path.write_bytes(whole[:8192] + os.urandom(len(whole) - 8192))
-    with pytest.raises(CacheError) as raised:
-        TraceCache(path).get_many([str(n) for n in range(200)])
-    assert raised.value.code == "cache_error"
-    assert not raised.value.retryable
-
-
-def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "bookmarks.sqlite3"
-    database = sqlite3.connect(path)
-    database.execute("CREATE TABLE bookmarks (address TEXT)")
-    database.close()
-    with pytest.raises(CacheError, match="another program"):
-        TraceCache(path)
-    database = sqlite3.connect(path)
-    assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("bookmarks",)]
-    database.close()
-
-
-def test_a_path_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "traces.sqlite3", tmp_path):
-        with pytest.raises(CacheError) as raised:
-            TraceCache(path)
-        assert raised.value.hint
-
-
-def test_a_busy_file_is_worth_another_try(cache: TraceCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ume_retrieval.keyed_file.BUSY_TIMEOUT_S", 0.05)
-    other = sqlite3.connect(cache.path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(CacheError) as raised:
-        cache.put_many({"key": record()})
-    assert raised.value.retryable
-    assert cache.get_many(["key"]) == {}
-    other.execute("ROLLBACK")
-    other.close()
-    cache.put_many({"key": record()})
-    assert len(cache) == 1
-
-
-def test_where_traces_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("UME_CACHE_DIR", str(tmp_path))
-    assert default_cache_path() == tmp_path / "traces.sqlite3"
-    monkeypatch.delenv("UME_CACHE_DIR")
-    assert default_cache_path().name == "traces.sqlite3"
-    assert "ume-retrieval" in str(default_cache_path())

@@ -94,6 +94,24 @@ def test_an_unusable_trace_is_a_failure_and_never_a_direct_vector() -> None:
         embedder.encode_query(["loud", "mute"])
 
 
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("chunk_items", [1, 9])
+def test_an_unusable_reply_is_asked_for_once_in_a_call_and_again_in_the_next(
+    tmp_path: Path, chunk_items: int, *, kept: bool
+) -> None:
+    cache = TraceCache(tmp_path / "traces.sqlite3") if kept else None
+    reasoner = mute_on("mute")
+    embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache, chunk_items=chunk_items)
+    result = embedder.encode_query(["mute", "loud", "mute"], strict=False, return_traces=True)
+    assert [failure.index for failure in result.failures] == [0, 2]
+    assert (reasoner.calls, result.usage.reasoner_calls, result.usage.cached_traces) == (2, 2, 1)
+    better = FakeReasoner()
+    embedder = ReasoningEmbedder(HashEmbedder(), better, cache=cache, chunk_items=chunk_items)
+    result = embedder.encode_query(["mute", "loud"], strict=False, return_traces=True)
+    assert result.failures == ()
+    assert better.calls == (1 if kept else 2)
+
+
 def test_what_was_reasoned_before_a_strict_failure_is_kept(tmp_path: Path) -> None:
     cache = TraceCache(tmp_path / "traces.sqlite3")
     with pytest.raises(ReasoningError):

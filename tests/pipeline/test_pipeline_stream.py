@@ -177,3 +177,10 @@ def test_an_interrupt_keeps_every_finished_trace(tmp_path: Path) -> None:
     second = FakeReasoner()
     ReasoningEmbedder(HashEmbedder(), second, cache=cache).encode_corpus(texts)
     assert second.calls == 60 - first.given
+
+
+def test_a_single_input_is_one_input() -> None:
+    embedder = ReasoningEmbedder(HashEmbedder())
+    for one in ("red circle", Item(text="red circle")):
+        with embedder.stream_corpus(one, reasoning="never") as stream:
+            assert [found.index for found in stream] == [0]

@@ -90,6 +90,18 @@ def test_an_alias_is_forgotten(open_collection: Any) -> None:
     assert not open_collection("films").exists()
 
 
+@pytest.mark.parametrize("name", ["", ".", "../one/collection.json", "../../outside"])
+def test_what_is_forgotten_is_an_alias_and_no_other_file(tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.touch()
+    with EdgeStore(tmp_path / "vectors", "one") as one:
+        made(one).point_alias("films")
+        with pytest.raises(InputError):
+            one.drop_alias(name)
+        assert one.exists()
+        assert outside.exists()
+
+
 def test_a_collection_is_removed_with_its_aliases(open_collection: Any) -> None:
     one, two = made(open_collection("one"), IDS[0]), made(open_collection("two"), IDS[1])
     one.point_alias("films")

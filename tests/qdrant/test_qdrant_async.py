@@ -217,3 +217,20 @@ def test_locations_are_those_of_the_blocking_twin() -> None:
         open_async_store("ftp://host/x", "films")
     with pytest.raises(InputError, match="API key"):
         open_async_store("folder", "films", api_key="key")
+
+
+async def test_a_closed_store_opens_again(tmp_path: Path) -> None:
+    store = ThreadStore(EdgeStore(tmp_path, "one"))
+    async with store:
+        await store.create(META)
+    assert await store.count() == 0
+    await store.close()
+
+
+async def test_a_closed_client_is_made_anew(stub: Stub) -> None:
+    stub.script = [(200, {"result": {"count": 7}, **OK}, {})] * 2
+    store = open_async_store(stub.url, "films", retry=Retry(attempts=1))
+    assert await store.count() == 7
+    await store.close()
+    assert await store.count() == 7
+    await store.close()

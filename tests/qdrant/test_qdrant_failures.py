@@ -236,6 +236,21 @@ def test_an_address_is_shown_without_its_secrets() -> None:
     assert repr(store) == "ClientStore('https://example.org:7000/qdrant', 'films')"
 
 
+@pytest.mark.parametrize("address", ["https://example.org:443", "http://example.org:80", "http://example.org:6333"])
+def test_the_port_that_is_named_is_the_one_that_is_asked(address: str) -> None:
+    assert open_store(address, "films").location == address
+
+
+def test_a_closed_store_opens_again(stub: Stub) -> None:
+    stub.script = [COUNT, COUNT]
+    store = open_store(stub.url, "films", retry=Retry(attempts=1))
+    assert store.count() == 7
+    store.close()
+    store.close()
+    assert store.count() == 7
+    store.close()
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "-dash", "ä", "x" * 201])
 def test_names_that_cannot_be_a_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot name a collection"):

@@ -60,6 +60,8 @@ def test_what_does_not_fit_is_refused(indexed: Store) -> None:
         search(models(), indexed, "train", reasoning="auto", gate=replace(always_or_never(0.0), embedder="other@1"))
     with pytest.raises(InputError, match="and 1 answers"):
         calibrate_gate(models(), indexed, QUERIES, answers=["a"])
+    with pytest.raises(InputError, match=r"1 answers are no source of 'things', such as 'nowhere.png'"):
+        calibrate_gate(models(), indexed, QUERIES, answers=["nowhere.png"] * len(QUERIES))
     with pytest.raises(InputError, match="nothing can be calibrated"):
         calibrate_gate(models(), indexed, QUERIES[:5])
 

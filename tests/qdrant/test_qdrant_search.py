@@ -220,6 +220,7 @@ def test_a_point_that_is_removed_while_it_is_found_is_no_hit(store: Store, monke
     store.create(META)
     gone = put(store, "gone", {"direct": unit(1.0)})
     put(store, "kept", {"direct": unit(1.0, 0.1)})
+    put(store, "far", {"direct": unit(1.0, 0.9)})
     own = type(store).retrieve
 
     def late(self: Store, *args: Any, **kw: Any) -> Any:
@@ -227,7 +228,7 @@ def test_a_point_that_is_removed_while_it_is_found_is_no_hit(store: Store, monke
         return own(self, *args, **kw)
 
     monkeypatch.setattr(type(store), "retrieve", late)
-    hits = search_vectors(store, QueryVectors(unit(1.0)), group_by="source")
+    hits = search_vectors(store, QueryVectors(unit(1.0)), group_by="source", limit=1)
     assert [hit.source for hit in hits] == ["kept"]
 
 

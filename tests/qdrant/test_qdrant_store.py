@@ -142,6 +142,17 @@ def test_search_and_retrieve_give_the_fields_that_are_asked_for(made: Store) -> 
         assert made.retrieve([uid(1)], fields=fields)[0].payload == payload
 
 
+def test_an_update_passes_over_points_that_are_gone(made: Store) -> None:
+    made.upsert(points(3))
+    made.delete([uid(1)])
+    made.update([Point(uid(i), {"reasoned": vector(1.0)}, {"reasoning": "done"}) for i in range(4)])
+    held = list(made.scroll(vectors=("reasoned",)))
+    assert [point.id for point in held] == [uid(0), uid(2)]
+    assert all(set(point.vectors) == {"reasoned"} and point.payload["reasoning"] == "done" for point in held)
+    made.update([Point(uid(9), {"reasoned": vector(1.0)}, {})])
+    assert made.count() == 2
+
+
 def test_delete_and_delete_again(made: Store) -> None:
     made.upsert(points(3))
     made.delete([uid(0), uid(2)])
@@ -189,7 +200,7 @@ def rows() -> list[dict[str, Any]]:
     made = []
     for _ in range(40):
         source, kind = str(random.choice(SOURCES)), str(random.choice(KINDS))
-        row: dict[str, Any] = {"source": source, "within": within(source), "kind": kind}
+        row: dict[str, Any] = {"source": source, "doc_id": source[-5:], "within": within(source), "kind": kind}
         row["reasoning"] = str(random.choice(["done", "later", "never", "failed"]))
         if kind == "video":
             start = float(random.integers(0, 6))
@@ -210,6 +221,7 @@ def expected(where: Filter) -> list[str]:
         return (
             (where.kinds is None or row["kind"] in where.kinds)
             and (where.sources is None or row["source"] in where.sources)
+            and (where.doc_ids is None or row["doc_id"] in where.doc_ids)
             and (where.under is None or any((row["source"] + "/").startswith(u.rstrip("/") + "/") for u in where.under))
             and (where.pages is None or row.get("page") in where.pages)
             and (where.reasoning is None or row["reasoning"] in where.reasoning)
@@ -231,6 +243,7 @@ FILTERS = st.builds(
     Filter,
     kinds=some(st.sampled_from(KINDS)),
     sources=some(st.sampled_from([*SOURCES, "nowhere"])),
+    doc_ids=some(st.sampled_from([*(source[-5:] for source in SOURCES), "nowhere"])),
     under=some(st.sampled_from(["a", "a/", "a/bc", "/", "/abs", "e.txt", "b"])),
     pages=some(st.integers(0, 4)),
     time=st.none() | st.tuples(st.integers(0, 4), st.integers(5, 9)).map(lambda t: (float(t[0]), float(t[1]))),

@@ -75,3 +75,8 @@ def test_what_strikes_a_worker_reaches_the_caller_by_name(cluster: None, tmp_pat
         ray_index(other, address, folder, workers=Workers(embedders=8, cpus=1.0))
     with EdgeStore(address.location, "things") as store:  # nobody holds it any more
         assert store.count() == 8
+    named = StoreAddress(address.location, "named")
+    with EdgeStore(named.location, "named") as store:
+        index(models(), store, folder, relative_to=tmp_path)
+    with pytest.raises(InputError, match="relative names"):
+        ray_index(Models(HashEmbedder, cache=None), named, folder)

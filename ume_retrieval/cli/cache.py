@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from ume_retrieval.cache import TraceCache, default_cache_path
 from ume_retrieval.cli.options import JsonOption
@@ -18,7 +19,7 @@ def info(*, as_json: JsonOption = False) -> None:
     """Say where the traces are, how many, and how large."""
     with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
         data = {"path": str(default_cache_path()), "traces": len(cache), "bytes": cache.size_bytes}
-        output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {data['path']}")
+        output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {escape(str(data['path']))}")
 
 
 @cache_app.command()

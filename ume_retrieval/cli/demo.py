@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ume_retrieval.cli.indexing import Bars
@@ -72,7 +73,11 @@ def demo(
             "seconds": round(seconds, 1),
         }
         output.result(
-            data, _table(tasks, answers), f"{indexed} files in {seconds:.0f} s", f"open {report}", f"  or {sheet}"
+            data,
+            _table(tasks, answers),
+            f"{indexed} files in {seconds:.0f} s",
+            f"open {escape(str(report))}",
+            f"  or {escape(str(sheet))}",
         )
 
 
@@ -149,7 +154,7 @@ def _ask(embedder: ReasoningEmbedder, store: Store, task: TaskSet) -> Answers:
                     query.item,
                     hits["reasoned"][:HITS],
                     trace,
-                    budget=embedder.embedder.spec.budget,
+                    budget=(embedder.reasoner or embedder.embedder).spec.budget,
                     relevant=ranked["reasoned"][:HITS],
                     task=task.name.replace("_", " "),
                     note=_note(ranked["direct"]),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from ume_retrieval.cli.options import (
     DEFAULT_COLLECTION,
@@ -25,6 +29,9 @@ from ume_retrieval.cli.options import (
 from ume_retrieval.cli.output import command
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item
+
+if TYPE_CHECKING:
+    from ume_qdrant.store import Store
 
 
 def gate(
@@ -53,8 +60,10 @@ def gate(
         from ume_qdrant import calibrate_gate
 
         items, answers = read_queries(queries)
+        writable(out)
         with open_named_store(store, collection) as opened:
             opened.count()
+            answers = answers and located(answers, queries.parent, opened)
             embedder = load_embedder(model, reasoner, device, engine)
             with output.progress() as progress:
                 bar = progress.add_task("queries", total=len(items))
@@ -69,7 +78,7 @@ def gate(
         made.save(out)
         facts = {"gate": str(out), "saved": made.saved, "loss": made.loss, "queries": made.queries}
         said = f"spares [bold]{made.saved:.0%}[/bold] of {made.queries} queries, {made.loss:.1%} of them all wrongly"
-        output.result(facts, f"{out}: {said}")
+        output.result(facts, f"{escape(str(out))}: {said}")
 
 
 def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
@@ -79,7 +88,7 @@ def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
         InputError: When the file cannot be read; the line is named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold what else ends a line
     except (OSError, UnicodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     items: list[Item] = []
@@ -93,10 +102,47 @@ def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
             continue
         try:
             row = json.loads(line)
-            images, videos = (tuple(path.parent / part for part in row.get(name, ())) for name in ("images", "videos"))
+            images, videos = (_files(row.get(name, []), path.parent) for name in ("images", "videos"))
             items.append(Item(text=row.get("text"), images=images, videos=videos))
             answers.append(row.get("answer"))
         except (ValueError, TypeError, AttributeError, InputError) as error:
             raise InputError(f"{path}, line {number}: no query: {error}") from error
     known = [answer for answer in answers if answer is not None]
     return items, known if len(known) == len(items) else None
+
+
+def _files(names: object, folder: Path) -> tuple[Path, ...]:
+    if not isinstance(names, list):
+        raise TypeError("images and videos are lists of files")
+    return tuple(folder / name for name in names)
+
+
+def located(answers: Sequence[str], folder: Path, store: Store) -> list[str]:
+    """Answers as the collection names its sources: as they are written, or else as files from a folder on.
+
+    Args:
+        answers: Sources.
+        folder: Of the file that they stand in.
+        store: The collection.
+    """
+    from ume_qdrant.contents import held_sources
+    from ume_retrieval.media import display_name
+
+    held = held_sources(store, answers)
+    return [one if one in held else display_name(os.path.abspath(folder / one)) for one in answers]  # noqa: PTH100
+
+
+def writable(path: Path) -> None:
+    """Make the folder of a file that is written when the work is done.
+
+    Raises:
+        InputError: When it cannot be made, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}", hint="choose another place with --out") from error
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder", hint="name a file with --out")

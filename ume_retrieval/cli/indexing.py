@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
@@ -139,7 +140,9 @@ def index(
         output.result(report.to_dict(), words + cost)
         output.failures(report.failed)
         if reasoning == "later" and report.indexed:
-            output.note(f"search works now; `ume enrich --store {store} --collection {collection}` adds reasoning")
+            root = f"UME_MEDIA_ROOT={shlex.quote(str(relative_to))} " if relative_to else ""
+            command_line = f"{root}ume enrich --store {store} --collection {collection}"
+            output.note(f"search works now; `{command_line}` adds reasoning")
 
 
 def enrich(

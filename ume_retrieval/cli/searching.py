@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ume_qdrant import Filter, Hit, SearchResult
     from ume_qdrant import Kind as KindName
     from ume_qdrant.search_plan import QueryReasoning
+    from ume_retrieval.pipeline import ReasoningEmbedder
 
 
 class Kind(StrEnum):
@@ -97,7 +98,7 @@ def search(
     """Search with words, pictures and videos, in any mix."""
     with command(as_json=as_json) as output:
         item = Item(text=text, images=tuple(image or ()), videos=tuple(video or ()))
-        result = _find(
+        _, result = _find(
             item,
             Wanted(limit, mode, _where(kind, under, page, (start, end)), group_by, diversity, exact, gate),
             (store, collection),
@@ -144,19 +145,21 @@ def report(
         from ume_retrieval.report import ReportPage, write_contact_sheet, write_html
 
         item = Item(text=text, images=tuple(image or ()), videos=tuple(video or ()))
-        result = _find(
+        embedder, result = _find(
             item,
             Wanted(limit, mode, _where(kind, under, page, (start, end)), group_by, diversity, exact, gate),
             (store, collection),
             (model, reasoner, device, engine),
         )
-        query = report_query(item, result.hits, result.query_trace)
+        seen = (embedder.reasoner or embedder.embedder).spec.budget
+        query = report_query(item, result.hits, result.query_trace, budget=seen)
         drawn = ReportPage(title=text or "Search report", queries=(query,))
         written = {"report": str(write_html(drawn, out))}
         if sheet:
             written["sheet"] = str(write_contact_sheet(drawn, sheet))
         output.result(
-            {"hits": [hit.to_dict() for hit in result.hits], **written}, *(f"wrote {path}" for path in written.values())
+            {"hits": [hit.to_dict() for hit in result.hits], **written},
+            *(f"wrote {escape(path)}" for path in written.values()),
         )
 
 
@@ -197,7 +200,9 @@ def _where(
     )
 
 
-def _find(item: Item, wanted: Wanted, place: tuple[str, str], models: tuple[str, str, str, str]) -> SearchResult:
+def _find(
+    item: Item, wanted: Wanted, place: tuple[str, str], models: tuple[str, str, str, str]
+) -> tuple[ReasoningEmbedder, SearchResult]:
     from ume_qdrant import Effort
     from ume_qdrant import search as search_store
     from ume_retrieval.gate import Gate
@@ -207,7 +212,7 @@ def _find(item: Item, wanted: Wanted, place: tuple[str, str], models: tuple[str,
         opened.count()  # a collection that is missing or held by another process shows before models are loaded
         embedder = load_embedder(*models)
         reasoning: QueryReasoning = "never" if embedder.reasoner is None else "auto" if gate else "always"
-        return search_store(
+        return embedder, search_store(
             embedder,
             opened,
             item,

@@ -37,7 +37,7 @@ def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evid
         )
     if spec.family == "qwen3-vl-embedding":
         # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py: the instruction is the system turn.
-        system = Message("system", (TextPart(_sentence(item.instruction or spec.default_instruction)),))
+        system = Message("system", (TextPart(_sentence(_instruction(item) or spec.default_instruction)),))
         return (system, Message("user", parts))
     return (Message("user", parts),)
 
@@ -52,8 +52,13 @@ def _media(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
 
 def _words(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
     # Only Qwen3-VL-Embedding has a turn of its own for the instruction; elsewhere it leads the text.
-    instruction = None if spec.family == "qwen3-vl-embedding" else item.instruction
+    instruction = None if spec.family == "qwen3-vl-embedding" else _instruction(item)
     return [TextPart(neutralise("\n".join(words)))] if (words := [w for w in (instruction, item.text) if w]) else []
+
+
+def _instruction(item: LoadedItem) -> str | None:
+    """The item's instruction; a blank one is none."""
+    return item.instruction if item.instruction and item.instruction.strip() else None
 
 
 def _trace(spec: EmbedderSpec, tcot: TCot | None, evidence: Evidence | None) -> list[Part]:
@@ -69,4 +74,4 @@ def _trace(spec: EmbedderSpec, tcot: TCot | None, evidence: Evidence | None) -> 
 def _sentence(instruction: str) -> str:
     """The published code closes an instruction with a full stop when it ends in no punctuation."""
     text = neutralise(instruction.strip())
-    return text if unicodedata.category(text[-1]).startswith("P") else text + "."
+    return text if not text or unicodedata.category(text[-1]).startswith("P") else text + "."

@@ -173,7 +173,11 @@ class Server:
             raise ServerBusy(
                 f"{endpoint.url} was silent for too long", hint="ask less at a time, or raise timeout_s"
             ) from None
-        except httpx.TransportError as error:
+        except (httpx.InvalidURL, UnicodeError):  # a host such as "a..b"
+            raise InputError(f"{endpoint.url} is no address", hint="mend the server's address") from None
+        except httpx.DecodingError:  # compressed, and broken on its way
+            raise _half(endpoint.url + path) from None
+        except httpx.RequestError as error:
             raise ServerBusy(
                 f"{endpoint.url} cannot be reached: {self._words(str(error))}", hint="is it running?"
             ) from None
@@ -182,9 +186,7 @@ class Server:
         try:
             return read(response.json())
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-            raise ServerBusy(
-                f"{endpoint.url}{path} gave half an answer", hint="is it an OpenAI-compatible server?"
-            ) from None
+            raise _half(endpoint.url + path) from None
 
     def _refusal(self, url: str, status: int, text: str, wait: str | None) -> UmeError:
         said = f"{url} answered {status}: {self._words(_explanation(text))}"
@@ -204,6 +206,10 @@ class Server:
         bare = text.replace(key, "***") if key else text
         line = " ".join("".join(letter if letter.isprintable() else " " for letter in bare).split())
         return line[:MOST_WORDS] or "no explanation"
+
+
+def _half(address: str) -> ServerBusy:
+    return ServerBusy(f"{address} gave half an answer", hint="is it an OpenAI-compatible server?")
 
 
 def _read_models(answer: Any) -> dict[str, str]:

@@ -101,11 +101,14 @@ def base_urls(addresses: str | None, variable: str) -> tuple[str, ...]:
 def _base_url(address: str, variable: str) -> str:
     try:
         parts = urlsplit(address)
-        named = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        # Reading the port says whether it is one.
+        named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         named = False
     if not named:
-        raise InputError("a server's address begins with http:// or https:// and a host", hint=f"mend {variable}")
+        raise InputError(
+            "a server's address is http:// or https://, a host and perhaps a port", hint=f"mend {variable}"
+        )
     if parts.username or parts.password or parts.query:
         raise InputError("a server's address carries a password or a query", hint=f"put the key into {API_KEY}")
     trimmed = address.rstrip("/")

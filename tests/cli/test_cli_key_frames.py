@@ -1,0 +1,67 @@
+"""Key frames are numbered as the Reasoner saw the video; whoever shows them samples it alike."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from small_media import clip
+from typer.testing import CliRunner
+
+from ume_qdrant import EdgeStore, Hit, index, search
+from ume_retrieval import Clip, Item, ReasoningEmbedder
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, VisualBudget
+from ume_retrieval.cli.app import app
+from ume_retrieval.media import load
+from ume_retrieval.testing import PLAIN_PROMPTS, FakeReasoner, HashEmbedder
+
+SEEN, SHOWN = VisualBudget(video_fps=1.0, video_frames=16), VisualBudget(video_fps=2.0, video_frames=3)
+REPLY = '<thinking>x {"key_frames": [5]}</thinking><rethink>r</rethink><answer>a</answer>'
+
+
+def pair(*_: Any) -> ReasoningEmbedder:
+    reasoner = FakeReasoner(answer=lambda _: REPLY, spec=ReasonerSpec(prompts=PLAIN_PROMPTS, budget=SEEN))
+    return ReasoningEmbedder(HashEmbedder(spec=EmbedderSpec(family="sentence-transformers", budget=SHOWN)), reasoner)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Eight seconds that get brighter, indexed with its trace."""
+    path = clip(tmp_path / "film.mp4", 8, *((30 * n, 30 * n, 30 * n) for n in range(8)))
+    with EdgeStore(tmp_path / "vectors", "films") as store:
+        index(pair(), store, path, reasoning="always", strict=True)
+    return path
+
+
+def found(store: EdgeStore) -> Hit:
+    return search(pair(), store, "a", limit=1).hits[0]
+
+
+def test_a_report_shows_the_second_that_was_meant(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ume_retrieval.cli.searching.load_embedder", pair)
+    with EdgeStore(film.parent / "vectors", "films") as store:
+        [frame] = found(store).evidence.key_frames
+    out = film.parent / "why.html"
+    place = ["--store", str(film.parent / "vectors"), "--collection", "films", "--out", str(out)]
+    assert CliRunner().invoke(app, ["report", "a", *place]).exit_code == 0
+    assert (frame.frame, frame.time_s) == (5, 4.0)
+    assert set(re.findall(r"5 at ([0-9:.]+)", out.read_text(encoding="utf-8"))) == {"0:04.0"}
+
+
+def test_the_example_service_serves_the_frame_that_was_meant(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    from rag_service import Service, Settings
+
+    with EdgeStore(film.parent / "vectors", "films") as store:
+        service = Service(pair(), store, Settings())  # its store is not asked here
+        picture = service._cut_out(found(store), 0)
+    sys.modules.pop("rag_service")
+    frames = load(Item(videos=(Clip(film),)), SEEN).videos[0].images
+    assert picture is not None
+    assert np.array_equal(PIL.Image.open(io.BytesIO(picture)), frames[4])
