@@ -86,7 +86,9 @@ class Writer:
     def await_reasoning(self, roots: tuple[str, ...]) -> None:
         """Let points wait for reasoning that an earlier run has excluded from it."""
         where = Filter(under=roots, reasoning=("never",))
-        for some in batches([point.id for point in self.store.scroll(where, fields=("source",))], BATCH):
+        # What stands for no whole part of a file, such as a piece of a text, cannot be found again to reason over.
+        ids = [point.id for point in self.store.scroll(where, fields=("parts",)) if point.payload.get("parts")]
+        for some in batches(ids, BATCH):
             self.store.update([Point(key, {}, {"reasoning": "later"}) for key in some])
 
     def _write_batch(self, batch: Sequence[tuple[FileWork, Part]], donors: Donors, coming: _Coming) -> None:

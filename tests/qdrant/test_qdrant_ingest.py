@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from qdrant_world import age, dump, models, same
@@ -17,7 +18,7 @@ from ume_qdrant.enrich import enrich
 from ume_qdrant.filters import Filter
 from ume_qdrant.ingest import index
 from ume_qdrant.reports import Progress
-from ume_qdrant.schema import point_id
+from ume_qdrant.schema import point_id, within
 from ume_qdrant.store import Point, Store
 from ume_retrieval.errors import BrokenMedia, InputError, MediaError, StoreMismatch
 from ume_retrieval.pipeline import ReasoningEmbedder
@@ -285,6 +286,18 @@ def test_reasoning_now_later_or_never(store: Store, folder: Path) -> None:
     assert (text.payload["reasoner"], text.payload["prompt_version"]) == ("fake-reasoner@1", "fake-1")
     index(models(), store, folder, reasoning="never")
     assert store.count(Filter(reasoning=("done",))) == 8, "what is done stays"
+
+
+def test_a_piece_of_a_text_that_cannot_be_read_does_not_wait_for_reasoning(store: Store, folder: Path) -> None:
+    index(models(), store, folder)
+    broken = folder / "broken.txt"
+    broken.write_bytes(b"\xff\xfe\xfd")
+    key, source = str(UUID(int=5)), str(broken)
+    fields = {"source": source, "within": within(source), "kind": "text", "parts": 0, "file_digest": "0"}
+    state = {"size": 1, "mtime_ns": 0, "reasoning": "never"}
+    store.upsert([Point(key, {"direct": HashEmbedder().embed([]).vectors.sum(0) + 1}, fields | state)])
+    assert [failure.source for failure in index(models(), store, folder).failed] == [source]
+    assert store.retrieve([key])[0].payload["reasoning"] == "never"
 
 
 def test_always_is_later_and_enrich(open_collection: Any, folder: Path) -> None:
