@@ -20,4 +20,4 @@ def test_the_table_of_the_payload_is_complete(tmp_path: Path) -> None:
         index(ReasoningEmbedder(HashEmbedder(), FakeReasoner()), store, tmp_path / "note.txt", reasoning="always")
         [point] = store.scroll()
     assert set(point.payload) <= fields
-    assert fields - set(point.payload) == {"start_s", "end_s", "page", "cut"}
+    assert fields - set(point.payload) == {"start_s", "end_s", "page", "cut", "split_from"}
