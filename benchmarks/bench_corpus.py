@@ -27,6 +27,15 @@ def mixed_corpus(count: int, budget: VisualBudget, seed: int = 0) -> list[tuple[
     return [(kind, _item(kind, rng, budget)) for kind in kinds]
 
 
+INSTRUCTION = "find the page that answers the question about the list of shapes"
+
+
+def instructed_corpus(count: int, seed: int = 0) -> list[tuple[str, Item]]:
+    """Short texts of one task, each with the same instruction, as retrieval benchmarks ask their queries."""
+    rng = random.Random(seed)
+    return [("short text", Item(text=_words(rng, rng.randint(3, 16)), instruction=INSTRUCTION)) for _ in range(count)]
+
+
 def _item(kind: str, rng: random.Random, budget: VisualBudget) -> Item:
     if kind == "short text":
         return Item(text=_words(rng, rng.randint(3, 16)))

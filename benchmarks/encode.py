@@ -5,11 +5,12 @@ Peers, each at its best batch size of 4 to 32:
 - `padded`: fixed batches in the given order, padded to their longest, as the published Embed-RL script does.
 
 Two models: `ume-tiny` (2.5 M parameters, where Python's own time counts) and a random Qwen3-VL of some 65 M (where the
-matrix products do). Runs take turns; figures are medians. The headline is the middle model's. `ratio_one_by_one` is
+matrix products do); the latter also over short texts that share an instruction. Runs take turns; figures are medians.
+The headline is the middle model's over the mixed corpus. `ratio_one_by_one` is
 against the faster peer without batches: it pads nothing, and on a CPU, where one input keeps the core busy, it comes
 close; measured once.
 
-    python benchmarks/encode.py [--model tiny|middle] [--items N] [--repeats N] [--quick]
+    python benchmarks/encode.py [--case tiny|middle|instructed] [--items N] [--repeats N] [--quick]
 
 The last line printed is one JSON object.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_corpus import mixed_corpus
+from bench_corpus import instructed_corpus, mixed_corpus
 from bench_measure import CLOCKS, finish, machine, medians, note, take_turns
 from bench_models import middle_embedder, parameters, tiny_embedder
 
@@ -34,7 +35,8 @@ from ume_retrieval.embedder.transformers import TransformersEmbedder
 from ume_retrieval.inputs import Frames, LoadedItem
 
 SIZES = (1, 4, 8, 16, 32)
-ITEMS = {"tiny": 256, "middle": 32}
+ITEMS = {"tiny": 256, "middle": 32, "instructed": 64}
+"""Of each case."""
 
 
 class Peers:
@@ -68,7 +70,9 @@ class Peers:
 
         found = []
         for start in range(0, len(self.items), size):
-            loaded = [LoadedItem(i.text, i.images, i.videos, None, "") for _, i in self.items[start : start + size]]  # type: ignore[arg-type]
+            loaded = [
+                LoadedItem(i.text, i.images, i.videos, i.instruction, "") for _, i in self.items[start : start + size]
+            ]  # type: ignore[arg-type]
             tensors = self.inputs.tensors([embedding_chat(spec, one, None, None) for one in loaded])
             tensors = {name: value.to(self.model.device) for name, value in tensors.items()}
             with torch.inference_mode():
@@ -92,17 +96,17 @@ def _stock_input(item: Item) -> Any:
     if item.images and item.text:
         content = [{"type": "image", "image": item.images[0]}, {"type": "text", "text": item.text}]
         return [{"role": "user", "content": content}]
-    return item.images[0] if item.images else item.text
+    return item.images[0] if item.images else "\n".join(filter(None, (item.instruction, item.text)))
 
 
 def compare(name: str, count: int, repeats: int, device: str, clock: str) -> dict[str, Any]:
-    """Measure one model."""
+    """Measure one case."""
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
         folder = (tiny_embedder if name == "tiny" else middle_embedder)(Path(work) / "model")
         ours = ReasoningEmbedder.from_pretrained(folder, reasoner=None, cache=None, device=device)
         assert isinstance(ours.embedder, TransformersEmbedder)  # noqa: S101
         spec = ours.embedder.spec
-        items = mixed_corpus(count, spec.budget)
+        items = instructed_corpus(count) if name == "instructed" else mixed_corpus(count, spec.budget)
         peers = Peers(folder, items, device)
         inputs = [item for _, item in items]
 
@@ -130,7 +134,8 @@ def compare(name: str, count: int, repeats: int, device: str, clock: str) -> dic
         middle = medians(seconds_of)
         others = vectors @ vectors.T
         return {
-            "model": name,
+            "model": "tiny" if name == "tiny" else "middle",
+            "corpus": "instructed" if name == "instructed" else "mixed",
             "parameters": parameters(ours.embedder.model),
             "weights": "ume-tiny's Embedder" if name == "tiny" else "random",
             "items": count,
@@ -151,7 +156,7 @@ def compare(name: str, count: int, repeats: int, device: str, clock: str) -> dic
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=[*ITEMS], action="append", help="by default both")
+    parser.add_argument("--case", choices=[*ITEMS], action="append", help="by default all")
     parser.add_argument("--items", type=int)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -160,17 +165,17 @@ def main() -> None:
     chosen = parser.parse_args()
     where = machine()
     rows = {}
-    for name in chosen.model or ["tiny", "middle"]:
+    for name in chosen.case or ITEMS:
         count = chosen.items or ITEMS[name] // (4 if chosen.quick else 1)
         rows[name] = compare(name, count, 1 if chosen.quick else chosen.repeats, chosen.device, chosen.clock)
-    headline = rows.get("middle") or rows["tiny"]
+    headline = rows.get("middle") or next(iter(rows.values()))
     result = {
         "benchmark": "encode",
         "ratio_best_peer": headline["ratio_best_peer"],
         "ratio_one_by_one": headline["ratio_one_by_one"],
         "cosine_min": min(row["cosine_min"] for row in rows.values()),
         "headline_model": headline["model"],
-        "models": rows,
+        "cases": rows,
         "machine": where,
         "device": chosen.device,
         "clock": chosen.clock,

@@ -23,7 +23,7 @@ def speed(picture: Path) -> None:
     """Items a second beside those of the peers at their best batch sizes."""
     from matplotlib import pyplot as plt
 
-    encode, pipeline = read("encode")["models"], read("pipeline")
+    encode, pipeline = read("encode")["cases"], read("pipeline")
     panels = [
         ("direct embedding, ume-tiny", encode["tiny"]["items_per_s"]),
         ("direct embedding, 66 M", encode["middle"]["items_per_s"]),

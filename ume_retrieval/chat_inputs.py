@@ -18,6 +18,10 @@ TICKS_PER_SECOND = 1000
 """Frame times travel as whole milliseconds: the processor knows frame numbers and a rate, not times."""
 
 
+SHARED_SHARE = 0.1
+"""Least share of a batch's tokens that must be spared for rows to share their beginning."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A fitted chat as the model's template writes it.
@@ -38,9 +42,10 @@ class Rows:
     """Chats as tensors without padding: rows of tokens that lie end to end.
 
     Attributes:
-        tokens: Shape (all tokens,).
+        tokens: Shape (all tokens,): those that all rows begin with, once, and then what is left of each row.
         kinds: 0 text, 1 image, 2 video, shape (all tokens,); stays on the CPU.
-        lengths: Tokens of each row.
+        shared: How many words all rows begin with, where it pays to compute them once; else 0.
+        lengths: Tokens of each row, the shared ones counted in each.
         images: Images of each row.
         videos: Videos of each row.
         pictures: Pixels and grids of all rows, as the model's forward pass takes them.
@@ -48,6 +53,7 @@ class Rows:
 
     tokens: torch.Tensor
     kinds: torch.Tensor
+    shared: int
     lengths: tuple[int, ...]
     images: tuple[int, ...]
     videos: tuple[int, ...]
@@ -122,9 +128,11 @@ class ChatInputs:
         if until is not None:
             tokens = [row[: self._end(row, until)] for row in tokens]
             kinds = [row[: len(kept)] for row, kept in zip(kinds, tokens, strict=True)]
+        shared = _shared_words(tokens, kinds)
         return Rows(
-            tokens=torch.tensor([token for row in tokens for token in row]),
-            kinds=torch.tensor([kind for row in kinds for kind in row]),
+            tokens=torch.tensor(_once(tokens, shared)),
+            kinds=torch.tensor(_once(kinds, shared)),
+            shared=shared,
             lengths=tuple(map(len, tokens)),
             images=tuple(len(images_of(chat)) for chat in chats),
             videos=tuple(len(videos_of(chat)) for chat in chats),
@@ -172,6 +180,30 @@ class ChatInputs:
         return self.processor(
             text=texts, add_special_tokens=False, return_mm_token_type_ids=True, **settings, **pictures
         )
+
+
+def _shared_words(tokens: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> int:
+    """How many words all rows begin with; 0 where sharing them would save less than it costs.
+
+    A causal model computes the same for them in every row. The last token of a row is its own, because it is read.
+    """
+    ends = min(map(len, tokens)) - 1
+    first, words = tokens[0], kinds[0]
+    # Rows are compared with the first: what each shares with it, all share.
+    for row in tokens[1:]:
+        ends = next((place for place in range(ends) if row[place] != first[place]), ends)
+    shared = next((place for place in range(ends) if words[place]), ends)
+    return shared if (len(tokens) - 1) * shared >= SHARED_SHARE * sum(map(len, tokens)) else 0
+
+
+def _once(rows: Sequence[Sequence[int]], shared: int) -> list[int]:
+    """Rows end to end, with what they share in front.
+
+    Example:
+        >>> _once([[1, 2, 3], [1, 2, 4]], shared=2)
+        [1, 2, 3, 4]
+    """
+    return [*rows[0][:shared], *(value for row in rows for value in row[shared:])]
 
 
 def _moved(tensors: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:

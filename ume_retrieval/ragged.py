@@ -2,12 +2,13 @@
 
 A padded batch computes every row at the length of its longest. Here linear layers see one long row of real tokens, and
 attention, the only place where rows must not meet, goes row by row. Vectors and tokens are those of single calls. What
-nobody reads is not computed: the last layer's feed-forward part sees the last token of each row only.
+all rows begin with, such as an instruction, is computed once. What nobody reads is not computed: the last layer's
+feed-forward part sees the last token of each row only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -119,47 +120,51 @@ class Packed:
     Neighbours of equal length are attended to in one call, so rows are best sorted by length.
 
     Args:
-        lengths: Tokens of each row.
-        device: Of the model.
+        rows: The rows, on the model's device.
         store: Called with layer, keys and values, each (heads, tokens, size), when they are to be kept; or None.
     """
 
-    def __init__(self, lengths: Sequence[int], device: Any, store: Store | None = None) -> None:
+    def __init__(self, rows: Rows, store: Store | None = None) -> None:
         import torch
 
+        device = rows.tokens.device
         self._store = store
-        self._runs = _runs(lengths)
-        self.last = (torch.tensor(lengths).cumsum(0) - 1).to(device)
+        self._shared = rows.shared
+        own = [length - rows.shared for length in rows.lengths]
+        self.last = (torch.tensor(own).cumsum(0) + (rows.shared - 1)).to(device)
+        self._runs = _runs(own, rows.shared)
+        # What a row's own tokens see: all that is shared, and their own up to themselves.
+        seen = {length: torch.ones(length, rows.shared + length).tril(rows.shared).bool() for length in set(own)}
+        self._seen = {length: mask.to(device) for length, mask in seen.items()} if rows.shared else {}
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
         """See `Attention`."""
-        import torch
-
         if self._store is not None:
             self._store(layer, key[0], value[0])
         _, heads, tokens, size = query.shape
         out = query.new_empty(tokens, heads, size)
+        if self._shared:
+            q, k, v = (states[:, :, : self._shared] for states in (query, key, value))
+            out[: self._shared] = _causal(q, k, v, scale)[0]
         for start, count, length in self._runs:
             part = slice(start, start + count * length)
             q, k, v = (_apart(states[0, :, part], count) for states in (query, key, value))
-            mixed = torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-            )
-            out[part] = mixed.transpose(1, 2).flatten(0, 1)
+            if self._shared:
+                k, v = (_behind(states[0, :, : self._shared], own) for states, own in ((key, k), (value, v)))
+            out[part] = _causal(q, k, v, scale, self._seen.get(length)).flatten(0, 1)
         return out[None]
 
 
-def _runs(lengths: Iterable[int]) -> list[tuple[int, int, int]]:
+def _runs(lengths: Iterable[int], start: int) -> list[tuple[int, int, int]]:
     """Neighbours of equal length: where they start, how many they are, and their length.
 
     Example:
-        >>> _runs([3, 3, 2])
-        [(0, 2, 3), (6, 1, 2)]
+        >>> _runs([3, 3, 2], start=1)
+        [(1, 2, 3), (7, 1, 2)]
     """
     runs: list[tuple[int, int, int]] = []
-    start = 0
     for length, same in groupby(lengths):
         count = sum(1 for _ in same)
         runs.append((start, count, length))
@@ -171,6 +176,25 @@ def _apart(states: torch.Tensor, count: int) -> torch.Tensor:
     """Rows of one length, from (heads, count * length, size) to (count, heads, length, size)."""
     heads, tokens, size = states.shape
     return states.reshape(heads, count, tokens // count, size).transpose(0, 1)
+
+
+def _behind(shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Rows behind what they share, from (heads, shared, size) and (count, heads, length, size)."""
+    import torch
+
+    return torch.cat([shared.expand(len(own), -1, -1, -1), own], dim=2)
+
+
+def _causal(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, seen: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Attention to what came before, or to what is `seen`, from (rows, heads, ...) to (rows, length, heads, size)."""
+    import torch
+
+    mixed = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, seen, is_causal=seen is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return mixed.transpose(1, 2)
 
 
 def _attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> tuple[Any, None]:
@@ -227,7 +251,8 @@ def positions(rows: Rows, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
         merge: Patches on a side that become one token.
 
     Returns:
-        Positions of time, row and column, shape (3, tokens), and the position that follows each row, shape (rows,).
+        Positions of time, row and column, shape (3, tokens of `rows`), and the position that follows each row, shape
+        (rows,).
     """
     import torch
 
@@ -239,10 +264,11 @@ def positions(rows: Rows, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
     grids = {1: images, 2: (grid for time, *grid in videos for _ in range(time))}
     kinds = rows.kinds.tolist()
     places = np.empty((3, len(kinds)), dtype=np.int64)
+    places[:, : rows.shared] = np.arange(rows.shared)
     after: list[int] = []
-    start = 0
-    for length in rows.lengths:
-        place, end = 0, start + length
+    start = rows.shared
+    for length in (whole - rows.shared for whole in rows.lengths):
+        place, end = rows.shared, start + length
         while start < end:
             kind = kinds[start]
             if kind == 0:

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoProcessor
 
 from ume_retrieval import ragged
 from ume_retrieval.chat import Chat
-from ume_retrieval.chat_inputs import ChatInputs
+from ume_retrieval.chat_inputs import ChatInputs, Rows
 from ume_retrieval.checkpoint import ModelInfo
 from ume_retrieval.embedder.families import embedding_chat
 from ume_retrieval.embedder.transformers import TransformersEmbedder
@@ -34,6 +34,12 @@ def chats(shapes_items: Items) -> list[Chat]:
     return [embedding_chat(EMBEDDER_SPEC, item, None, None) for item in shapes_items(3)]
 
 
+def whole_rows(values: torch.Tensor, rows: Rows) -> list[torch.Tensor]:
+    """Each row with what all begin with, along the last axis."""
+    own = values[..., rows.shared :].split([length - rows.shared for length in rows.lengths], dim=-1)
+    return [torch.cat([values[..., : rows.shared], left], dim=-1) for left in own]
+
+
 def plain(folder: Path) -> Any:
     return AutoModel.from_pretrained(folder / "embedder").eval()
 
@@ -50,14 +56,14 @@ def test_last_states_are_those_of_each_row_alone(inputs: ChatInputs, chats: list
     counted: list[int] = []
     prepared.language_model.layers[-1].mlp.register_forward_hook(lambda _, seen, __: counted.append(seen[0].shape[1]))
     with torch.inference_mode():
-        last, after = ragged.last_states(prepared, rows, ragged.Packed(rows.lengths, "cpu"))
+        last, after = ragged.last_states(prepared, rows, ragged.Packed(rows))
         assert len(last) == len(after) == len(chats)
         for chat, state, place in zip(chats, last, after.tolist(), strict=True):
             alone = inputs.tensors([chat])
             expected = own(**alone, use_cache=False).last_hidden_state[0, -1]
             torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)
             assert place >= 1
-    assert counted == [len(chats) if layers == 3 else sum(rows.lengths)]
+    assert counted == [len(chats) if layers == 3 else len(rows.tokens)]
 
 
 def test_positions_are_the_models_own(random_pair: Path, inputs: ChatInputs, shapes_items: Items) -> None:
@@ -65,7 +71,7 @@ def test_positions_are_the_models_own(random_pair: Path, inputs: ChatInputs, sha
     chats = [embedding_chat(EMBEDDER_SPEC, item, None, None) for seed in range(5) for item in shapes_items(seed)]
     rows = inputs.rows(inputs.write(chats))
     places, after = ragged.positions(rows, model.config.vision_config.spatial_merge_size)
-    for chat, found, end in zip(chats, places.split(rows.lengths, dim=1), after.tolist(), strict=True):
+    for chat, found, end in zip(chats, whole_rows(places, rows), after.tolist(), strict=True):
         alone = inputs.tensors([chat])
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
         expected, delta = model.get_rope_index(**{name: alone[name] for name in names if name in alone})
@@ -90,9 +96,44 @@ def test_rows_end_where_they_are_pooled(inputs: ChatInputs, chats: list[Chat]) -
     token = inputs.tokenizer.convert_tokens_to_ids("<emb>")
     written = inputs.write(chats)
     rows, whole = inputs.rows(written, until=token), inputs.rows(written)
-    assert all(row[-1] == token for row in rows.tokens.split(rows.lengths))
+    assert all(row[-1] == token for row in whole_rows(rows.tokens, rows))
     assert all(short < long for short, long in zip(rows.lengths, whole.lengths, strict=True))
-    assert len(rows.kinds) == len(rows.tokens) == sum(rows.lengths)
+    assert len(rows.kinds) == len(rows.tokens) == sum(rows.lengths) - (len(chats) - 1) * rows.shared
+
+
+def test_what_all_rows_begin_with_is_computed_once(inputs: ChatInputs, random_pair: Path) -> None:
+    told = "find the picture that this caption describes, whatever its colours are"
+    short = [LoadedItem(text, (), (), told, "") for text in ("a red circle", "two", "a red cross and a star", "two")]
+    chats = [embedding_chat(EMBEDDER_SPEC, item, None, None) for item in short]
+    rows = inputs.rows(inputs.write(chats))
+    alone = [inputs.tensors([chat])["input_ids"][0] for chat in chats]
+    assert rows.shared > 8
+    assert rows.lengths == tuple(map(len, alone))
+    assert len(rows.tokens) == len(rows.kinds) == sum(rows.lengths) - 3 * rows.shared
+    assert all(map(torch.equal, whole_rows(rows.tokens, rows), alone))
+    model, prepared = plain(random_pair), plain(random_pair)
+    ragged.prepare(prepared)
+    with torch.inference_mode():
+        last, after = ragged.last_states(prepared, rows, ragged.Packed(rows))
+        for row, state, place in zip(alone, last, after.tolist(), strict=True):
+            expected = model(input_ids=row[None], use_cache=False).last_hidden_state[0, -1]
+            torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)
+            assert place == len(row)
+
+
+def test_equal_rows_keep_their_last_token(inputs: ChatInputs) -> None:
+    chats = [embedding_chat(EMBEDDER_SPEC, LoadedItem("the same", (), (), None, ""), None, None)] * 3
+    rows = inputs.rows(inputs.write(chats))
+    assert rows.shared == rows.lengths[0] - 1
+    assert len(rows.tokens) == rows.lengths[0] + 2
+
+
+def test_pictures_are_not_shared(inputs: ChatInputs, shapes_items: Items) -> None:
+    pictured = next(item for item in shapes_items(3) if item.images)
+    chats = [embedding_chat(EMBEDDER_SPEC, pictured, None, None)] * 2
+    rows = inputs.rows(inputs.write(chats))
+    assert not rows.kinds[: rows.shared].any()
+    assert rows.kinds.count_nonzero() == 2 * inputs.rows(inputs.write(chats[:1])).kinds.count_nonzero()
 
 
 def test_another_architecture_is_refused(random_pair: Path) -> None:

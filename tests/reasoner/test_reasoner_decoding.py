@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ume_retrieval.chat import Chat
+from ume_retrieval.chat import Chat, Message, TextPart
 from ume_retrieval.errors import InputError
 from ume_retrieval.fitting import fit_chat
 from ume_retrieval.inputs import LoadedItem
@@ -48,6 +48,16 @@ def test_greedy_replies_are_those_of_generate_whatever_the_slots(
     )
     assert narrow.generate(chats[some], Sampling(max_tokens=160)) == expected[some]
     assert len({reply.completion_tokens for reply in expected}) > 3
+
+
+def test_replies_to_prompts_that_begin_alike_are_those_of_generate(bundled: TransformersReasoner) -> None:
+    told = "find the scene of this description: "
+    words = ("a red circle", "a blue star left of a green cross", "two", "a red circle and a yellow square")
+    chats: list[Chat] = [(Message("user", (TextPart(told + text),)),) for text in words]
+    fitted = [fit_chat(chat, REASONER_SPEC.budget) for chat in chats]
+    assert bundled._inputs.rows(bundled._inputs.write(fitted)).shared > 5
+    sampling = Sampling(max_tokens=60)
+    assert bundled.generate(chats, sampling) == bundled._generate_batch(fitted, sampling)
 
 
 def test_short_replies_are_handed_out_before_long_ones(bundled: TransformersReasoner, chats: list[Chat]) -> None:

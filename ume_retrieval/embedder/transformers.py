@@ -111,7 +111,7 @@ class TransformersEmbedder:
         with torch.inference_mode():
             # Post-norm states of the last layer, as both families were trained with.
             # A row ends where it is pooled.
-            hidden, _ = ragged.last_states(self.model, rows, ragged.Packed(rows.lengths, self.model.device))
+            hidden, _ = ragged.last_states(self.model, rows, ragged.Packed(rows))
             unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
         return unit.cpu().numpy()
 

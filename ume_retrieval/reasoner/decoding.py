@@ -113,7 +113,7 @@ class _Run:
             reply.prompt_tokens = length
         taken = slice(first, len(self.replies))
         with torch.inference_mode():
-            packed = ragged.Packed(rows.lengths, self._model.device, slots.keeper(first, rows.lengths))
+            packed = ragged.Packed(rows, slots.keeper(first, rows))
             hidden, slots.places[taken] = ragged.last_states(self._model, rows, packed)
             self._write(taken, hidden)
 
@@ -185,18 +185,20 @@ class _Slots:
         self.lengths = torch.zeros(count, dtype=torch.long)
         self.tokens, self.places = (torch.zeros(count, dtype=torch.long, device=model.device) for _ in range(2))
 
-    def keeper(self, first: int, lengths: Sequence[int]) -> Callable[[int, torch.Tensor, torch.Tensor], None]:
+    def keeper(self, first: int, rows: Rows) -> Callable[[int, torch.Tensor, torch.Tensor], None]:
         """Keeps what `ragged.Packed` computes for rows that begin in slot `first`."""
-        for slot, length in enumerate(lengths, first):
+        shared = rows.shared
+        for slot, length in enumerate(rows.lengths, first):
             self.lengths[slot] = length
 
         def keep(layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-            start = 0
-            for slot, length in enumerate(lengths, first):
-                part = slice(start, start + length)
-                self.keys[layer, slot, :, :length] = keys[:, part]
-                self.values[layer, slot, :, :length] = values[:, part]
-                start += length
+            for slots, states in ((self.keys, keys), (self.values, values)):
+                slots[layer, first : first + len(rows.lengths), :, :shared] = states[:, :shared]
+                start = shared
+                for slot, length in enumerate(rows.lengths, first):
+                    end = start + length - shared
+                    slots[layer, slot, :, shared:length] = states[:, start:end]
+                    start = end
 
         return keep
 
