@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from functools import partial
+from inspect import Parameter, signature
+from typing import Any, Final, cast
 
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import run_in_executor
 from pydantic import ConfigDict, Field, SkipValidation
 
 from ume_qdrant import Hit, Store, search
+from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item
 from ume_retrieval.pipeline import ReasoningEmbedder
+
+OPTIONS: Final = tuple(name for name, one in signature(search).parameters.items() if one.kind is Parameter.KEYWORD_ONLY)
+"""What a search can be told."""
 
 
 class UmeRetriever(BaseRetriever):
@@ -28,7 +35,7 @@ class UmeRetriever(BaseRetriever):
             say otherwise, as in `invoke(query, limit=3)`.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     embedder: SkipValidation[ReasoningEmbedder] = Field(exclude=True, repr=False)
     store: SkipValidation[Store] = Field(exclude=True, repr=False)
@@ -63,8 +70,24 @@ class UmeRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002  # LangChain's signature
         **kwargs: Any,
     ) -> list[Document]:
-        result = search(self.embedder, self.store, query, **{**self.search_kwargs, **kwargs})
+        result = search(self.embedder, self.store, query, **_known({**self.search_kwargs, **kwargs}))
         return [document_of(hit) for hit in result.hits]
+
+    async def _aget_relevant_documents(
+        self, query: str | Item, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        # LangChain's own hands no options of the call on.
+        found = partial(self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs)
+        return await run_in_executor(None, found)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, if `search` takes them all."""
+    if unknown := options.keys() - OPTIONS:
+        raise InputError(
+            f"search takes no {', '.join(sorted(unknown))}", hint=f"it takes {', '.join(OPTIONS)} (limit is how many)"
+        )
+    return options
 
 
 def document_of(hit: Hit) -> Document:

@@ -22,6 +22,7 @@ from llama_index_instrumentation import get_dispatcher
 from ume_llama_index.events import LeftOutEvent
 from ume_llama_index.inputs import image_item, image_of, name_of
 from ume_llama_index.nodes import MEDIA_MARK, item_of_node, label_of, note_reasoning
+from ume_llama_index.refusals import made_in_hand, refuse_embeddings_cache
 from ume_llama_index.workers import USUAL, Workers
 from ume_qdrant.points import reasoned_update
 from ume_qdrant.reports import error_of
@@ -61,6 +62,8 @@ class UmeEmbedding(MultiModalEmbedding):
         engine: What runs the models.
         device: "auto", "cpu", "cuda", …
         dtype: "auto", "float32", "bfloat16", "float16".
+        by_name: Whether names bring the models back, as serialised instances say. One that was made with `embedder` can
+            be neither read back nor sent to another process.
         weights: Refuse other weights than these, as `weights` of an earlier instance says; for serialised instances.
         **kwargs: `embed_batch_size`, `num_workers` (threads for async calls, 2 unless given; more where the models are
             on a server), `callback_manager` and what else LlamaIndex's embeddings take.
@@ -87,6 +90,7 @@ class UmeEmbedding(MultiModalEmbedding):
     device: str = "auto"
     dtype: str = "auto"
     weights: str = ""
+    by_name: bool = True
 
     _embedder: ReasoningEmbedder = PrivateAttr()
     _workers: Workers = PrivateAttr()
@@ -103,14 +107,18 @@ class UmeEmbedding(MultiModalEmbedding):
         device: str = "auto",
         dtype: str = "auto",
         weights: str = "",
+        by_name: bool = True,
         **kwargs: Any,
     ) -> None:
         refuse_embeddings_cache(kwargs.get("embeddings_cache"))
         if embedder is None:
+            if not by_name:
+                raise made_in_hand(model_name)
             embedder = ReasoningEmbedder.from_pretrained(
                 model_name, reasoner=reasoner, engine=engine, device=device, dtype=dtype, cache=cache
             )
         else:
+            by_name = False
             model_name = embedder.info.embedder.name
             reasoner = embedder.info.reasoner.name if embedder.info.reasoner else None
         if reasoning == "always" and embedder.reasoner is None:
@@ -130,10 +138,16 @@ class UmeEmbedding(MultiModalEmbedding):
             device=device,
             dtype=dtype,
             weights=loaded,
+            by_name=by_name,
             **kwargs,
         )
         self._embedder = embedder
         self._workers = Workers(self.num_workers or USUAL)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self.by_name:
+            raise made_in_hand(self.model_name)
+        return super().__getstate__()
 
     @field_validator("embeddings_cache", mode="before")
     @classmethod
@@ -369,19 +383,6 @@ class UmeEmbedding(MultiModalEmbedding):
             yield vectors
             event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: vectors})
         dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=vectors))
-
-
-def refuse_embeddings_cache(value: Any) -> None:
-    """Refuse LlamaIndex's cache of vectors.
-
-    Raises:
-        InputError: When there is one.
-    """
-    if value is not None:
-        raise InputError(
-            "embeddings_cache gives a query the vector of a document with the same words",
-            hint="leave it out and pass cache=…: ume_retrieval.cache.TraceCache keeps the T-CoTs by content and side",
-        )
 
 
 def _weights(embedder: ReasoningEmbedder) -> str:

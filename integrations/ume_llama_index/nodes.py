@@ -67,9 +67,11 @@ class UmeDocument(Document):
 
     @property
     def hash(self) -> str:
-        """Digest of source, place and content; touching the file does not change it."""
-        shown = [self.id_, *(self.metadata.get(key) for key in ("file_digest", *PLACE_KEYS)), self.text]
-        return sha256(json.dumps(shown).encode("utf-8", "surrogatepass")).hexdigest()
+        """Digest of source, place, content and metadata of your own; touching the file does not change it."""
+        ours = (*PLACE_KEYS, *FILE_KEYS, *REASONING_KEYS, DISPLACED)
+        own = {key: value for key, value in sorted(self.metadata.items()) if key not in ours}
+        shown = [self.id_, *(self.metadata.get(key) for key in ("file_digest", *PLACE_KEYS)), self.text, own]
+        return sha256(json.dumps(shown, default=str).encode("utf-8", "surrogatepass")).hexdigest()
 
     def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:
         """The words; for a medium without words asked for embedding, a mark that text embedding refuses."""

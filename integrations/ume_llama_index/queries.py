@@ -8,7 +8,7 @@ from pathlib import Path
 from llama_index.core.schema import QueryBundle
 
 from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import Clip, Item
+from ume_retrieval.inputs import Clip, ImageInput, Item
 from ume_retrieval.media.files import is_remote
 
 
@@ -19,7 +19,7 @@ class MediaQuery(QueryBundle):
     Attributes:
         query_str: The words; may be empty. A query engine shows them to the language model.
         image_path: An image.
-        images: Further images.
+        images: Further images: files, encoded bytes, or pictures in memory.
         videos: Videos, or stretches of them.
         instruction: What is wanted ("Find a page that answers the question"), or None.
 
@@ -29,7 +29,7 @@ class MediaQuery(QueryBundle):
     """
 
     query_str: str = ""
-    images: list[str | Path] = field(default_factory=list)
+    images: list[ImageInput] = field(default_factory=list)
     videos: list[str | Path | Clip] = field(default_factory=list)
     instruction: str | None = None
 
@@ -40,21 +40,23 @@ def item_of_query(query: QueryBundle) -> Item:
     `custom_embedding_strs`, as a query transform sets them, take the place of `query_str` and are read as one text.
 
     Raises:
-        InputError: When the query is empty.
+        InputError: When the query is empty, or a single file stands where a list belongs.
     """
     text = "\n".join(query.embedding_strs)
-    images = [query.image_path] if query.image_path else []
+    images: list[ImageInput] = [query.image_path] if query.image_path else []
     videos: list[str | Path | Clip] = []
     instruction = None
     if isinstance(query, MediaQuery):
-        images = [*images, *map(str, query.images)]
+        if isinstance(query.images, (str, Path)) or isinstance(query.videos, (str, Path)):
+            raise InputError("images and videos of a MediaQuery take lists", hint='write images=["cat.png"]')
+        images = [*images, *query.images]
         videos = list(query.videos)
         instruction = query.instruction
     if not (text.strip() or images or videos):
         raise InputError("the query is empty", hint="give words, image_path, or MediaQuery(images=…, videos=…)")
     return Item(
         text=text if text.strip() else None,
-        images=tuple(image if is_remote(image) else Path(image) for image in images),
+        images=tuple(Path(image) if isinstance(image, str) and not is_remote(image) else image for image in images),
         videos=tuple(videos),
         instruction=instruction,
     )

@@ -39,7 +39,8 @@ class UmeRetriever(BaseRetriever):
     A query is a string, a `QueryBundle` (its `image_path` counts), or a `MediaQuery` of text, images and videos. On a
     collection of `ume_qdrant` (`UmeVectorStore`, a store of `open_store`, or a `QdrantVectorStore` on one) the
     rankings by `direct` and `reasoned` vectors are fused, and nodes carry the T-CoT's answer, boxes and key frames; see
-    `payload.node_of_payload`. Any other LlamaIndex vector store is searched with the one vector it has.
+    `payload.node_of_payload`. Any other LlamaIndex vector store that keeps nodes is searched with the one vector it
+    has.
 
     Args:
         embedding: The embedding that the vectors were made with.
@@ -49,7 +50,7 @@ class UmeRetriever(BaseRetriever):
         where: Which nodes count, in `ume_qdrant`'s words; only with its collections.
         mode: "fused", "direct" or "reasoned".
         target: What is looked for; "video" when only videos count.
-        group_by: One node a "source", a "moment" or a "point".
+        group_by: One node a "point" (a page, a segment), a "moment" or a "source".
         diversity: Weight of unlikeness among the nodes, 0..1.
         weight: Share of the reasoned score in a fused one, 0..1.
         shown: Which of the place and evidence in the metadata a language model reads.
@@ -78,7 +79,7 @@ class UmeRetriever(BaseRetriever):
         where: Filter | None = None,
         mode: Mode = "fused",
         target: Modality | None = None,
-        group_by: Grouping = "source",
+        group_by: Grouping = "point",
         diversity: float = 0.0,
         weight: float = REASONED_WEIGHT,
         shown: Sequence[str] = SHOWN,
@@ -148,6 +149,10 @@ class UmeRetriever(BaseRetriever):
         vector = self._embedding.get_item_query_embedding(item)
         depth = self._top_k if self._group_by == "point" else DEPTH * self._top_k
         found = store.query(VectorStoreQuery(query_embedding=vector, similarity_top_k=depth, filters=self._filters))
+        if found.ids and not found.nodes:
+            raise InputError(
+                f"{store.class_name()} keeps vectors without their nodes", hint="use the as_retriever() of its index"
+            )
         scores = found.similarities or [0.0] * len(found.nodes or [])
         nodes = {
             node.node_id: NodeWithScore(node=node, score=score)

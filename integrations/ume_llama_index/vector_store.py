@@ -15,11 +15,11 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Vector
 
 from ume_llama_index.embedding import UmeEmbedding
 from ume_llama_index.filters import filter_of
-from ume_llama_index.nodes import item_of_node, names_file
+from ume_llama_index.nodes import REASONING_KEYS, item_of_node, names_file
 from ume_llama_index.payload import SPLIT_FROM, content_digest, node_of_payload, point_id_of, point_payload
 from ume_qdrant import EnrichReport, Filter, QueryVectors, enrich, open_store, search_vectors
 from ume_qdrant.schema import meta_of
-from ume_qdrant.store import Point, Store, Vector, VectorName, batches
+from ume_qdrant.store import Payload, Point, Store, Vector, VectorName, batches
 from ume_retrieval.errors import InputError
 
 MODES: Final = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
@@ -87,10 +87,10 @@ class UmeVectorStore(BasePydanticVectorStore):
         self._store.close()
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Write nodes; those of a file's former content go.
+        """Write nodes; those of a file's former content go, and what was split from a file that now comes whole.
 
-        A node that is there with a `reasoned` vector keeps it when the new one has none: its id says that nothing
-        has changed.
+        A node that is there with a `reasoned` vector keeps it when the new one has none, and takes its metadata: its
+        id says that the content has not changed.
 
         Returns:
             Ids of the nodes' points.
@@ -113,7 +113,7 @@ class UmeVectorStore(BasePydanticVectorStore):
             points.append(Point(point_id_of(node.node_id), vectors, payload))
         kept = self._kept(points)
         self._store.upsert([point for point in points if point.id not in kept])
-        self._sweep([payload for node, payload in zip(nodes, payloads, strict=True) if names_file(node)])
+        self._sweep([point for node, point in zip(nodes, points, strict=True) if names_file(node)])
         return [point.id for point in points]
 
     async def async_add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
@@ -158,7 +158,9 @@ class UmeVectorStore(BasePydanticVectorStore):
         return await self._embedding.workers.run(self.query, query)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes by id, by filter, or all."""
+        """Nodes by id, by filter, or all; an empty list of ids names none."""
+        if node_ids == []:
+            return []
         where = _narrowed(filter_of(filters), _point_ids(node_ids))
         return [node_of_payload(point.payload, point.id) for point in self._store.scroll(where)]
 
@@ -178,14 +180,17 @@ class UmeVectorStore(BasePydanticVectorStore):
         await self._embedding.workers.run(self.delete, ref_doc_id)
 
     def delete_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any) -> None:
-        """Remove nodes by id, by filter, or by both.
+        """Remove nodes by id, by filter, or by both; an empty list of ids names none.
 
         Raises:
-            InputError: When neither is given; `clear` removes all.
+            InputError: When neither restricts anything; `clear` removes all.
         """
-        if node_ids is None and filters is None:
+        if node_ids == []:
+            return
+        where = _narrowed(filter_of(filters), _point_ids(node_ids))
+        if where is None:
             raise InputError("nothing says which nodes to delete", hint="use clear() to delete all")
-        self._remove(_narrowed(filter_of(filters), _point_ids(node_ids)))
+        self._remove(where)
 
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
@@ -229,19 +234,20 @@ class UmeVectorStore(BasePydanticVectorStore):
         held = {point.id: point.payload for point in self._store.retrieve(ids)}
         same = {p.id: p for p in points if p.id in held and held[p.id].get("file_digest") == p.payload["file_digest"]}
         kept = {key for key in same if held[key].get("reasoning") == "done"}
-        fields = ("size", "mtime_ns", "parts", "cut")
-        self._store.update(
-            [Point(key, {}, {f: same[key].payload[f] for f in fields if f in same[key].payload}) for key in kept]
-        )
+        self._store.update([Point(key, {}, _beside_reasoning(same[key].payload)) for key in kept])
         return kept
 
-    def _sweep(self, payloads: Sequence[dict[str, Any]]) -> None:
-        digests = {payload["source"]: content_digest(payload) for payload in payloads}
+    def _sweep(self, points: Sequence[Point]) -> None:
+        digests = {point.payload["source"]: content_digest(point.payload) for point in points}
         if not digests:
             return
+        new = {point.id for point in points}
+        whole = {point.payload["source"] for point in points if SPLIT_FROM not in point.payload}
         where = Filter(sources=tuple(sorted(digests)))
         held = list(self._store.scroll(where, fields=("source", "file_digest", SPLIT_FROM)))
-        self._store.delete([p.id for p in held if content_digest(p.payload) != digests[p.payload["source"]]])
+        former = [p.id for p in held if content_digest(p.payload) != digests[p.payload["source"]]]
+        pieces = [p.id for p in held if p.payload["source"] in whole and SPLIT_FROM in p.payload and p.id not in new]
+        self._store.delete([*former, *pieces])
 
     def _of_documents(self, doc_ids: Sequence[str]) -> set[str]:
         """Ids of the points of documents; found beforehand, as conditions of a `Filter` must all hold."""
@@ -264,8 +270,13 @@ class UmeVectorStore(BasePydanticVectorStore):
 
 
 def _point_ids(node_ids: list[str] | None) -> set[str] | None:
-    """Ids of the nodes' points. As in LlamaIndex's stores, an empty list does not restrict."""
+    """Ids of the nodes' points. As in the queries of LlamaIndex's stores, an empty list does not restrict."""
     return set(map(point_id_of, node_ids)) if node_ids else None
+
+
+def _beside_reasoning(payload: Payload) -> Payload:
+    """What a payload says beside what reasoning finds; the answer stands in `text` for a medium's words."""
+    return {field: value for field, value in payload.items() if field not in (*REASONING_KEYS, "text")}
 
 
 def _narrowed(where: Filter | None, ids: set[str] | None) -> Filter | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ume_qdrant.filters import Filter, Kind, ReasoningState
 from ume_qdrant.store import Store, VectorName, batches
+from ume_retrieval.errors import InputError
 
 LOOKED_UP: Final = 500
 """Sources that are looked up at a time."""
@@ -56,7 +57,13 @@ def held_sources(store: Store, sources: Iterable[str]) -> set[str]:
 
 
 def delete_sources(store: Store, sources: Sequence[str]) -> int:
-    """Remove all points of these sources and return how many there were. Sources that are not there are no error."""
+    """Remove all points of these sources and return how many there were. Sources that are not there are no error.
+
+    Raises:
+        InputError: When one source stands where several belong.
+    """
+    if isinstance(sources, str):
+        raise InputError("delete_sources takes several sources", hint=f"write delete_sources(store, [{sources!r}])")
     ids = [point.id for point in store.scroll(Filter(sources=tuple(sources)), fields=("source",))]
     store.delete(ids)
     return len(ids)
@@ -74,11 +81,12 @@ def export(store: Store, *, vectors: bool = False, where: Filter | None = None) 
         yield record
 
 
-def export_jsonl(store: Store, path: Path, *, vectors: bool = False, where: Filter | None = None) -> int:
+def export_jsonl(store: Store, path: str | Path, *, vectors: bool = False, where: Filter | None = None) -> int:
     """Write points to a file, one JSON object a line, and return how many.
 
     The file appears only when it is whole.
     """
+    path = Path(path)
     aside = path.with_name(f".{path.name}.new")
     count = 0
     with aside.open("w", encoding="utf-8") as file:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 from ume_retrieval.errors import InputError
 
@@ -27,7 +28,8 @@ class Filter:
         sources: Exact source names.
         doc_ids: Exact names of documents, as other integrations write them; of what `index` writes, the source.
         under: Files or folders; a source counts when it is one of them or lies below one. Compared by whole path
-            components: "photos/a" does not hold "photos/ab.jpg".
+            components: "photos/a" does not hold "photos/ab.jpg". A search takes a relative one as it is, for
+            collections whose files have relative names, and from the working directory too.
         pages: Page numbers, 1-based; points that are no page do not match.
         time: Stretch of seconds (start, end); a segment counts when it overlaps it. Points without times do not match.
         reasoning: States of reasoning.
@@ -35,7 +37,7 @@ class Filter:
         ids: Point ids.
 
     Raises:
-        InputError: When `time` ends before it starts.
+        InputError: When `time` ends before it starts, or a condition holds values that no point can have.
 
     Example:
         >>> Filter(kinds=("video",), time=(10.0, 20.0)).time
@@ -43,9 +45,9 @@ class Filter:
     """
 
     kinds: tuple[Kind, ...] | None = None
-    sources: tuple[str, ...] | None = None
+    sources: tuple[str | Path, ...] | None = None
     doc_ids: tuple[str, ...] | None = None
-    under: tuple[str, ...] | None = None
+    under: tuple[str | Path, ...] | None = None
     pages: tuple[int, ...] | None = None
     time: tuple[float, float] | None = None
     reasoning: tuple[ReasoningState, ...] | None = None
@@ -54,20 +56,35 @@ class Filter:
 
     def __post_init__(self) -> None:
         for name in ("kinds", "sources", "doc_ids", "under", "pages", "reasoning", "digests", "ids"):
-            if isinstance(getattr(self, name), str):
-                raise InputError(f"a filter's {name} takes a tuple", hint=f'write {name}=("…",)')
+            if isinstance(getattr(self, name), (str, int, Path)):
+                raise InputError(f"a filter's {name} takes a tuple", hint=f"write {name}=(…,)")
+        for name, known in (("kinds", get_args(Kind)), ("reasoning", get_args(ReasoningState))):
+            if unknown := set(getattr(self, name) or ()) - set(known):
+                raise InputError(
+                    f"a filter's {name} cannot be {', '.join(map(repr, sorted(unknown, key=str)))}",
+                    hint=f"use {', '.join(known)}",
+                )
+        if any(not isinstance(page, int) for page in self.pages or ()):
+            raise InputError("a filter's pages are whole numbers", hint="write pages=(2, 3)")
         if self.time is not None and not self.time[0] < self.time[1]:
             raise InputError(f"a filter's time must end after it starts, got {self.time}")
+
+    def from_here(self) -> Filter:
+        """The same with relative folders as they are and from the working directory, for whoever types one."""
+        if self.under is None:
+            return self
+        both = [name for path in self.under for name in (os.path.normpath(path), os.path.normpath(Path.cwd() / path))]
+        return replace(self, under=tuple(dict.fromkeys(both)))
 
 
 def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
     """The conditions that ask for one of several values of a payload field, as (field, values).
 
     Example:
-        >>> any_of(Filter(kinds=("image",), under=("photos/",), pages=(2, 3)))
-        [('kind', ['image']), ('within', ['photos']), ('page', [2, 3])]
+        >>> any_of(Filter(kinds=("image",), under=("/data/photos/",), pages=(2, 3)))
+        [('kind', ['image']), ('within', ['/data/photos']), ('page', [2, 3])]
     """
-    folders = None if query.under is None else [path.rstrip(os.sep) or path for path in query.under]
+    folders = None if query.under is None else [os.path.normpath(path) for path in query.under]
     texts = {
         "kind": query.kinds,
         "source": query.sources,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ume_qdrant.async_store import AsyncStore, ThreadStore
 from ume_qdrant.edge import EdgeStore
@@ -35,7 +36,7 @@ def open_store(
         sharding: How a server spreads a new collection over its nodes; None leaves it to the server.
 
     Raises:
-        InputError: When the location is neither, or server settings come with a directory.
+        InputError: When the location is neither, leaves out http(s), or server settings come with a directory.
 
     Example:
         >>> open_store("/data/vectors", "films")
@@ -92,6 +93,9 @@ def open_async_store(
     return AsyncClientStore(connect(), collection, retry=retry, connect=connect)
 
 
+PORT_ALONE = re.compile(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d{1,5}(/.*)?")
+
+
 def _is_server(location: str | Path, *, has_settings: bool) -> bool:
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", str(location))
     if scheme is None:
@@ -102,7 +106,19 @@ def _is_server(location: str | Path, *, has_settings: bool) -> bool:
             )
         if str(location) == ":memory:":
             raise InputError("':memory:' is no place to keep vectors", hint="give a directory")
+        if isinstance(location, str) and PORT_ALONE.fullmatch(location) and not Path(location).exists():
+            raise InputError(
+                f"{location} looks like a server, but names no protocol",
+                hint=f"write http://{location} or https://{location}, or ./{location} for a directory",
+            )
         return False
     if scheme[1].lower() not in {"http", "https"}:
         raise InputError(f"a store is a directory or an http(s) address, not {scheme[1]}://…")
+    try:
+        address = urlsplit(str(location))
+        named = bool(address.hostname) and address.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise InputError("the store's address names no server", hint="write it as in https://vectors.example.org:6333")
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 from typing import Any
 
 from ume_qdrant.async_store import AsyncStore
@@ -77,9 +78,10 @@ def search(
     Raises:
         CollectionNotFound: When there is no such collection.
         StoreMismatch: When it was made with other models or prompts.
-        InputError: When `reasoning` is "auto" without a gate, or the gate knows another Embedder.
+        InputError: When `reasoning` is "auto" without a gate, the gate knows another Embedder, or `store` is awaited.
         UmeError: As `ReasoningEmbedder.encode_query` and `Store` do.
     """
+    _check(store, awaited=False)
     wish = Wish(limit, where, group_by, diversity, weight, candidates, effort)
     plan = plan_search(embedder, store.collection, item, wish, reasoning=reasoning, mode=mode, target=target, gate=gate)
     return run(plan, answer_with(store, embedder))
@@ -101,6 +103,7 @@ def search_vectors(
 
     Hits of equal score are ordered by point id, so that results do not depend on the order of writing.
     """
+    _check(store, awaited=False)
     wish = Wish(limit, where, group_by, diversity, weight, candidates, effort)
     return run(plan_ranking(query, wish), answer_with(store, None))
 
@@ -123,6 +126,7 @@ async def asearch(
     effort: Effort = USUAL,
 ) -> SearchResult:
     """`search` without blocking the event loop: the models work in a thread, both rankings are asked for at once."""
+    _check(store, awaited=True)
     wish = Wish(limit, where, group_by, diversity, weight, candidates, effort)
     plan = plan_search(embedder, store.collection, item, wish, reasoning=reasoning, mode=mode, target=target, gate=gate)
     return await arun(plan, lambda questions: _answers(questions, store, embedder))
@@ -141,8 +145,22 @@ async def asearch_vectors(
     effort: Effort = USUAL,
 ) -> tuple[Hit, ...]:
     """`search_vectors` without blocking the event loop."""
+    _check(store, awaited=True)
     wish = Wish(limit, where, group_by, diversity, weight, candidates, effort)
     return await arun(plan_ranking(query, wish), lambda questions: _answers(questions, store, None))
+
+
+def _check(store: Any, *, awaited: bool) -> None:
+    """Refuse what is no store, or is one of the other kind, whose answers would fail somewhere deeper."""
+    asked = getattr(store, "search", None)
+    if asked is None or not hasattr(store, "collection"):
+        raise InputError(
+            f"a {type(store).__name__} is no store", hint="use open_store, or wrap a Qdrant client in ClientStore"
+        )
+    if iscoroutinefunction(asked) and not awaited:
+        raise InputError("an async store is searched with asearch", hint="use asearch, or open_store")
+    if awaited and not iscoroutinefunction(asked):
+        raise InputError("asearch needs an async store", hint="use search, or open_async_store")
 
 
 def answer_with(store: Store, embedder: ReasoningEmbedder | None) -> Callable[[Sequence[Question]], list[Any]]:

@@ -51,7 +51,7 @@ class QueryVectors:
         reasoned: Compared with the corpus' `reasoned` vectors; None leaves them out.
 
     Raises:
-        InputError: When there is neither.
+        InputError: When there is neither, or one is no array.
     """
 
     direct: Vector | None = None
@@ -60,6 +60,8 @@ class QueryVectors:
     def __post_init__(self) -> None:
         if self.direct is None and self.reasoned is None:
             raise InputError("a query needs a direct or a reasoned vector")
+        if any(not isinstance(vector, np.ndarray) for vector in self.named().values()):
+            raise InputError("a query's vectors are arrays", hint="write np.asarray(vector, dtype=np.float32)")
 
     def named(self) -> dict[VectorName, Vector]:
         """The vectors that there are, by name."""
@@ -89,6 +91,12 @@ class Wish:
                 f"limit {self.limit}, weight {self.weight}, diversity {self.diversity}: out of range",
                 hint="limit is at least 1, weight and diversity lie between 0 and 1",
             )
+        if self.where is not None and not isinstance(self.where, Filter):
+            raise InputError(
+                f"where takes a Filter of ume_qdrant, not a {type(self.where).__name__}",
+                hint="write Filter(kinds=…, under=…)",
+            )
+        object.__setattr__(self, "where", self.where and self.where.from_here())
         if self.group_by not in get_args(Grouping):
             raise InputError(f"unknown group_by {self.group_by!r}", hint="use 'point', 'moment' or 'source'")
 

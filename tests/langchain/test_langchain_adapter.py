@@ -22,7 +22,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from ume_langchain import UmeEmbeddings, UmeRetriever
 from ume_qdrant import ClientStore, Filter, Store, index, open_store, search
 from ume_retrieval import Item, ReasoningEmbedder
-from ume_retrieval.errors import CollectionNotFound, MissingExtra
+from ume_retrieval.errors import CollectionNotFound, InputError, MissingExtra
 from ume_training.shapes.draw import draw_scene, write_clip, write_pages
 from ume_training.shapes.world import Clip, Look, Page, Row, Scene, Thing
 
@@ -170,3 +170,15 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtra, match="LangChain") as caught:
         __import__("ume_langchain")
     assert caught.value.hint == "pip install 'ume-retrieval[langchain]'"
+
+
+def test_options_of_a_call_count_when_it_is_awaited_too(retriever: UmeRetriever) -> None:
+    assert len(asyncio.run(retriever.ainvoke(WANTED, limit=1))) == 1
+    assert asyncio.run(retriever.ainvoke(WANTED)) == retriever.invoke(WANTED)
+
+
+def test_unknown_options_are_refused(embedder: ReasoningEmbedder, store: Store) -> None:
+    with pytest.raises(ValueError, match="limit"):
+        UmeRetriever(embedder=embedder, store=store, limit=2)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="takes no k"):
+        UmeRetriever(embedder=embedder, store=store, search_kwargs={"k": 4}).invoke(WANTED)

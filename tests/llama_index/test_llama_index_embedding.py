@@ -237,3 +237,14 @@ def test_it_travels_to_another_process() -> None:
     again = pickle.loads(pickle.dumps(made))  # noqa: S301  # our own bytes
     assert again.to_dict() == made.to_dict()
     near(again.get_query_embedding("red circle"), made.get_query_embedding("red circle"))
+
+
+def test_models_in_hand_are_not_taken_for_names() -> None:
+    made = embedding()
+    with pytest.raises(InputError, match="in hand"):
+        pickle.dumps(made)
+    with pytest.raises(InputError, match="in hand"):
+        UmeEmbedding.from_dict(made.to_dict())
+    named = UmeEmbedding("ume-tiny", reasoning="never")
+    for again in (pickle.loads(pickle.dumps(named)), UmeEmbedding.from_dict(named.to_dict())):  # noqa: S301  # our own
+        assert again.get_query_embedding("red") == pytest.approx(named.get_query_embedding("red"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import PIL.Image
 import pytest
+from llama_index.core import VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
-from llama_index.core.schema import MetadataMode, Node, QueryBundle
+from llama_index.core.schema import MetadataMode, Node, QueryBundle, TextNode
 from llama_index.core.vector_stores import (
     FilterCondition,
     FilterOperator,
@@ -97,17 +99,17 @@ def test_grouping_filters_and_modes(store: EdgeStore) -> None:
     def found(**settings: object) -> list[str]:
         return names(UmeRetriever(embedding(), store, **settings).retrieve("red"))  # type: ignore[arg-type]
 
-    assert sorted(found()) == ["clip.mp4", "green.png", "notes.txt", "red.png", "report.pdf"]
-    assert len(found(group_by="point")) == 7
+    assert sorted(found(group_by="source")) == ["clip.mp4", "green.png", "notes.txt", "red.png", "report.pdf"]
+    assert len(found()) == 7
     assert len(found(similarity_top_k=2)) == 2
-    assert found(where=Filter(kinds=("page",))) == ["report.pdf"]
+    assert found(where=Filter(kinds=("page",))) == 2 * ["report.pdf"]
     pages = MetadataFilters(
         filters=[MetadataFilter(key="kind", value="page"), MetadataFilter(key="page", value=[2], operator="in")]
     )
     [second] = UmeRetriever(embedding(), store, filters=pages).retrieve("red")
     assert second.metadata["page"] == 2
     late = MetadataFilters(filters=[MetadataFilter(key="end_s", value=17.0, operator=">")])
-    assert found(filters=late, group_by="point") == ["clip.mp4"]
+    assert found(filters=late) == ["clip.mp4"]
     direct, reasoned = (
         [n.score for n in UmeRetriever(embedding(), store, mode=mode).retrieve("train")]  # type: ignore[arg-type]
         for mode in ("direct", "reasoned")
@@ -165,12 +167,14 @@ def test_over_a_collection_that_llama_index_made(tmp_path: Path) -> None:
     like = picture(tmp_path / "q.png", RED)
     found = retriever.retrieve(QueryBundle("", image_path=str(like)))
     assert names(found)[0] == "red.png"
-    assert len(found) == len(set(names(found))) == 5
+    assert len(found) == 5
+    by_file = UmeRetriever(made, plain, similarity_top_k=5, group_by="source").retrieve("red")
+    assert len(by_file) == len(set(names(by_file))) == 5
     assert found[0].metadata["answer"] == "red"
     assert isinstance(found[0].node, Node)
     assert found[0].node.image_resource is not None
     kinds = MetadataFilters(filters=[MetadataFilter(key="kind", value="video")])
-    [video] = UmeRetriever(made, plain, filters=kinds).retrieve("green")
+    [video, _] = UmeRetriever(made, plain, filters=kinds).retrieve("green")
     assert isinstance(video.node, Node)
     assert video.node.video_resource is not None
     assert video.metadata["key_frames"]
@@ -211,3 +215,21 @@ def test_vector_store_as_given(tmp_path: Path) -> None:
     vectors = UmeVectorStore(EdgeStore(tmp_path / "v", "x"), made)
     vectors.add(made(UmeReader().load_data(picture(tmp_path / "a.png", RED))))
     assert names(UmeRetriever(made, vectors).retrieve("red")) == ["a.png"]
+
+
+def test_a_store_of_vectors_alone_is_refused() -> None:
+    made = embedding()
+    kept = VectorStoreIndex(nodes=[TextNode(text="the last train home")], embed_model=made)
+    with pytest.raises(InputError, match="without their nodes"):
+        UmeRetriever(made, kept.vector_store).retrieve("train")
+
+
+def test_a_query_takes_pictures_in_memory_and_refuses_a_lone_name(store: EdgeStore, tmp_path: Path) -> None:
+    like = picture(tmp_path / "q.png", RED)
+    retriever = UmeRetriever(embedding(), store)
+    told = retriever.retrieve(MediaQuery(images=[like]))
+    with PIL.Image.open(like) as opened:
+        assert names(retriever.retrieve(MediaQuery(images=[opened.convert("RGB")]))) == names(told)
+    assert names(retriever.retrieve(MediaQuery(images=[like.read_bytes()]))) == names(told)
+    with pytest.raises(InputError, match="take lists"):
+        retriever.retrieve(MediaQuery(images=str(like)))  # type: ignore[arg-type]

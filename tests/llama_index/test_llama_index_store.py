@@ -81,7 +81,7 @@ def test_one_collection_read_by_ume_search_the_retriever_and_llama_index(opener:
     vectors = ingest(store, fill(tmp_path / "things"), made)
     question = "train home"
     hits = search(models(), store, question, limit=5, group_by="source").hits
-    nodes = UmeRetriever(made, vectors, similarity_top_k=5).retrieve(question)
+    nodes = UmeRetriever(made, vectors, similarity_top_k=5, group_by="source").retrieve(question)
     assert [(n.node.metadata["source"], pytest.approx(n.score)) for n in nodes] == [(h.source, h.score) for h in hits]
     by_index = VectorStoreIndex.from_vector_store(vectors, embed_model=made).as_retriever(similarity_top_k=3)
     assert names(by_index.retrieve(question))[0] == "notes.txt"
@@ -175,11 +175,18 @@ def test_nodes_are_fetched_and_deleted_by_id_and_filter(opener: Opener, tmp_path
     assert isinstance(one, Node)
     assert one.video_resource is not None
     assert [node.node_id for node in vectors.get_nodes(node_ids=[two.node_id])] == [two.node_id]
+    vectors.delete_nodes([])
+    vectors.delete_nodes([], filters=videos)
+    assert vectors.get_nodes([]) == []
+    assert vectors.client.count() == 7
     vectors.delete_nodes([one.node_id])
     vectors.delete_nodes(filters=videos)
     assert vectors.client.count() == 5
     with pytest.raises(InputError, match="which nodes"):
         vectors.delete_nodes()
+    with pytest.raises(InputError, match="which nodes"):
+        vectors.delete_nodes(filters=MetadataFilters(filters=[]))
+    assert vectors.client.count() == 5
     vectors.clear()
     assert vectors.client.count() == 0
 
@@ -244,3 +251,54 @@ def test_a_query_of_media_serves_an_index_too(opener: Opener, tmp_path: Path) ->
     like = picture(tmp_path / "query.png", RED)
     found = UmeRetriever(made, vectors).retrieve(MediaQuery(images=[like]))
     assert names(found)[0] == "red.png"
+
+
+def test_metadata_that_change_are_written(opener: Opener, tmp_path: Path) -> None:
+    made = embedding()
+    vectors = UmeVectorStore(opener("things"), made)
+    pipeline = IngestionPipeline(
+        transformations=[made],
+        vector_store=vectors,
+        docstore=SimpleDocumentStore(),
+        docstore_strategy=DocstoreStrategy.UPSERTS,
+    )
+    folder = fill(tmp_path / "things")
+    for owner in (None, "ann", "bob", "bob"):
+        documents = UmeReader().load_data(folder)
+        for document in documents:
+            document.metadata |= {"owner": owner} if owner else {}
+        unchanged = vectors.client.exists() and owner in vectors_say(vectors, "owner")
+        assert len(pipeline.run(documents=documents)) == (0 if unchanged else 7)
+        assert vectors_say(vectors, "owner") == {owner}
+    assert vectors.client.count(Filter(reasoning=("done",))) == 7
+
+
+def test_nodes_without_reasoning_bring_their_metadata_to_those_that_have_it(opener: Opener, tmp_path: Path) -> None:
+    vectors = ingest(opener("things"), fill(tmp_path / "things"), embedding())
+    documents = UmeReader().load_data(tmp_path / "things")
+    for document in documents:
+        document.metadata["owner"] = "ann"
+    vectors.add(embedding(reasoning="never")(documents))
+    assert vectors_say(vectors, "owner") == {"ann"}
+    assert vectors_say(vectors, "answer") >= {"red", "the last train home"}
+    assert vectors.client.count(Filter(reasoning=("done",))) == 7
+
+
+def test_a_whole_text_takes_the_place_of_its_pieces(opener: Opener, tmp_path: Path) -> None:
+    made = embedding()
+    folder = tmp_path / "things"
+    folder.mkdir()
+    (folder / "long.txt").write_text("the last train home " * 40, encoding="utf-8")
+    vectors = UmeVectorStore(opener("things"), made)
+    pieces = TokenTextSplitter(chunk_size=60, chunk_overlap=0)(UmeReader().load_data(folder))
+    vectors.add(made(pieces))
+    assert vectors.client.count() == len(pieces) > 1
+    ingest(vectors.client, folder, made)
+    [whole] = vectors.get_nodes()
+    index(models(), vectors.client, folder)
+    assert [node.node_id for node in vectors.get_nodes()] == [whole.node_id]
+
+
+def vectors_say(vectors: UmeVectorStore, key: str) -> set[object]:
+    """Values of a field in the metadata of all nodes."""
+    return {node.metadata.get(key) for node in vectors.get_nodes()}

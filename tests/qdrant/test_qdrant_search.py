@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 from qdrant_world import models
 from small_media import BLUE, GREEN, RED, YELLOW, clip, fill, picture
 
+from ume_qdrant.contents import delete_sources, list_sources
 from ume_qdrant.enrich import enrich
 from ume_qdrant.filters import Filter
 from ume_qdrant.ingest import index
+from ume_qdrant.location import open_async_store, open_store
 from ume_qdrant.schema import CollectionMeta, point_id, within
-from ume_qdrant.search import QueryVectors, search, search_vectors
+from ume_qdrant.search import QueryVectors, asearch, search, search_vectors
 from ume_qdrant.store import Point, Store, VectorName
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreMismatch
 from ume_retrieval.inputs import Clip, Item
@@ -279,3 +283,26 @@ def test_yellow_is_no_red(indexed: Store, tmp_path: Path) -> None:
     assert (hit.kind, hit.page) == ("page", 2)
     query = Item(images=(picture(tmp_path / "query.png", RED),))
     assert set(names(search(models(), indexed, query, limit=2).hits)) == {"red.png", "report.pdf"}
+
+
+def test_what_cannot_be_searched_is_said(tmp_path: Path) -> None:
+    vectors = QueryVectors(direct=unit(1))
+    with pytest.raises(InputError, match="arrays"):
+        QueryVectors(direct=[1.0, 0.0])  # type: ignore[arg-type]
+    for store, message in ((QdrantClient(":memory:"), "is no store"), (open_async_store(tmp_path, "x"), "asearch")):
+        with pytest.raises(InputError, match=message):
+            search(models(), store, "red")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=message):
+            search_vectors(store, vectors)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="needs an async store"):
+        asyncio.run(asearch(models(), open_store(tmp_path, "x"), "red"))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Filter"):
+        search(models(), open_store(tmp_path, "x"), "red", where={"kind": "image"})  # type: ignore[arg-type]
+
+
+def test_one_source_is_not_taken_for_several(indexed: Store) -> None:
+    [one, *rest] = list_sources(indexed)
+    with pytest.raises(InputError, match="several"):
+        delete_sources(indexed, one.source)
+    assert delete_sources(indexed, [one.source]) == one.points
+    assert list_sources(indexed) == rest

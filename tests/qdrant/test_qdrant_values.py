@@ -6,15 +6,19 @@ import json
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ume_qdrant.filters import Filter, any_of
 from ume_qdrant.fusion import Place, diversify, fuse, group
+from ume_qdrant.location import open_store
 from ume_qdrant.refusals import BusyError
 from ume_qdrant.schema import point_id, within
+from ume_qdrant.search_plan import Wish
 from ume_qdrant.sources import item_of, source_path
 from ume_qdrant.traces import clean, evidence_of, tcot_of, to_payload
 from ume_retrieval.errors import InputError, StoreError
@@ -214,3 +218,34 @@ def test_another_error_is_not_retried() -> None:
         Retry(sleep=lambda _: pytest.fail("slept")).call(request)
     with pytest.raises(InputError):
         Retry(attempts=0)
+
+
+@pytest.mark.parametrize("address", ["localhost:6333", "vectors.example.org:6333", "[::1]:6333", "10.0.0.1:6334/x"])
+def test_a_server_without_its_protocol_is_no_folder(address: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="looks like a server"):
+        open_store(address, "films")
+    assert open_store(f"./{address}", "films").location == address
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "https://", "http://host:none", "http://host:99999"])
+def test_a_broken_address_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="names no server"):
+        open_store(address, "films")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"kinds": ("picture",)}, {"reasoning": ("yes",)}, {"pages": ("2",)}, {"pages": 2}, {"under": Path("photos")}],
+)
+def test_a_filter_that_no_point_can_match_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="a filter's"):
+        Filter(**wrong)
+
+
+def test_folders_of_a_filter_count_from_the_root_too() -> None:
+    typed = Filter(under=("photos/", Path("photos"), Path("/data/./a/")))
+    assert typed.from_here().under == ("photos", str(Path("photos").absolute()), "/data/a")
+    assert any_of(typed) == [("within", ["photos", "photos", "/data/a"])]
+    assert Wish(where=typed).where == typed.from_here()
