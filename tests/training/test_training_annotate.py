@@ -235,3 +235,17 @@ def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"leak_share": 1.5}, {"leak_share": float("nan")}, {"batch": 0}, {"temperature": -1.0}):
         with pytest.raises(InputError):
             AnnotateSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_files_of_others_are_neither_gone_on_with_nor_written_over(pairs: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    before = pairs.read_text().rstrip("\n")
+    mine.write_text(before)
+    with pytest.raises(TrainingError, match="not begun by this command"):
+        annotate(pairs, mine, FakeReasoner(), resume=True)
+    for source, out in ((mine, mine), (tmp_path, tmp_path / "more.jsonl")):
+        with pytest.raises(InputError, match="is one of the files that are read"):
+            annotate(source, out, FakeReasoner(), resume=True)
+    assert mine.read_text() == before
+    (tmp_path / "empty.jsonl").touch()
+    assert annotate(pairs, tmp_path / "empty.jsonl", FakeReasoner(), resume=True).annotated == 12

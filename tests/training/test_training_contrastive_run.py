@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from safetensors.torch import load_file
 
 from ume_retrieval.errors import InputError, TrainingError
 from ume_training.contrastive import train_contrastive
+from ume_training.contrastive.plan import plan_run
 from ume_training.contrastive.records import newest_checkpoint, skipped_pairs
+from ume_training.contrastive.run import read_facts
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +120,7 @@ def test_a_broken_pair_stops_the_run_when_told_so(start: Path, tmp_path: Path) -
 
 def test_nothing_but_broken_pairs_is_an_error(start: Path, tmp_path: Path) -> None:
     broken = [source("text_to_image", 1, broken=frozenset(range(4)))]
-    with pytest.raises(TrainingError, match="no pair could be used"):
+    with pytest.raises(TrainingError, match="4 of 4 pairs could not be used"):
         train_contrastive(small(start, steps=1), broken, tmp_path)
 
 
@@ -132,3 +135,46 @@ def test_what_cannot_be_shared_by_the_processes_is_refused(
 def test_a_cut_beyond_the_vector_is_refused(start: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no first 64"):
         train_contrastive(small(start, matryoshka_dims=(16, 64)), data(), tmp_path)
+
+
+def test_nothing_to_tell_apart_is_an_error(start: Path, tmp_path: Path) -> None:
+    alone = [MemorySource(one.name, one.pairs[:1]) for one in data()]
+    with pytest.raises(TrainingError, match="no two pairs come together"):
+        train_contrastive(small(start, steps=1), alone, tmp_path / "alone")
+    two = [MemorySource("two", data()[0].pairs[:2], frozenset({0}))]
+    with pytest.raises(TrainingError, match="1 of 2 pairs could not be used"):
+        train_contrastive(small(start, steps=1), two, tmp_path / "two")
+
+
+def test_weights_are_passes_and_lengthen_the_run(start: Path) -> None:
+    def drawn(weights: Mapping[str, float] | None, **changes: object) -> tuple[int, ...]:
+        sources = [MemorySource(name, pairs) for name, pairs in (("big", world * 9), ("small", world))]
+        plan = plan_run(sources, small(start, steps=None, epochs=100, **changes), weights)
+        parts = Counter(sources[part.source].name for step in plan.steps for part in step)
+        return len(plan.steps), parts["big"], parts["small"]
+
+    world = source("text_to_image", 1).pairs
+    assert drawn({"big": 1.0, "small": 1.0}) == drawn(None) == drawn({})
+    steps, big, few = drawn({"small": 3})
+    assert steps == 600  # 36 + 3 * 4 pairs, 8 a step, 100 times
+    assert big == pytest.approx(900, rel=0.1)
+    assert few == pytest.approx(300, rel=0.1)
+    assert drawn({"small": 0}) == (450, 900, 0)
+    with pytest.raises(InputError, match="no data set 'smal'"):
+        drawn({"smal": 2})
+
+
+def test_a_start_that_has_moved_is_the_same_start(tmp_path: Path) -> None:
+    begun, run = write_start(tmp_path / "here"), tmp_path / "run"
+    train_contrastive(small(begun, steps=1), data(), run)
+    there = begun.rename(tmp_path / "there")
+    assert train_contrastive(small(there, steps=1), data(), run).steps == 1
+    assert read_facts(run / "trained").base == str(there)
+    shutil.rmtree(run / "trained")
+    again = there.rename(tmp_path / "again")
+    train_contrastive(small(again, steps=1), data(), run)
+    assert read_facts(run / "trained").base == str(again)
+    (again / "generation_config.json").write_text("{}")
+    other = again.rename(tmp_path / "other")
+    with pytest.raises(InputError, match="other settings: embedder"):
+        train_contrastive(small(other, steps=1), data(), run)

@@ -336,3 +336,25 @@ def test_a_growing_file_belongs_to_its_settings(tmp_path: Path) -> None:
     claim(out, {"seed": 1, "leak": 0.0}, resume=True)
     with pytest.raises(TrainingError, match=r"other settings \(seed\)"):
         claim(out, {"seed": 2, "leak": 0.0}, resume=True)
+
+
+def test_a_file_is_never_taken_for_a_folder_nor_a_folder_for_a_file(folder: Path) -> None:
+    (folder / "file").write_text("mine")
+    (folder / "folder.jsonl").mkdir()
+    with pytest.raises(TrainingError, match="is no folder"):
+        write_records(records("1"), folder / "file" / "pairs.jsonl")
+    with pytest.raises(TrainingError, match="is no folder"):
+        claim(folder / "file" / "deeper" / "pairs.jsonl", {}, resume=False)
+    with pytest.raises(TrainingError, match="is a folder"):
+        write_records(records("1"), folder / "folder.jsonl")
+    with pytest.raises(TrainingError, match="not begun"):
+        claim(folder / "folder.jsonl", {}, resume=True)
+    assert (folder / "file").read_text() == "mine"
+
+
+def test_a_last_line_without_its_end_is_counted(folder: Path) -> None:
+    path = write(folder, GOOD)
+    path.write_text(path.read_text().rstrip("\n"))
+    assert count_lines(path) == len(list(PairReader(path))) == 1
+    path.write_text("")
+    assert count_lines(path) == 0

@@ -265,3 +265,25 @@ def test_no_row_of_any_shape_gets_past_a_reader(tmp_path_factory: pytest.TempPat
     for layout in ("mmeb-train", "llava-hound-qa", "embed-rl-train", "pairs"):
         done = convert(layout, source, folder / "out" / f"{layout}.jsonl")
         assert (done.pairs, len(done.failures)) == (0, 1)
+
+
+def test_ids_stay_apart_when_data_sets_become_one(tmp_path: Path) -> None:
+    row = {"query": {"text": "q"}, "positive": {"text": "p"}}
+    path = lines(tmp_path / "in.jsonl", *({**row, "id": "1", "dataset": name} for name in ("d", "e")))
+    records, done = converted("pairs", path, tmp_path / "out.jsonl", dataset="all")
+    assert [record.id for record in records] == ["1", "e/1"]
+    assert done.failures == []
+
+
+def test_bytes_that_are_no_text_cost_their_own_row_alone(tmp_path: Path) -> None:
+    broken, good = b'{"qry": "caf\xe9", "pos_text": "x"}', b'{"qry": "y", "pos_text": "x"}'
+    deep = b'{"qry": ' + b"[" * 100_000 + b"\n"
+    (tmp_path / "a.jsonl").write_bytes(broken + b"\n" + deep + good + b"\n")
+    (tmp_path / "b.json").write_bytes(b"[" + broken + b", " + good + b"]")
+    for layout, name, places in (("mmeb-train", "a.jsonl", [1, 2]), ("embed-rl-train", "b.json", [1])):
+        records, done = converted(layout, tmp_path / name, tmp_path / f"{layout}.jsonl")
+        assert [record.query.text for record in records] == ["y"]
+        assert [failure.index + 1 for failure in done.failures] == places
+    (tmp_path / "deep.json").write_bytes(b"[" * 100_000)
+    with pytest.raises(TrainingError, match="element 1"):
+        convert("embed-rl-train", tmp_path / "deep.json", tmp_path / "out.jsonl")

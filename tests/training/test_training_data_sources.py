@@ -215,3 +215,12 @@ def test_families_are_cut_at_the_count(tmp_path: Path) -> None:
     records = list(shapes_records(tmp_path, tasks=["grounding"], kin=4, count=6))
     assert [record.group for record in records] == [records[0].group] * 4 + [records[4].group] * 2
     assert all(record.target is None or record.positive.text == record.target for record in records)
+
+
+def test_what_the_filter_rejects_as_malformed_is_there_for_who_reads_no_traces(tmp_path: Path) -> None:
+    pair = {"query": {"text": "a"}, "positive": {"text": "b"}}
+    path = make(tmp_path, pair | {"query_tcot": "<answer>a</answer>"}, pair | {"query_tcot": "<thinking></thinking>"})
+    [source], failures = file_sources(path, BUDGET, rule="any")
+    assert (len(source), failures) == (2, ())
+    [source], failures = file_sources(path, BUDGET, rule="usable", on_error="skip")
+    assert (len(source), len(failures)) == (1, 1)

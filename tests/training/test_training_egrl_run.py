@@ -23,7 +23,7 @@ from ume_retrieval.registry import resolve_reasoner
 from ume_training.data.shapes import ShapesSource
 from ume_training.egrl import EgrlSettings, WatchSettings, WordsDiscriminator
 from ume_training.egrl.hard import hard_pairs
-from ume_training.egrl.run import count_steps, run_egrl
+from ume_training.egrl.run import _claim, count_steps, run_egrl
 from ume_training.egrl.settings import EgrlLora
 
 SETTINGS = EgrlSettings(
@@ -206,3 +206,31 @@ def test_hard_pairs_are_whole_groups_that_the_reasoner_misses() -> None:
     assert hard.name == source.name
     assert hard.group(0) == hard.group(3) == source.group(hard.chosen[0])
     assert hard[0].query.content_id == source[hard.chosen[0]].query.content_id
+
+
+def test_a_folder_belongs_to_what_has_learned_in_it(finished: Path, tmp_path: Path) -> None:
+    for size in (3, 5):
+        with pytest.raises(InputError, match=f"micro-batches of {size}"):
+            run_egrl(SETTINGS.model_copy(update={"micro_batch": size}), sources(), tmp_path)
+    with pytest.raises(InputError, match="other settings: data"):
+        run_egrl(SETTINGS, sources(12), finished)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TrainingError, match="is no folder"):
+        run_egrl(SETTINGS, sources(), tmp_path / "file")
+
+
+def test_a_model_that_has_moved_is_the_same_model(tmp_path: Path) -> None:
+    run, here, there = (tmp_path / name for name in ("run", "here", "there"))
+    (run / "checkpoint-1").mkdir(parents=True)
+    (run / "checkpoint-1" / "trainer_state.json").write_text("{}")
+    here.mkdir()
+    (here / "config.json").write_text("{}")
+    _claim(run, SETTINGS.model_copy(update={"reasoner": str(here)}), sources())
+    here.rename(there)
+    moved = SETTINGS.model_copy(update={"reasoner": str(there)})
+    _claim(run, moved, sources())
+    with pytest.raises(InputError, match="other settings: reasoner"):
+        _claim(run, SETTINGS, sources())
+    (there / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="other settings: models"):
+        _claim(run, moved, sources())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_training.egrl.sampler import PairRows, RolloutOrder, plan_steps
+from ume_training.egrl.sampler import PairRows, RolloutOrder, plan_steps, spread_rows
 
 
 @dataclass
@@ -95,3 +96,14 @@ def test_what_does_not_fill_a_step_waits_for_another_shuffle():
     left = {frozenset(range(7)) - {p for s in plan_steps([Plain("d", 7)], 2, seed) for p in s} for seed in range(30)}
     assert len(left) > 3
     assert all(len(rest) == 1 for rest in left)
+
+
+@given(st.integers(1, 300), st.integers(1, 64))
+def test_rows_that_are_looked_at_are_of_both_sides_and_spread(pairs, asked):
+    count = min(asked, 2 * pairs)
+    rows = spread_rows(pairs, count)
+    assert len(set(rows)) == count
+    assert sum(row % 2 for row in rows) == count // 2
+    places = [row // 2 for row in rows]
+    assert 0 <= places[0] <= places[-1] < pairs
+    assert all(0 <= after - before <= pairs / count + 1 for before, after in pairwise(places))

@@ -152,3 +152,18 @@ def test_hit_at_1() -> None:
     queries = [Query(Item(text=str(n)), frozenset({n}), "text") for n in range(3)]
     similarities = np.array([[0.9, 0.1, 0.1], [0.8, 0.7, 0.1], [0.1, 0.1, 0.3]], dtype=np.float32)
     assert hit_at_1(similarities, queries) == pytest.approx(2 / 3)
+
+
+def test_a_stopped_training_writes_no_line_of_its_log_twice(tmp_path: Path) -> None:
+    model, calls = torch.nn.Linear(1, 1), iter(range(99))
+
+    def step(_: random.Random) -> tuple[Any, dict[str, float]]:
+        if next(calls) == 7:
+            raise KeyboardInterrupt
+        return model(torch.ones(1)).sum() ** 2, {}
+
+    schedule = Schedule(steps=10, learning_rate=0.1, warmup=1, save_every=4, log_every=2)
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(model, step, schedule, folder=tmp_path, name="x", seed=0)
+    fit(model, step, schedule, folder=tmp_path, name="x", seed=0)
+    assert [json.loads(line)["step"] for line in (tmp_path / LOG).read_text().splitlines()] == [2, 4, 6, 8, 10]

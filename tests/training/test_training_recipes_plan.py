@@ -181,3 +181,21 @@ stages:
     plan = plan_recipe(recipe, tmp_path, machine=NO_GPU)
     assert [stage.steps for stage in plan.stages] == [6, 2, None]
     assert [(one.kind, one.what) for one in plan.missing] == [("model", "nobody-knows"), ("model", "nobody/knows")]
+
+
+def test_steps_by_weights_are_not_guessed(tmp_path: Path) -> None:
+    path = write_shapes_pairs(tmp_path, tasks=["text_to_image"], count=16)
+    weights = "weights: {shapes/text_to_image: 2}"
+    recipe = parse_recipe(
+        f"""\
+name: weighed
+description: a data set read twice
+data: {{pairs: ['{path}'], {weights}}}
+stages:
+  - {{stage: contrastive, settings: {{embedder: ume-tiny, batch: 4, sub_batch: 4}}}}
+""",
+        "weighed.yaml",
+    )
+    assert plan_recipe(recipe, tmp_path, machine=NO_GPU).stages[0].steps is None
+    plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"weights": {}})})
+    assert plan_recipe(plain, tmp_path, machine=NO_GPU).stages[0].steps == 8

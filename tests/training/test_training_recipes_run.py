@@ -7,17 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contrastive_world import write_start
 
 from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.errors import InputError
+from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.errors import InputError, TrainingError
+from ume_training.contrastive.run import read_facts
+from ume_training.data.faults import PairError
 from ume_training.data.files import PairReader
 from ume_training.data.growing import RecordLog
 from ume_training.data.shapes import write_shapes_pairs
+from ume_training.egrl.settings import EgrlSettings
+from ume_training.export.card import render_card
+from ume_training.recipes.export_stage import card_of
+from ume_training.recipes.inputs import basis_of
 from ume_training.recipes.run import StageReport, run_recipe
 from ume_training.recipes.schema import Recipe, load_recipe, parse_recipe
-from ume_training.recipes.sources import hard_ones, open_sources
-from ume_training.recipes.stages import EgrlStage
-from ume_training.recipes.stamps import REPLACED, STAMP, differences, print_of, read_stamp
+from ume_training.recipes.sources import hard_ones, open_sources, readable_ones
+from ume_training.recipes.stages import EgrlStage, ExportStage
+from ume_training.recipes.stamps import REPLACED, STAMP, Stamp, differences, print_of, read_stamp, write_stamp
+from ume_training.recipes.work import Work
 from ume_training.recipes.workers import Workers
 
 TASKS = ("text_to_image", "image_to_text")
@@ -184,13 +193,12 @@ stages:
 """,
         "hard.yaml",
     )
-    from ume_training.recipes.work import Work
     from ume_training.tiny.architecture import BUDGET
 
     stage = recipe.stages[0]
     assert isinstance(stage, EgrlStage)
-    work = Work(recipe, tmp_path, tmp_path, Workers(main=True, count=1, waiting=None))
-    sources = [one for one in open_sources("data", recipe, BUDGET) if one.name == "shapes/grounding"]
+    work = work_in(tmp_path, recipe)
+    sources = [one for one in open_sources("data", recipe, BUDGET)[0] if one.name == "shapes/grounding"]
     (tmp_path / "hard.json").write_text(json.dumps({"shapes/grounding": [2, 3]}))
     (chosen,) = hard_ones(sources, stage.settings, work)
     assert len(chosen) == 2
@@ -212,3 +220,104 @@ def test_the_short_recipe_runs_from_nothing_to_a_pair_that_loads(tmp_path: Path)
     embedder = ReasoningEmbedder.from_pretrained(str(tmp_path / "pair"), reasoner=None)
     assert embedder.encode_query("red circle", reasoning="never").shape == (32,)
     assert {report.how for report in run_recipe(recipe, tmp_path / "run", out=tmp_path / "pair")} == {"skip"}
+
+
+def work_in(folder: Path, recipe: Recipe) -> Work:
+    return Work(recipe, folder, folder, Workers(main=True, count=1, waiting=None))
+
+
+def test_without_look_alikes_hard_ones_are_not_looked_for(tmp_path: Path) -> None:
+    rows = ({"id": str(i), "dataset": "d", "query": {"text": "q"}, "positive": {"text": "p"}} for i in range(4))
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = two_filters(tmp_path / "pairs.jsonl")
+    sources, _ = open_sources("data", recipe, VisualBudget())
+    with pytest.raises(TrainingError, match="no two pairs share a group"):
+        hard_ones(sources, EgrlSettings(reasoner="nobody/has-this"), work_in(tmp_path, recipe))
+
+
+def broken(pairs: Path) -> Path:
+    """Two lines are broken, one is of a picture that does not decode, and one has a malformed T-CoT."""
+    lines = pairs.read_text().splitlines()
+    (pairs.parent / "torn.png").write_bytes(b"torn")
+    row = json.loads(lines[0])
+    lines[1] = '{"id": '
+    lines[2] = json.dumps({**row, "id": "gone", "query": {"images": ["gone.png"]}})
+    lines[3] = json.dumps({**row, "id": "torn", "query": {"images": ["torn.png"]}, "query_tcot": None})
+    lines[4] = json.dumps({**row, "id": "odd", "query_tcot": "<answer>red</answer>"})
+    pairs.write_text("\n".join(lines) + "\n")
+    return pairs
+
+
+def named(folder: Path) -> list[str]:
+    rows = (json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines())
+    return [row["source"].rpartition(":")[2] for row in rows]
+
+
+def test_stages_name_what_they_leave_out(pairs: Path, tmp_path: Path) -> None:
+    text = f"""\
+name: names
+description: broken lines
+data:
+  pairs: ['{broken(pairs)}']
+  weights: {{shapes/image_to_text: 2}}
+stages:
+  - {{stage: filter, data: data, judge: words}}
+  - stage: contrastive
+    settings: {{embedder: '{write_start(tmp_path / "start")}', batch: 4, sub_batch: 4, steps: 1, workers: 0}}
+"""
+    first, second = run_recipe(parse_recipe(text, "names.yaml"), tmp_path / "run")
+    assert named(tmp_path / "run" / "filter") == ["2"]
+    assert first.figures["left_out"] == 1
+    assert named(tmp_path / "run" / "contrastive") == ["2", "3", "5"]
+    assert 3 <= second.figures["left_out"] <= 4  # the one step may meet the torn picture
+    assert read_facts(tmp_path / "run" / "contrastive" / "run").weights == {"shapes/image_to_text": 2}
+
+
+def test_a_stage_that_is_to_stop_stops(pairs: Path, tmp_path: Path) -> None:
+    settings = "{embedder: ume-tiny, batch: 4, sub_batch: 4, steps: 1, on_error: stop}"
+    text = f"""\
+name: stops
+description: a broken line
+data: {{pairs: ['{broken(pairs)}']}}
+stages:
+  - {{stage: contrastive, settings: {settings}}}
+"""
+    with pytest.raises(PairError, match="line 2"):
+        run_recipe(parse_recipe(text, "stops.yaml"), tmp_path / "run")
+
+
+def test_egrl_reads_no_traces_and_names_all_that_is_left_out(pairs: Path, tmp_path: Path) -> None:
+    recipe = two_filters(broken(pairs))
+    sources, failures = open_sources("data", recipe, VisualBudget(), rule="any")
+    assert sum(map(len, sources)) == 38
+    assert sum(map(len, readable_ones(sources, failures, work_in(tmp_path, recipe)))) == 37
+    assert named(tmp_path) == ["2", "3", "4"]
+
+
+def test_weights_concern_who_draws_by_them(pairs: Path) -> None:
+    recipe = load_recipe("embed-rl-2b")
+    data = recipe.data.model_copy(update={"pairs": (str(pairs),), "weights": {"a": 2.0}})
+    weighed, plain = (
+        recipe.model_copy(update={"data": one}) for one in (data, data.model_copy(update={"weights": {}}))
+    )
+    made = {stage.name: Stamp("done", {}, fingerprints={"": "x", "rejected": "y"}) for stage in recipe.stages}
+    changed = {
+        stage.name: differences(basis_of(stage, stage, plain, made), basis_of(stage, stage, weighed, made))
+        for stage in recipe.stages
+        if not isinstance(stage, ExportStage)
+    }
+    assert {name for name, what in changed.items() if what} == {"contrastive"}
+    assert changed["contrastive"] == ["weights.a: nothing -> 2.0"]
+
+
+def test_a_card_says_what_was_done_and_not_where(tmp_path: Path) -> None:
+    settings = EgrlSettings(generation="vllm-server", server="http://me:hunter2@gpu.internal:8000")
+    recipe = load_recipe("embed-rl-2b")
+    stage = EgrlStage(stage="egrl", name="egrl", settings=settings)
+    write_stamp(Stamp("done", {}, figures={"steps": 3}), tmp_path / "egrl")
+    text = render_card(
+        card_of("reasoner", "stage:egrl", None, work_in(tmp_path, recipe.model_copy(update={"stages": (stage,)})))
+    )
+    assert "vllm-server" in text
+    assert "hunter2" not in text
+    assert "vllm_memory" not in text

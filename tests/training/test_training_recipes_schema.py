@@ -22,7 +22,7 @@ from ume_training.recipes.schema import (
     recipe_path,
     references,
 )
-from ume_training.recipes.stages import ContrastiveStage, EgrlStage, ExportStage, Stage
+from ume_training.recipes.stages import ContrastiveStage, EgrlStage, ExportStage, FilterStage, Stage
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
 
@@ -192,3 +192,43 @@ def test_the_document_is_made_from_the_schema() -> None:
 def test_docstrings_are_found_where_they_are_inherited() -> None:
     assert field_docs(EgrlStage)["name"].startswith("What the stage's folder")
     assert re.match("Pairs to learn from", field_docs(EgrlStage)["data"])
+
+
+def test_models_are_taken_for_what_they_are_and_names_are_free() -> None:
+    text = """\
+name: roles
+description: each model in the place of the other
+data: {shapes: {level: default}}
+stages:
+  - {stage: contrastive, settings: {embedder: ume-tiny}}
+  - {stage: egrl, settings: {embedder: 'stage:contrastive', reasoner: 'stage:contrastive'}}
+  - {stage: contrastive, name: again, settings: {embedder: 'stage:egrl'}}
+  - {stage: score, reasoner: 'stage:egrl', embedder: 'stage:egrl'}
+  - {stage: export, name: replaced, reasoner: 'stage:again'}
+"""
+    with pytest.raises(InputError) as caught:
+        parse_recipe(text, "mine.yaml")
+    for told in (
+        "line 6: stages[1].settings.reasoner: the stage contrastive makes the embedder, not the reasoner",
+        "line 8: stages[3].embedder: the stage egrl makes the reasoner, not the embedder",
+        "line 9: stages[4].reasoner: the stage again makes the embedder, not the reasoner",
+        "line 9: stages[4].name: replaced/ is where",
+    ):
+        assert told in caught.value.message
+    assert caught.value.message.count("line ") == 4
+
+
+@pytest.mark.parametrize("judge", ["words:half", "words:2", "words:-1", "words:nan"])
+def test_a_judge_of_no_share_is_refused(judge: str) -> None:
+    text = GOOD.replace(
+        "  - stage: captions", f"  - {{stage: filter, data: data, judge: '{judge}'}}\n  - stage: captions"
+    )
+    with pytest.raises(InputError, match=rf"line 6: stages\[0\]\.judge: '{judge}' is no judge"):
+        parse_recipe(text, "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("judge", "share"), [("words", 0.5), ("words:0.75", 0.75), ("words:1", 1.0), ("ume-tiny", None)]
+)
+def test_a_judge_says_its_share_of_words(judge: str, share: float | None) -> None:
+    assert FilterStage(stage="filter", judge=judge).words == share

@@ -24,6 +24,7 @@ from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
 from ume_retrieval.inputs import LoadedItem, Modality, Side
 from ume_retrieval.ledger import Ledger
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.files import display_name
 from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling
 from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, validate
 from ume_retrieval.tcot.prompts import reasoner_chat
@@ -136,11 +137,15 @@ def annotate(
         on_progress: Called with the number of pairs that are through.
 
     Raises:
-        TrainingError: When `out` exists and is not to be resumed, or was written with other settings.
+        InputError: When `out` is, or would be, one of the files that are read.
+        TrainingError: When `out` exists and is not to be resumed, or was written with other settings or by others.
         PairError: For the first broken line or medium, when told to stop.
         UmeError: For the first failure of the Reasoner, when told to stop.
     """
     chosen = settings or AnnotateSettings()
+    if pairs.resolve() in (out.resolve(), out.resolve().parent):
+        # A file inside of a folder of shards would be read as one of them.
+        raise InputError(f"{display_name(out)} is one of the files that are read", hint="name another file")
     claim(out, _identity(reasoner, chosen), resume=resume)
     log = RecordLog(out)
     work = _Annotator(reasoner, chosen, cache, on_error, limits, AnnotationReport())

@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ume_training.data.files import whole
+
 STATE = "state.pt"
 LOG = "log.jsonl"
 
@@ -75,6 +77,7 @@ def fit(model: Any, step: Step, schedule: Schedule, *, folder: Path, name: str, 
         weights, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=(0.9, 0.98)
     )
     done = _restore(model, optimizer, folder)
+    rewind_log(folder, done)
     recent: list[dict[str, float]] = []
     started, first = time.monotonic(), done
     columns = (
@@ -116,6 +119,24 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 def _log(folder: Path, row: Mapping[str, float]) -> None:
     with (folder / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps(row) + "\n")
+
+
+def rewind_log(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Take back lines after a step, and a torn last one: a run that goes on writes them again. Returns what is left."""
+    path, kept = folder / LOG, list[dict[str, Any]]()
+    if not path.is_file():
+        return kept
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["step"] <= step:
+            kept.append(row)
+    # Several processes may do this at the same time, and each reads whole lines.
+    with whole(path) as part:
+        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    return kept
 
 
 def _save(model: Any, optimizer: Any, folder: Path, done: int) -> None:

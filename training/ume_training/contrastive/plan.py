@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ume_retrieval.errors import TrainingError
 from ume_training.contrastive.settings import ContrastiveSettings
 
 if TYPE_CHECKING:
@@ -49,10 +50,12 @@ def plan_run(
     Args:
         sources: The data sets, names distinct.
         settings: Sizes, length, seed and share of T-CoTs.
-        weights: How often a data set is drawn, by name; None draws by number of pairs.
+        weights: Passes through a data set for each pass through the others, by name: 1 where it is not named, 0 leaves
+            it out. They count in the length of an epoch too.
 
     Raises:
         InputError: When there is nothing to draw from, or a weight names no data set.
+        TrainingError: When no two pairs come together, so that none has a negative.
 
     Example:
         >>> from ume_training.data.shapes import ShapesSource
@@ -61,12 +64,15 @@ def plan_run(
         >>> [[len(part.rows) for part in step] for step in plan_run([source], settings).steps]
         [[4], [4]]
     """
-    from ume_training.data.mixture import batches
+    from ume_training.data.mixture import Mixture
 
     names = [source.name for source in sources]
     a_step = settings.batch // settings.sub_batch
-    steps = steps_of(settings, sum(len(source) for source in sources))
-    drawn = batches(sources, weights, settings.sub_batch, settings.seed, steps * a_step)
+    passes = dict(weights or {})
+    # A name that no source has stays in, for the mixture to refuse.
+    shares = passes | {source.name: len(source) * passes.get(source.name, 1.0) for source in sources}
+    mixture = Mixture(sources, shares, settings.sub_batch, settings.seed)
+    drawn = mixture.batches(a_step * steps_of(settings, sum(shares.values())))
     parts = [
         SubBatch(
             names.index(batch.dataset),
@@ -75,11 +81,16 @@ def plan_run(
         )
         for number, batch in enumerate(drawn)
     ]
+    if all(len(part.rows) < 2 for part in parts):
+        raise TrainingError(
+            "no two pairs come together in a sub-batch, so nothing can be learned",
+            hint="give a data set at least two pairs",
+        )
     return Plan(tuple(tuple(parts[start : start + a_step]) for start in range(0, len(parts), a_step)))
 
 
-def steps_of(settings: ContrastiveSettings, pairs: int) -> int:
-    """How many optimizer steps a run takes on that many pairs.
+def steps_of(settings: ContrastiveSettings, pairs: float) -> int:
+    """How many optimizer steps a run takes on that many pairs, each counted as often as a pass reads it.
 
     Example:
         >>> steps_of(ContrastiveSettings(embedder="e"), 1_828_341)

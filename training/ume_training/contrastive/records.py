@@ -39,6 +39,10 @@ class Log:
             file.write(json.dumps(line) + "\n")
         return line
 
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines that are written."""
+        return _lines(self._path)
+
     def state(self) -> dict[str, Any]:
         """The partial sums, for a checkpoint."""
         return {"sums": {name: list(pair) for name, pair in self._sums.items()}}
@@ -46,7 +50,7 @@ class Log:
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint of `step`: later lines, and a line that was cut off, are forgotten."""
         self._sums = {name: (float(total), int(count)) for name, (total, count) in state.get("sums", {}).items()}
-        kept = [line for line in _lines(self._path) if line["step"] <= step]
+        kept = [line for line in self.lines() if line["step"] <= step]
         if self._path.is_file():
             part = self._path.with_suffix(".part")
             part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

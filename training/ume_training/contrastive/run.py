@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ume_retrieval.checkpoint import EmbedderSpec, write_spec
 from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.loading import choose_device, choose_dtype, load_checkpoint
+from ume_retrieval.loading import choose_device, choose_dtype, fingerprint, load_checkpoint
 from ume_training.contrastive.lora import add_adapters, unfreeze
 from ume_training.contrastive.plan import Plan, plan_run, steps_of
 from ume_training.contrastive.records import (
     CHECKPOINTS,
+    SKIPPED,
     WHOLE,
     Log,
     Skipped,
@@ -28,6 +29,7 @@ from ume_training.contrastive.records import (
 )
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
 from ume_training.contrastive.start import Start, ensure_emb_token, resolve_start
+from ume_training.data.files import make_folder, whole
 
 if TYPE_CHECKING:
     from ume_training.contrastive.encoder import Encoder
@@ -59,7 +61,7 @@ class RunFacts(BaseModel):
     data: dict[str, int]
     """Pairs of each data set."""
     weights: dict[str, float] | None
-    """How often each data set is drawn, None for by number of pairs."""
+    """Passes through a data set for each pass through the others, None for one through each."""
     steps: int
     """Optimizer steps of the whole run."""
 
@@ -71,7 +73,7 @@ class Order:
     Attributes:
         settings: As asked for.
         sources: The data sets.
-        weights: How often each is drawn, None for by number of pairs.
+        weights: Passes through each for each pass through the others, None for one.
         plan: Every step.
         start: Where training starts.
         out: Folder of the run.
@@ -120,13 +122,14 @@ def train_contrastive(
         settings: Everything that decides what is learned.
         sources: The data sets, names distinct.
         out: Folder of the run; empty, missing, or that of the same run.
-        weights: How often a data set is drawn, by name; None draws by number of pairs.
+        weights: Passes through a data set for each pass through the others, by name; see `plan_run`.
         watch: Told of every step.
         device: "auto", "cpu" or "cuda".
 
     Raises:
         InputError: When settings do not fit the data or the processes, or `out` holds another run.
-        TrainingError: When pairs are broken and `on_error` says stop, or the loss is no number.
+        TrainingError: When pairs are broken and `on_error` says stop, nothing can be learned, or the loss is no
+            number.
         ModelError: When the start cannot be loaded.
         MissingExtra: When a package of the recipe is not installed.
     """
@@ -138,13 +141,13 @@ def train_contrastive(
         raise InputError(
             f"{settings.batch} pairs a step cannot be shared by {processes} processes", hint="make it a multiple"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     trained = out / TRAINED
     if not trained.is_dir():
         order = Order(settings, sources, weights, plan, start, out)
         _train(order, processes=processes, watch=watch, device=device)
     else:
-        _refuse_another_run(read_facts(out), settings, sources, weights)
+        _go_on(Order(settings, sources, weights, plan, start, out))
     log = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return Trained(trained, len(plan.steps), len(skipped_pairs(out)), json.loads(log[-1]) if log else {})
 
@@ -170,8 +173,8 @@ def _train(order: Order, *, processes: int, watch: Watch | None, device: str) ->
     settings, out = order.settings, order.out
     # Looked at before the processes meet, so that none has written anything yet.
     if (out / RUN).is_file():
-        _refuse_another_run(read_facts(out), settings, order.sources, order.weights)
-    elif int(os.environ.get("RANK", "0")) == 0 and any(out.iterdir()):
+        _go_on(order)
+    elif _is_main() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run", hint="name an empty folder")
     target = choose_device(device)
     compute = choose_dtype(settings.dtype, target)
@@ -229,9 +232,14 @@ def _train(order: Order, *, processes: int, watch: Watch | None, device: str) ->
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Recorder(log, settings, trainer, watch))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if len(skipped_pairs(out)) >= sum(len(source) for source in order.sources):
-        raise TrainingError("no pair could be used", hint=f"see {out / 'skipped.jsonl'}")
     trainer.accelerator.wait_for_everyone()
+    if not any("loss" in figures for figures in log.lines()):
+        pairs = sum(len(source) for source in order.sources)
+        raise TrainingError(
+            f"nothing was learned: {len(skipped_pairs(out))} of {pairs} pairs could not be used, "
+            "and no two others came together",
+            hint=f"see {out / SKIPPED}",
+        )
     if main:
         part = out / (TRAINED + ".part")
         shutil.rmtree(part, ignore_errors=True)
@@ -290,27 +298,41 @@ def _write_facts(facts: RunFacts, out: Path) -> None:
         InputError: When the start has changed since.
     """
     if not (out / RUN).is_file():
-        part = out / (RUN + ".part")
-        part.write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        part.replace(out / RUN)
+        _store(facts, out / RUN)
     elif read_facts(out).base_fingerprint != facts.base_fingerprint:
         raise InputError(f"{facts.base} has changed since the run began", hint="name another folder to start anew")
 
 
-def _refuse_another_run(
-    facts: RunFacts, settings: ContrastiveSettings, sources: Sequence[PairSource], weights: Mapping[str, float] | None
-) -> None:
-    """Raise unless the run of the folder is the one that is asked for.
+def _store(facts: RunFacts, path: Path) -> None:
+    with whole(path) as part:
+        part.write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _go_on(order: Order) -> None:
+    """Raise unless the run of the folder is the one that is asked for; note where its start has moved to.
 
     Raises:
         InputError: Naming what differs.
     """
-    then, now = (one.model_dump(exclude=set(FREE_TO_CHANGE)) for one in (facts.settings, settings))
+    facts, start = read_facts(order.out), Path(order.start.model)
+    moved = facts.base != order.start.model and start.is_dir() and fingerprint(start) == facts.base_fingerprint
+    free = {*FREE_TO_CHANGE, "embedder"} if moved else set(FREE_TO_CHANGE)
+    then, now = (one.model_dump(exclude=free) for one in (facts.settings, order.settings))
     differ = [name for name in then if then[name] != now[name]]
-    drawn = None if weights is None else dict(weights)
-    if facts.data != {source.name: len(source) for source in sources} or facts.weights != drawn:
+    drawn = None if order.weights is None else dict(order.weights)
+    if facts.data != {source.name: len(source) for source in order.sources} or facts.weights != drawn:
         differ.append("the data")
     if differ:
         raise InputError(
             f"the folder holds a run with other settings: {', '.join(differ)}", hint="name another folder to start anew"
         )
+    if moved and _is_main():
+        # Export loads the weights of the base from there.
+        there = facts.model_copy(update={"base": order.start.model, "settings": order.settings})
+        for path in (order.out / RUN, order.out / TRAINED / RUN):
+            if path.is_file():
+                _store(there, path)

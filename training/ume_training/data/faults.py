@@ -20,9 +20,10 @@ from ume_training.data.records import TAGS, FramesRef, ItemRecord, PairRecord
 OnError: TypeAlias = Literal["stop", "skip"]
 """What to do with a broken line: raise it, or note it and go on."""
 
-TCotRule: TypeAlias = Literal["strict", "usable"]
+TCotRule: TypeAlias = Literal["strict", "usable", "any"]
 """Which T-CoTs pass: "strict" those without a problem of `BROKEN` and with the cue of their modality, "usable" all that
-have words to embed. Annotation and the filter read "usable", training reads "strict"."""
+have words to embed, "any" whatever is written. Annotation and the filter read "usable", contrastive training "strict",
+and EG-RL, whose Reasoner writes its own, "any"."""
 
 BROKEN = frozenset(
     {
@@ -164,6 +165,8 @@ def tcot_problems(text: str, item: ItemRecord, frames: int | None = None) -> tup
 
 def tcot_faults(record: PairRecord, rule: TCotRule) -> Iterator[tuple[str, str]]:
     """T-CoTs that do not pass, as (field, reason)."""
+    if rule == "any":
+        return
     for field, item, text in record.tcots():
         problems = tcot_problems(text, item)
         if not is_usable(parse(text, images=len(item.images))):

@@ -74,7 +74,10 @@ def count_lines(path: Path) -> int:
             total += count_rows(file)
         else:
             with file.open("rb") as handle:
-                total += sum(block.count(b"\n") for block in iter(lambda: handle.read(1 << 20), b""))
+                last = b"\n"
+                for block in iter(lambda: handle.read(1 << 20), b""):
+                    total, last = total + block.count(b"\n"), block
+            total += not last.endswith(b"\n")
     return total
 
 
@@ -208,14 +211,32 @@ def write_pairs(pairs: Iterable[TrainingPair], path: Path) -> int:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of `path` when the block ends well, and is gone when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary file that takes the place of `path` when the block ends well, and is gone when it does not.
+
+    Raises:
+        TrainingError: When a folder stands there, or a file where its folder should be.
+    """
+    make_folder(path.parent)
+    if path.is_dir():
+        raise TrainingError(f"{display_name(path)} is a folder", hint="name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it; one that is there stays as it is.
+
+    Raises:
+        TrainingError: When a file stands in its place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise TrainingError(f"{display_name(folder)} is no folder", hint="name another place") from error
 
 
 def _write_jsonl(records: Iterable[PairRecord], path: Path) -> int:

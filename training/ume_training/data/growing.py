@@ -10,7 +10,7 @@ from typing import Any
 
 from ume_retrieval.errors import TrainingError
 from ume_retrieval.media.files import display_name
-from ume_training.data.files import PairReader, key_hash, settle, whole
+from ume_training.data.files import PairReader, key_hash, make_folder, settle, whole
 from ume_training.data.records import PairRecord
 
 
@@ -34,7 +34,7 @@ class RecordLog:
     def __init__(self, path: Path) -> None:
         if path.suffix != ".jsonl":
             raise TrainingError(f"cannot append to {display_name(path)}", hint="its name must end in .jsonl")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self.path = path
         self.cut = cut_torn_line(path)
         known = PairReader(path, media=False, rule="usable") if path.exists() else ()
@@ -82,6 +82,11 @@ def claim(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
     beside = out.with_name(f"{out.name}.run.json")
     if out.exists() and not resume:
         raise TrainingError(f"{display_name(out)} exists", hint="go on with --resume, or name another file")
+    if out.is_dir() or (out.exists() and out.stat().st_size and not beside.exists()):
+        raise TrainingError(
+            f"{display_name(out)} was not begun by this command: {display_name(beside)} is not there",
+            hint="name another file",
+        )
     if out.exists() and beside.exists():
         try:
             before = json.loads(beside.read_text(encoding="utf-8"))

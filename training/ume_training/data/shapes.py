@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from ume_retrieval.errors import InputError
 from ume_retrieval.tcot.grammar import render
-from ume_training.data.files import write_records
+from ume_training.data.files import make_folder, write_records
 from ume_training.data.records import ItemRecord, PageRef, PairRecord, StretchRef
 from ume_training.data.sources import LoadedPair
 from ume_training.shapes.draw import write_clip, write_pages
@@ -167,7 +167,7 @@ def write_shapes_pairs(
 def _write_family(source: ShapesSource, members: range, folder: Path, traces: Traces) -> Iterator[PairRecord]:
     pairs = [source.pair(index) for index in members]
     media = folder / MEDIA / source.task
-    media.mkdir(parents=True, exist_ok=True)
+    make_folder(media)
     stem = f"{members.start:06d}"
     queries, positives = (
         _write_side(

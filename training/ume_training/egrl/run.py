@@ -13,19 +13,21 @@ from typing import Any
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, write_spec
 from ume_retrieval.embedder.transformers import TransformersEmbedder
 from ume_retrieval.errors import InputError, MissingExtra, TrainingError
+from ume_retrieval.loading import fingerprint
 from ume_retrieval.reasoner.base import Sampling
 from ume_retrieval.reasoner.transformers import TransformersReasoner
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_training.data.files import make_folder, whole
 from ume_training.data.sources import PairSource
 from ume_training.egrl.process import load_discriminator
 from ume_training.egrl.rewards import format_reward
 from ume_training.egrl.rollouts import Prompted, Prompts
-from ume_training.egrl.sampler import PairRows, plan_steps
+from ume_training.egrl.sampler import PairRows, plan_steps, spread_rows
 from ume_training.egrl.samples import write_samples
 from ume_training.egrl.scoring import Scorer, Scores
 from ume_training.egrl.settings import EgrlSettings
 from ume_training.egrl.trainer import Rewards, freeze_vision, make_trainer
-from ume_training.egrl.watch import Collapse, Watch, append_log, read_figures, rewind_log
+from ume_training.egrl.watch import Collapse, Watch, append_log, read_figures, resumed_watch
 
 SETTINGS, RESULT, ROLLOUTS = "settings.json", "reasoner", "rollouts"
 
@@ -70,13 +72,13 @@ def run_egrl(
 
     Raises:
         MissingExtra: Without TRL.
-        InputError: When settings and data do not fit together, or the folder holds a run with other settings.
+        InputError: When settings and data do not fit together, or the folder holds a run with other settings or data.
         TrainingError: When too few sampled replies follow the form, or training collapsed; the message names the last
             good checkpoint.
     """
     _require_trl()
-    folder.mkdir(parents=True, exist_ok=True)
-    _same_settings(settings, folder)
+    make_folder(folder)
+    _claim(folder, settings, sources)
     with warnings.catch_warnings():
         # TRL and transformers warn of each other's deprecated names, which no user can mend.
         warnings.simplefilter("ignore", FutureWarning)
@@ -98,20 +100,21 @@ def _run(
     sampled = None
     if last is None:
         sampled = _check_form(settings, policy.model, policy.revision, spec, prompts)
+    watch = resumed_watch(settings.watch, folder, int(last.name.split("-")[1]) if last else 0)
     trainer = _build(
         settings,
         policy.model,
+        watch=watch,
         prompts=prompts,
         scorer=scorer,
         arguments=arguments,
         folder=folder,
         on_progress=on_progress,
     )
-    rewind_log(folder, int(last.name.split("-")[1]) if last else 0)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     watcher = next(c for c in trainer.callback_handler.callbacks if hasattr(c, "collapse"))
     if watcher.collapse is not None:
-        raise _collapsed(watcher.collapse, watcher.watch.good_step, folder)
+        raise _collapsed(watcher.collapse, watch.good_step, folder)
     return EgrlResult(_save(trainer, spec, folder / RESULT), steps, sampled)
 
 
@@ -139,13 +142,30 @@ def _require_trl() -> None:
     del peft
 
 
-def _same_settings(settings: EgrlSettings, folder: Path) -> None:
+def _claim(folder: Path, settings: EgrlSettings, sources: Sequence[PairSource]) -> None:
+    """Write what the run is made from, or see that the folder's run goes on with the same.
+
+    Raises:
+        InputError: When it was begun with something else, and has learned from it.
+    """
     path = folder / SETTINGS
-    written = settings.model_dump_json(indent=2) + "\n"
-    if not path.is_file():
-        path.write_text(written, encoding="utf-8")
-    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(written):
-        raise InputError(f"{folder} holds a run with other settings", hint="name another folder, or delete it")
+    names = {role: getattr(settings, role) for role in ("reasoner", "embedder", "discriminator")}
+    now: dict[str, Any] = {
+        **settings.model_dump(mode="json"),
+        "data": {source.name: len(source) for source in sources},
+        "models": {role: fingerprint(Path(name)) for role, name in names.items() if Path(name).is_dir()},
+    }
+    learned = _last_checkpoint(folder) is not None or (folder / RESULT).is_dir()
+    if learned and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        # Of a folder it counts what it holds and not where it stands, so that a run may move.
+        if differ := [key for key in now if key not in now["models"] and now[key] != before.get(key)]:
+            raise InputError(
+                f"{folder} holds a run with other settings: {', '.join(differ)}",
+                hint="name another folder, or delete it",
+            )
+    with whole(path) as part:
+        part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
 
 def _arguments(settings: EgrlSettings, folder: Path, steps: int) -> Any:
@@ -235,7 +255,7 @@ def _check_form(
     """
     rows = len(prompts.rows)
     count = min(settings.watch.sampled_replies, rows)
-    asked: list[Prompted] = [prompts[index * rows // count] for index in range(count)]
+    asked: list[Prompted] = [prompts[row] for row in spread_rows(rows // 2, count)]
     reasoner = TransformersReasoner.from_pretrained(model, spec=spec, revision=revision)
     replies = reasoner.generate(
         [one.chat for one in asked],
@@ -258,6 +278,7 @@ def _build(
     settings: EgrlSettings,
     model: str,
     *,
+    watch: Watch,
     prompts: Prompts,
     scorer: Scorer,
     arguments: Any,
@@ -271,7 +292,6 @@ def _build(
         """Writes the log, reports progress, and stops at a collapse."""
 
         def __init__(self) -> None:
-            self.watch = Watch(settings.watch)
             self.collapse: Collapse | None = None
 
         def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -284,7 +304,7 @@ def _build(
                 append_log(folder, state.global_step, figures)
                 if on_progress:
                     on_progress(state.global_step, state.max_steps, figures)
-            self.collapse = self.collapse or self.watch.look(state.global_step, figures)
+            self.collapse = self.collapse or watch.look(state.global_step, figures)
             if self.collapse:
                 control.should_training_stop = True
                 control.should_save = False

@@ -38,6 +38,20 @@ class PairRows:
         return source is other and source.also_answers(query, positive)
 
 
+def spread_rows(pairs: int, count: int) -> list[int]:
+    """Rows from first to last through the data, queries and positives in turn.
+
+    Args:
+        pairs: Pairs of the data.
+        count: How many rows, at most two a pair.
+
+    Example:
+        >>> spread_rows(pairs=6, count=4), spread_rows(pairs=2, count=4)
+        ([0, 3, 6, 9], [0, 1, 2, 3])
+    """
+    return [2 * (index * pairs // count) + index % 2 for index in range(count)]
+
+
 def plan_steps(sources: Sequence[PairSource], pairs: int, seed: int) -> list[list[int]]:
     """The pairs of each step of an epoch: all from one data set, look-alikes of one group together.
 

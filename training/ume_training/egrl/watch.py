@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ume_training.egrl.settings import WatchSettings
-
-LOG = "log.jsonl"
+from ume_training.loop import LOG, rewind_log
 
 NAMES = {
     "reward": "reward",
@@ -93,6 +92,14 @@ class Watch:
         return None
 
 
+def resumed_watch(settings: WatchSettings, folder: Path, step: int) -> Watch:
+    """A watch that knows the log up to a checkpoint; lines after it are taken back, since they are written again."""
+    watch = Watch(settings)
+    for figures in rewind_log(folder, step):
+        watch.look(figures["step"], figures)
+    return watch
+
+
 def read_figures(logs: Mapping[str, Any]) -> dict[str, float]:
     """A step's figures out of TRL's log, under our names."""
     return {
@@ -106,18 +113,3 @@ def append_log(folder: Path, step: int, figures: Mapping[str, float]) -> None:
     """Write a step's figures as one line."""
     with (folder / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps({"step": step, **figures}) + "\n")
-
-
-def rewind_log(folder: Path, step: int) -> None:
-    """Take back lines after a step, and a torn last one: a run that is resumed writes them again."""
-    path = folder / LOG
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            break
-    path.write_text("".join(kept), encoding="utf-8")

@@ -13,6 +13,7 @@ from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.errors import InputError, MissingExtra, ModelError
 from ume_training.contrastive.encoder_files import ADAPTER_FILE, ROW_FILE
 from ume_training.contrastive.run import RUN, RunFacts, read_facts
+from ume_training.data.files import make_folder
 from ume_training.export.card import Card, write_card
 from ume_training.export.stock import write_stock_modules
 
@@ -65,7 +66,7 @@ def fresh_folder(out: Path, *, replace: bool) -> Iterator[Path]:
     if out.exists() and not replace and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty", hint="name another folder, or ask for it to be replaced")
     part, old = out.with_name(out.name + ".part"), out.with_name(out.name + ".old")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     for left_over in (part, old):
         shutil.rmtree(left_over, ignore_errors=True)
     part.mkdir()

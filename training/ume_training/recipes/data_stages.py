@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ume_retrieval.errors import InputError
-from ume_training.recipes.inputs import COUNTS_WORDS
-from ume_training.recipes.sources import load_reasoner, pair_files
+from ume_retrieval.errors import Failure, InputError
+from ume_training.recipes.sources import load_reasoner, name_left_out, pair_files
 from ume_training.recipes.stages import OWN_DATA, AnnotateStage, FilterStage
 from ume_training.recipes.work import Made, Tell, Work, bar
 
@@ -33,7 +32,8 @@ def run_annotate(stage: AnnotateStage, work: Work) -> Made:
     files = (_write_world(work),) if drawn else pair_files(stage.data, work.recipe)
     reasoner = load_reasoner(stage.reasoner)
     out = work.folder / PAIRS
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"pairs": 0, "left_out": 0}
+    failures: list[Failure] = []
     for number, file in enumerate(files):
         with bar(stage.name, work) as tell:
             report = annotate(
@@ -48,7 +48,8 @@ def run_annotate(stage: AnnotateStage, work: Work) -> Made:
             )
         for key in ("pairs", "leaked", "reasoner_calls", "completion_tokens"):
             figures[key] = figures.get(key, 0) + getattr(report, key)
-        figures["left_out"] = figures.get("left_out", 0) + len(report.failures)
+        failures += report.failures
+    figures["left_out"] = name_left_out(failures, work)
     return Made({"": out if len(files) == 1 else work.folder / "pairs"}, figures)
 
 
@@ -72,9 +73,8 @@ def run_filter(stage: FilterStage, work: Work) -> Made:
     files = pair_files(stage.data, work.recipe)
     if len(files) != 1:
         raise InputError(f"{stage.name} takes one pair file", hint="put the files into one folder of shards")
-    kind, _, share = stage.judge.partition(":")
     judge: Judge
-    judge = WordsJudge(float(share or 0.5)) if kind == COUNTS_WORDS else ReasonerJudge(load_reasoner(stage.judge))
+    judge = ReasonerJudge(load_reasoner(stage.judge)) if stage.words is None else WordsJudge(stage.words)
     kept, rejected = work.folder / "kept.jsonl", work.folder / "rejected.jsonl"
     with bar(stage.name, work) as tell:
         report = filter_pairs(
@@ -88,7 +88,9 @@ def run_filter(stage: FilterStage, work: Work) -> Made:
             on_progress=lambda done: tell(done, None, {}),
         )
     told = report.to_dict()
-    figures = {key: told[key] for key in ("kept", "rejected", "kept_share", "reasons")}
+    left_out = name_left_out(report.failures, work)
+    figures = {"kept": told["kept"], "rejected": told["rejected"], "left_out": left_out}
+    figures |= {key: told[key] for key in ("kept_share", "reasons")}
     return Made({"": kept, "rejected": rejected}, figures)
 
 

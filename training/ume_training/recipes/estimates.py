@@ -228,7 +228,9 @@ def _contrastive(stage: ContrastiveStage, setting: Setting) -> StagePlan:
     from ume_training.contrastive.run import steps_of
 
     settings = stage.settings
-    known = setting.pairs if stage.data == OWN_DATA or setting.recipe.data.shapes else None
+    counted = stage.data == OWN_DATA or setting.recipe.data.shapes is not None
+    # With weights it would take the pairs of each data set, and the plan counts lines without reading them.
+    known = setting.pairs if counted and not setting.recipe.data.weights else None
     steps = settings.steps or (steps_of(settings, known) if known else None)
     length = setting.lengths.embedded
     tokens = steps * settings.batch * 2 * length if steps else None

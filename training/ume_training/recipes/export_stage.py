@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 Role: TypeAlias = Literal["reasoner", "embedder"]
 ROLES: tuple[Role, ...] = ("reasoner", "embedder")
 
-UNSAID = frozenset({"name", "stage", "start", "data", "reasoner", "embedder", "seed", "save_every", "log_every"})
-"""Settings that a card leaves out: they say where things were, not what was done."""
+UNSAID = frozenset(
+    {
+        *("name", "stage", "start", "data", "reasoner", "embedder", "seed", "save_every", "log_every"),
+        *("server", "vllm_memory"),
+    }
+)
+"""Settings that a card leaves out: they say where things were, not what was done. An address may hold a password."""
 
 
 def run_export(stage: ExportStage, work: Work) -> Made:

@@ -9,20 +9,17 @@ from typing import Any, NamedTuple
 from ume_retrieval.errors import UmeError
 from ume_retrieval.registry import Role, resolve_embedder, resolve_reasoner
 from ume_training.recipes.schema import Recipe, references
-from ume_training.recipes.stages import MADE_BY, OWN_DATA, ContrastiveStage, EgrlStage, ExportStage, Stage
+from ume_training.recipes.stages import (
+    COUNTS_WORDS,
+    MADE_BY,
+    MODEL_KEYS,
+    OWN_DATA,
+    ContrastiveStage,
+    EgrlStage,
+    ExportStage,
+    Stage,
+)
 from ume_training.recipes.stamps import Basis, Stamp, print_of
-
-MODEL_KEYS: Mapping[str, Role] = {
-    "start": "reasoner",
-    "reasoner": "reasoner",
-    "embedder": "embedder",
-    "discriminator": "reasoner",
-    "judge": "reasoner",
-}
-"""Keys whose value names a model."""
-
-COUNTS_WORDS = "words"
-"""A judge or discriminator that is called so, or so with a share behind a colon, is no model."""
 
 
 class ModelName(NamedTuple):
@@ -98,10 +95,13 @@ def basis_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, Stam
         basis["out"] = ready.out
         if ready.scores is not None:
             basis["inputs"][ready.scores] = made[ready.scores].fingerprints[""]
+    if isinstance(stage, ContrastiveStage):
+        # They are set beside the data, but decide only how often this stage draws from it, wherever its pairs are from.
+        basis["weights"] = dict(recipe.data.weights)
     if stage.world_only:
         basis["level"] = recipe.data.shapes.level if recipe.data.shapes else None
     elif getattr(stage, "data", None) == OWN_DATA:
-        basis["data"] = recipe.data.model_dump(mode="json")
+        basis["data"] = recipe.data.model_dump(mode="json", exclude={"weights"})
         basis["inputs"] |= {path: print_of(Path(path)) for path in recipe.data.pairs if Path(path).exists()}
     return basis
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ume_retrieval.errors import InputError
+from ume_training.data.files import make_folder
 from ume_training.recipes.execute import execute
 from ume_training.recipes.inputs import basis_of, with_paths
 from ume_training.recipes.schema import Recipe
@@ -124,8 +125,9 @@ def _alone_in(run: Path) -> Iterator[None]:
 
     Raises:
         InputError: When another run holds it.
+        TrainingError: When it is a file.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     try:
         import fcntl
     except ImportError:

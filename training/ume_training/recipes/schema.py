@@ -14,7 +14,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ume_retrieval.errors import InputError
 from ume_training.recipes.stages import (
     MADE_BY,
+    MODEL_KEYS,
     AnyStage,
+    ContrastiveStage,
     ExportStage,
     LevelName,
     Positive,
@@ -22,6 +24,7 @@ from ume_training.recipes.stages import (
     Settings,
     Stage,
 )
+from ume_training.recipes.stamps import REPLACED
 from ume_training.recipes.yaml_lines import Document, Place, read_yaml
 
 SUFFIX = ".yaml"
@@ -192,12 +195,14 @@ def _disagreements(recipe: Recipe) -> Iterator[tuple[Place, str]]:
     for index, stage in enumerate(recipe.stages):
         if stage.name in made:
             yield ("stages", index, "name"), f"two stages are called {stage.name!r}; give one of them another `name`"
+        if stage.name == REPLACED:
+            yield ("stages", index, "name"), f"{REPLACED}/ is where the run folder keeps what was made before"
         for reference in references(stage):
             place = ("stages", index, *reference.place)
             maker = made.get(reference.stage)
             if maker is None:
                 yield place, f"no stage before this one is called {reference.stage!r}"
-            elif problem := _unfit(reference, maker):
+            elif problem := _unfit(reference, stage, maker):
                 yield place, problem
         if stage.world_only and recipe.data.shapes is None:
             yield ("stages", index), f"{stage.name} learns from the Shapes world; give `data.shapes`"
@@ -209,11 +214,16 @@ def _disagreements(recipe: Recipe) -> Iterator[tuple[Place, str]]:
         made[stage.name] = stage
 
 
-def _unfit(reference: Reference, maker: Stage) -> str:
+def _unfit(reference: Reference, stage: Stage, maker: Stage) -> str:
     wanted = "pairs" if reference.place[-1] == "data" else "a model"
     made = "a model" if maker.makes in {"reasoner", "embedder"} else maker.makes
     if wanted != made:
         return f"the stage {maker.name} makes {made}, not {wanted}"
+    # Contrastive training makes an Embedder of either, and the small pair's stages start from either.
+    key = str(reference.place[-1])
+    role = MODEL_KEYS.get(key, maker.makes)
+    if role != maker.makes and key != "start" and not isinstance(stage, ContrastiveStage):
+        return f"the stage {maker.name} makes the {maker.makes}, not the {role}"
     if reference.part not in maker.parts:
         return f"the stage {maker.name} makes no {reference.part!r}"
     return ""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import TrainingError
-from ume_training.data.sources import PairSource
+from ume_retrieval.errors import Failure, TrainingError
+from ume_training.data.faults import OnError, TCotRule
+from ume_training.data.files import whole
+from ume_training.data.sources import PairSource, file_sources
 from ume_training.recipes.schema import Recipe, ShapesData
 from ume_training.recipes.stages import OWN_DATA
 
@@ -21,20 +23,37 @@ if TYPE_CHECKING:
 HARD, READABLE, SKIPPED = "hard.json", "readable.json", "skipped.jsonl"
 
 
-def open_sources(data: str, recipe: Recipe, budget: VisualBudget) -> tuple[PairSource, ...]:
-    """Data sets by what a stage's `data` says.
+def open_sources(
+    data: str, recipe: Recipe, budget: VisualBudget, *, on_error: OnError = "skip", rule: TCotRule = "strict"
+) -> tuple[tuple[PairSource, ...], tuple[Failure, ...]]:
+    """Data sets by what a stage's `data` says, and the lines that were left out.
 
     Args:
         data: "data" for the recipe's own, or a pair file.
         recipe: Whose data and seed hold.
         budget: How videos are sampled and pages rendered.
+        on_error: What to do with a broken line.
+        rule: Which T-CoTs pass.
 
     Raises:
-        TrainingError: When a pair file is missing or broken, or two files hold the same data set.
+        PairError: For the first broken line, when told to stop.
+        TrainingError: When a pair file is missing or holds no pair, or two files hold the same data set.
     """
     if data == OWN_DATA and recipe.data.shapes is not None:
-        return _world(recipe.data.shapes, recipe.seed)
-    return _files(pair_files(data, recipe), budget)
+        return _world(recipe.data.shapes, recipe.seed), ()
+    found: dict[str, PairSource] = {}
+    failures: list[Failure] = []
+    for path in pair_files(data, recipe):
+        sources, missed = file_sources(path, budget, on_error=on_error, rule=rule)
+        failures += missed
+        for source in sources:
+            if source.name in found:
+                raise TrainingError(
+                    f"{path} holds the data set {source.name!r}, which another file holds too",
+                    hint="give it another name, or put both files into one folder",
+                )
+            found[source.name] = source
+    return tuple(found.values()), tuple(failures)
 
 
 def pair_files(data: str, recipe: Recipe) -> tuple[Path, ...]:
@@ -49,34 +68,22 @@ def _world(shapes: ShapesData, seed: int) -> tuple[PairSource, ...]:
     return tuple(ShapesSource(task, shapes.level, seed, kin=shapes.kin, count=shapes.pairs) for task in TASKS)
 
 
-def _files(paths: Sequence[Path], budget: VisualBudget) -> tuple[PairSource, ...]:
-    from ume_training.data.sources import FileSource, PairIndex
-
-    found: dict[str, FileSource] = {}
-    for path in paths:
-        index = PairIndex(path, on_error="skip")
-        for dataset in index.datasets:
-            if dataset in found:
-                raise TrainingError(
-                    f"{path} holds the data set {dataset!r}, which another file holds too",
-                    hint="give it another name, or put both files into one folder",
-                )
-            found[dataset] = FileSource(index, dataset, budget)
-    return tuple(found.values())
+def name_left_out(failures: Sequence[Failure], work: Work) -> int:
+    """Write what a stage leaves out into `skipped.jsonl` of its folder, and return how much that is."""
+    if failures and work.workers.main:
+        lines = [json.dumps({"source": one.source, "message": one.message}) + "\n" for one in failures]
+        with whole(work.folder / SKIPPED) as part:
+            part.write_text("".join(lines), encoding="utf-8")
+    return len(failures)
 
 
-def readable_ones(sources: Sequence[PairSource], work: Work) -> tuple[PairSource, ...]:
-    """Of each data set the pairs whose media decode; looked at once, and the others named in the stage's folder."""
+def readable_ones(sources: Sequence[PairSource], broken: Sequence[Failure], work: Work) -> tuple[PairSource, ...]:
+    """Of each data set the pairs whose media decode; looked at once, and the others named after the broken lines."""
     from ume_training.data.chosen import readable_pairs
 
     def find() -> dict[str, list[int]]:
         found = {source.name: readable_pairs(source) for source in sources}
-        lines = [
-            json.dumps({"dataset": name, "source": failure.source, "message": failure.message}) + "\n"
-            for name, (_, failures) in found.items()
-            for failure in failures
-        ]
-        (work.folder / SKIPPED).write_text("".join(lines), encoding="utf-8")
+        name_left_out([*broken, *(failure for _, missed in found.values() for failure in missed)], work)
         return {name: list(pairs.chosen) for name, (pairs, _) in found.items()}
 
     return _choose(sources, READABLE, find, work)
@@ -86,8 +93,13 @@ def hard_ones(sources: Sequence[PairSource], settings: EgrlSettings, work: Work)
     """Of each data set the groups that the Reasoner does not get right; found once and kept in the stage's folder.
 
     Raises:
-        TrainingError: When there are none: there is nothing to learn.
+        TrainingError: When there are none: there is nothing to learn. Without groups it is known beforehand.
     """
+    if not any(len({source.group(index) for index in range(len(source))}) < len(source) for source in sources):
+        raise TrainingError(
+            "no two pairs share a group, and only groups of look-alikes can be hard",
+            hint="give look-alikes one `group`, or choose: all",
+        )
     chosen = _choose(sources, HARD, lambda: _find_hard(sources, settings), work)
     if not chosen:
         raise TrainingError(

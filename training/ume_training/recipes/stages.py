@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ume_retrieval.registry import Role
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
 from ume_training.egrl.settings import EgrlSettings
 from ume_training.loop import Schedule
@@ -13,6 +16,18 @@ from ume_training.tiny.architecture import Size
 
 MADE_BY = "stage:"
 """`stage:NAME` is what an earlier stage of the same recipe made, `stage:NAME/rejected` what a filter rejected."""
+
+COUNTS_WORDS = "words"
+"""A judge or discriminator that is called so, or so with a share behind a colon, is no model."""
+
+MODEL_KEYS: Mapping[str, Role] = {
+    "start": "reasoner",
+    "reasoner": "reasoner",
+    "embedder": "embedder",
+    "discriminator": "reasoner",
+    "judge": "reasoner",
+}
+"""Keys whose value names a model, and what it is taken for."""
 
 OWN_DATA = "data"
 """Value of a stage's `data` that means the recipe's own."""
@@ -214,6 +229,20 @@ class FilterStage(Stage):
     on_error: Literal["stop", "skip"] = "skip"
     """What happens to a broken line: the run stops, or the line is left out and named."""
 
+    @property
+    def words(self) -> float | None:
+        """Share of common words that decides, or None where a Reasoner does."""
+        kind, _, share = self.judge.partition(":")
+        return float(share or 0.5) if kind == COUNTS_WORDS else None
+
+    @field_validator("judge")
+    @classmethod
+    def _a_share(cls, judge: str) -> str:
+        kind, _, share = judge.partition(":")
+        if kind == COUNTS_WORDS and share and not re.fullmatch(r"0*\.\d+|0|1(\.0*)?", share):
+            raise ValueError(f"{judge!r} is no judge; write words:0.5, with a share of 0 to 1")
+        return judge
+
 
 class EgrlStage(Stage):
     """EG-RL: GRPO on the Reasoner with the frozen Embedder as its reward."""
@@ -224,7 +253,7 @@ class EgrlStage(Stage):
     stage: Literal["egrl"]
     data: str = OWN_DATA
     """Pairs to learn from: "data" is the recipe's own, `stage:NAME` an annotate or filter stage's,
-    `stage:NAME/rejected` what a filter rejected."""
+    `stage:NAME/rejected` what a filter rejected. Their T-CoTs are not read; broken ones are named and left out."""
     choose: Literal["all", "hard"] = "all"
     """"hard" keeps whole groups of look-alikes that the Reasoner's greedy T-CoTs do not tell apart: a step on pairs
     that all rollouts get right teaches nothing."""

@@ -69,7 +69,7 @@ def egrl(
         }
         chosen = read_settings(EgrlSettings, settings, given)
         budget = cast("ReasonerSpec", resolve_reasoner(chosen.reasoner).spec).budget
-        files, failures = file_sources(pairs, budget, on_error=on_error)
+        files, failures = file_sources(pairs, budget, on_error=on_error, rule="any")
         sources: list[PairSource] = [*files]
         if on_error == "skip":
             looked = [readable_pairs(source) for source in files]

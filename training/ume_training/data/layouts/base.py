@@ -140,7 +140,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
     if file.suffix == ".parquet":
         yield from enumerate(parquet_dicts(file), start=1)
     elif file.suffix == ".jsonl":
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield number, _json(line, file, number)
@@ -148,10 +148,10 @@ def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
         yield from enumerate(json_array(file), start=1)
 
 
-def _json(line: str, file: Path, number: int) -> Any:
+def _json(line: bytes, file: Path, number: int) -> Any:
     try:
-        return json.loads(line)
-    except ValueError as error:
+        return json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         return PairError(file, number, "", f"is no JSON: {error}")
 
 
@@ -162,7 +162,8 @@ def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
         TrainingError: When the file is no array, or breaks off.
     """
     decoder = json.JSONDecoder()
-    with file.open(encoding="utf-8") as handle:
+    # Bytes that are no UTF-8 become lone surrogates, which no record takes: one element is refused, and the rest read.
+    with file.open(encoding="utf-8", errors="surrogateescape") as handle:
         text, more = handle.read(chunk).lstrip("\ufeff \t\r\n"), True
         if not text.startswith("["):
             raise TrainingError(f"{display_name(file)} is no JSON array")
@@ -175,6 +176,8 @@ def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
                 value, end = decoder.raw_decode(text)
             except ValueError as error:
                 wrong = str(error)
+            except RecursionError as error:
+                raise TrainingError(f"{display_name(file)}, element {number + 1}: {error}") from error
             else:
                 # What was read may end inside a number: an element is whole when a comma or the array's end follows.
                 if text[end:].lstrip(" \t\r\n")[:1] in {",", "]"}:

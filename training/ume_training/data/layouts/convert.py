@@ -12,7 +12,7 @@ from typing import cast
 
 from ume_retrieval.errors import Failure, InputError
 from ume_training.data.faults import OnError, PairError, forget_media, media_fault, tcot_faults
-from ume_training.data.files import Located, PairReader, write_records
+from ume_training.data.files import Located, PairReader, key_hash, write_records
 from ume_training.data.layouts import documents, embed_rl, llava_hound, mmeb
 from ume_training.data.layouts.base import Found, Layout, Source
 from ume_training.data.records import PairRecord
@@ -20,14 +20,21 @@ from ume_training.data.records import PairRecord
 
 def _read_pairs(source: Source) -> Iterator[Found]:
     """Pair files themselves: another format, other shards, another folder."""
+    taken = set[int]()
     for found, _ in PairReader(source.path, media=False, rule="usable").found():
         if isinstance(found, PairError):
             yield found
         else:
             record = found.record.moved(found.folder, source.out)
             if not source.leaves_out(record.dataset):
-                renamed = {"dataset": source.dataset} if source.dataset else {}
-                yield replace(found, record=record.model_copy(update=renamed))
+                yield replace(found, record=_renamed(record, source.dataset, taken) if source.dataset else record)
+
+
+def _renamed(record: PairRecord, dataset: str, taken: set[int]) -> PairRecord:
+    """The record as one of another data set; an id that is taken there says where it comes from."""
+    name = f"{record.dataset}/{record.id}" if key_hash(dataset, record.id) in taken else record.id
+    taken.add(key_hash(dataset, name))
+    return record.model_copy(update={"dataset": dataset, "id": name})
 
 
 _PAIRS = Layout("pairs", "", "a pair file, into the other format or into one file", _read_pairs)
