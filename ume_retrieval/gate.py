@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.errors import InputError, MissingExtra
+from ume_retrieval.writing import write_whole
 
 SHOWN: Final = 10
 """Hits of each direct search that the gate looks at."""
@@ -114,19 +115,23 @@ class Gate:
                 hint="calibrate one with this Embedder: `ume gate`",
             )
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON.
+
+        Raises:
+            InputError: When the file cannot be written.
+        """
+        write_whole(path, json.dumps(asdict(self)) + "\n", what="the gate")
 
     @classmethod
-    def load(cls, path: Path) -> Gate:
+    def load(cls, path: str | Path) -> Gate:
         """Read what `save` wrote.
 
         Raises:
             InputError: When the file holds no gate.
         """
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            data: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             gate = cls(**{**data, "weights": tuple(float(weight) for weight in data["weights"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} holds no gate: {error}", hint="make one with `ume gate`") from error

@@ -135,7 +135,12 @@ class Plan:
     efficiency: float = 0.7
 
     def __post_init__(self) -> None:
-        if self.items < 1 or self.machines < 1 or not 0 <= self.reasoned <= 1 or not 0 < self.efficiency <= 1:
+        if (
+            not 1 <= self.items < math.inf
+            or self.machines < 1
+            or not 0 <= self.reasoned <= 1
+            or not 0 < self.efficiency <= 1
+        ):
             raise InputError(
                 f"{self.items:g} items, {self.machines} machines, shares {self.reasoned} and {self.efficiency}",
                 hint="use at least 1 item and machine, and shares from 0 to 1",
@@ -334,7 +339,7 @@ def _as(name: str, value: Any, like: Any) -> Any:
         if isinstance(like, bool):
             return {"true": True, "false": False}[str(value).lower()]
         converted = type(like)(float(value)) if isinstance(like, int) else type(like)(value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} is {value!r}", hint=f"use a {type(like).__name__}, such as {like}") from error
     if name == "quantization" and converted not in BITS:
         raise InputError(f"unknown quantization {value!r}", hint=f"use {', '.join(BITS)}")

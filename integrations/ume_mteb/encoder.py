@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ume_mteb.inputs import items_of
 from ume_retrieval.encode_options import ReasoningMode
-from ume_retrieval.errors import MissingExtra
+from ume_retrieval.errors import MissingExtra, ModelError
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.results import EncodeResult, Usage
 
@@ -37,7 +37,7 @@ class UmeEncoder(AbsEncoder):
 
     Args:
         model_name: As `ReasoningEmbedder.from_pretrained` takes it, or an embedder that is loaded already.
-        revision: Of the model; recorded by mteb, and checked against what is loaded.
+        revision: Of the Embedder that is meant, checked against what is loaded; None for whatever that is.
         device: As in `from_pretrained`.
         reasoning: "always", or "never" for direct embeddings. Results of both are kept apart by mteb.
         **kwargs: As in `from_pretrained`.
@@ -48,7 +48,7 @@ class UmeEncoder(AbsEncoder):
 
     Raises:
         MissingExtra: When mteb is not installed.
-        ModelError: When the model cannot be loaded.
+        ModelError: When the model cannot be loaded, or is of another revision.
     """
 
     def __init__(
@@ -64,11 +64,17 @@ class UmeEncoder(AbsEncoder):
             if reasoning == "never":
                 kwargs.setdefault("reasoner", None)
             model_name = ReasoningEmbedder.from_pretrained(model_name, device=device or "auto", **kwargs)
+        loaded = model_name.info.embedder.revision
+        if revision not in {None, loaded}:
+            raise ModelError(
+                f"the Embedder is of revision {loaded}, not {revision}",
+                hint="leave out the revision, or load a folder that holds it",
+            )
         self.embedder = model_name
         self.reasoning: ReasoningMode = reasoning
         self.failed = 0
         self.usage = Usage()
-        self.mteb_model_meta = _meta(model_name, reasoning, revision)
+        self.mteb_model_meta = _meta(model_name, reasoning)
 
     def encode(
         self,
@@ -94,14 +100,14 @@ class UmeEncoder(AbsEncoder):
         return vectors
 
 
-def _meta(embedder: ReasoningEmbedder, reasoning: ReasoningMode, revision: str | None) -> ModelMeta:
+def _meta(embedder: ReasoningEmbedder, reasoning: ReasoningMode) -> ModelMeta:
     """What mteb writes beside scores; nothing is claimed that is not known here."""
     info = embedder.info
     name = info.embedder.name if reasoning == "never" or info.reasoner is None else _both(embedder)
     return ModelMeta(
         loader=UmeEncoder,
         name=name if name.count("/") == 1 else f"ume/{name.replace('/', '-')}",
-        revision=revision or info.embedder.revision,
+        revision=info.embedder.revision,
         release_date=None,
         languages=None,
         n_parameters=None,

@@ -15,7 +15,7 @@ MOST_FRAMES: Final = 64
 
 
 EMPTY: Final = "(empty)"
-"""Stands for a text without characters: some tasks hold such, and they are rows like any other."""
+"""Stands for a text without characters, or of blanks alone: some tasks hold such, and they are rows like any other."""
 
 
 def items_of(batches: Iterable[Mapping[str, Any]], instruction: str | None) -> Iterator[Item]:
@@ -41,9 +41,10 @@ def _item(row: Mapping[str, Any], instruction: str | None) -> Item:
     pictures = row.get("image")
     images: Sequence[Any] = pictures if isinstance(pictures, (list, tuple)) else [] if pictures is None else [pictures]
     videos = () if video is None else (frames_of(video),)
-    if not text and not images and not videos:
-        text = EMPTY
-    return Item(text or None, tuple(picture.convert("RGB") for picture in images), videos, instruction)
+    words = text if text and text.strip() else None
+    if words is None and not images and not videos:
+        words = EMPTY
+    return Item(words, tuple(picture.convert("RGB") for picture in images), videos, instruction)
 
 
 def frames_of(video: Any) -> Frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ume_retrieval.report import ReportHit, ReportQuery
 if TYPE_CHECKING:
     from ume_qdrant.hits import Hit
     from ume_retrieval.results import Trace
+    from ume_retrieval.tcot.trace import TCot
 
 
 def report_query(
@@ -33,7 +35,8 @@ def report_query(
         item: What was asked.
         hits: Best first.
         trace: The Reasoner's trace over the query.
-        budget: How videos are sampled, so that key frames count as the Reasoner counted; the default budget if None.
+        budget: How videos are sampled, so that the query's key frames count as the Reasoner counted; the default budget
+            if None. Key frames of hits are found by their times.
         relevant: Whether each hit is right, where that is known.
         task: What kind of question it is.
         note: One line under the query.
@@ -61,12 +64,22 @@ def _report_hit(hit: Hit, budget: VisualBudget, relevant: bool | None) -> Report
         text=hit.text,
         images=looked.images if looked else (),
         videos=looked.videos if looked else (),
-        trace=hit.trace,
+        trace=_numbered_as_shown(hit, looked),
         start_s=hit.start_s,
         end_s=hit.end_s,
         page=hit.page,
         relevant=relevant,
     )
+
+
+def _numbered_as_shown(hit: Hit, looked: LoadedItem | None) -> TCot | None:
+    """The hit's trace; its numbers count the frames that the Reasoner saw, and these may be sampled otherwise."""
+    if hit.trace is None or looked is None or not looked.videos:
+        return hit.trace
+    times = looked.videos[0].timestamps
+    meant = [frame.time_s for frame in hit.evidence.key_frames if frame.time_s is not None]
+    nearest = (min(range(len(times)), key=lambda shown: abs(times[shown] - second)) for second in meant)
+    return replace(hit.trace, key_frames=tuple(dict.fromkeys(number + 1 for number in nearest)))
 
 
 def _look(item: Item, budget: VisualBudget) -> LoadedItem | None:

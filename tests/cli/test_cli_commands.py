@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+import ume_retrieval
+from ume_qdrant import Hit, SearchResult
+from ume_qdrant.traces import HitEvidence
 from ume_retrieval.cli.app import app
+from ume_retrieval.cli.output import Output, command
+from ume_retrieval.cli.searching import _table
+from ume_retrieval.errors import Failure
 from ume_training.shapes.draw import draw_scene, write_clip, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import Scene, sample_clip, sample_page, sample_scene
@@ -153,6 +165,62 @@ def test_people_get_a_table(store: tuple[str, ...]) -> None:
     assert "{" not in result.stdout
 
 
+def test_no_word_of_a_file_acts_on_a_terminal() -> None:
+    hostile = "red \x1b]0;title\x07\x1b[2J\n[bold]circle\u202e " * 500
+    told: dict[str, Any] = {"score": 0.5, "start_s": None, "end_s": None, "page": None, "trace": None, "point_id": "1"}
+    hits = (
+        Hit(source="a.txt", kind="text", answer=None, evidence=HitEvidence(), text=hostile, **told),
+        Hit(source="b.png", kind="image", answer=hostile, evidence=HitEvidence(), text=None, **told),
+    )
+    screen = Console(file=io.StringIO(), width=120)
+    screen.print(_table(SearchResult(hits)))
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    assert shown.count("[bold]circle<U+202E>") >= 2
+    assert shown.count("…") == 2
+    assert len(shown.splitlines()) < 15
+
+
+def test_failures_say_path_reason_and_hint_once() -> None:
+    notes = Console(file=io.StringIO(), width=80)
+    named = Failure(0, "/in/a.txt", "broken_media", "/in/a.txt is no UTF-8 text", "save it as UTF-8")
+    bare = Failure(1, "/in/\x1b[2J.png", "reasoning_error", "no usable trace", "try another Reasoner")
+    Output(as_json=False, screen=notes, notes=notes).failures((named, bare))
+    assert notes.file.getvalue().splitlines()[1:] == [  # type: ignore[attr-defined]  # a StringIO
+        "  /in/a.txt is no UTF-8 text (save it as UTF-8)",
+        "  /in/<U+001B>[2J.png: no usable trace (try another Reasoner)",
+    ]
+
+
+def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json in (False, True):
+        with pytest.raises(typer.Exit) as ended, command(as_json=as_json):
+            raise OSError(28, "No space left on device", "/full/results.json")
+        assert ended.value.exit_code == 1
+    out, err = capsys.readouterr()
+    assert err == "error: /full/results.json: No space left on device\n"
+    assert json.loads(out)["message"] == "/full/results.json: No space left on device"
+    with pytest.raises(BrokenPipeError), command(as_json=False):
+        raise BrokenPipeError
+
+
+def test_the_command_that_goes_on_can_be_pasted(home: Path) -> None:
+    place = home / "a folder of words"
+    place.mkdir()
+    (place / "note.txt").write_text("red circle top left")
+    pair = home / "my pair"
+    shutil.copytree(Path(ume_retrieval.__file__).parent / "pretrained" / "ume-tiny", pair)
+    models = ("--model", pair, "--device", "cpu", "--isolate")
+    told = run("index", place, "--store", home / "my store", "--collection", "notes", *models).stderr
+    [line] = re.findall(r"`(ume enrich .*)`", told)
+    words = shlex.split(line)
+    assert words[:2] == ["ume", "enrich"]
+    assert run_json(*words[1:])["enriched"] == 1
+    assert "--reasoner" not in words
+    told = run("index", place, "--store", home / "second", "--reasoner", "none").stderr
+    assert "--reasoner" not in told
+
+
 def test_report_writes_page_and_sheet(store: tuple[str, ...], home: Path) -> None:
     page, sheet = home / "[report].html", home / "sheet.png"
     assert f"wrote {page.name}" in run("report", "red", *store, "--out", page).stdout.replace("\n", "").replace(
@@ -225,6 +293,30 @@ def test_an_unknown_level_is_an_error_not_a_traceback() -> None:
     result = run("eval", "shapes", "--level", "easy", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"] == "invalid_input"
+
+
+def test_numbers_that_bound_nothing_are_refused() -> None:
+    for option in ("--megabytes", "--days"):
+        for number in ("inf", "nan", "-1"):
+            refused = run("cache", "prune", option, number, "--json")
+            assert refused.exit_code == 1
+            assert option in json.loads(refused.stdout)["message"]
+
+
+def test_answers_that_are_no_sources_are_refused(tmp_path: Path) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"text": "red", "answer": "a.png"}\n{"text": "red", "answer": 5}\n')
+    refused = run("gate", queries, "--store", tmp_path / "store", "--json")
+    assert refused.exit_code == 1
+    assert "line 2: no query: an answer is the name of a source" in json.loads(refused.stdout)["message"]
+
+
+def test_demo_refuses_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("keep me")
+    result = run("demo", "--out", tmp_path / "file", "--json")
+    assert result.exit_code == 1
+    assert "is no folder" in json.loads(result.stdout)["message"]
+    assert (tmp_path / "file").read_text() == "keep me"
 
 
 def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path: Path) -> None:

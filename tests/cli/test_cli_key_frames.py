@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from small_media import clip
 from typer.testing import CliRunner
 
-from ume_qdrant import EdgeStore, Hit, index, search
+from ume_qdrant import EdgeStore, Hit, index, report_query, search
+from ume_qdrant.traces import HitEvidence, KeyFrame
 from ume_retrieval import Clip, Item, ReasoningEmbedder
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, VisualBudget
 from ume_retrieval.cli.app import app
@@ -52,6 +54,29 @@ def test_a_report_shows_the_second_that_was_meant(film: Path, monkeypatch: pytes
     assert CliRunner().invoke(app, ["report", "a", *place]).exit_code == 0
     assert (frame.frame, frame.time_s) == (5, 4.0)
     assert set(re.findall(r"5 at ([0-9:.]+)", out.read_text(encoding="utf-8"))) == {"0:04.0"}
+
+
+def test_without_a_reasoner_a_report_marks_the_frame_at_the_second_that_was_meant(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ume_retrieval.cli.searching.load_embedder", lambda *_: ReasoningEmbedder(pair().embedder))
+    out = film.parent / "why.html"
+    place = ["--store", str(film.parent / "vectors"), "--collection", "films", "--out", str(out)]
+    assert CliRunner().invoke(app, ["report", "a", "--mode", "direct", *place]).exit_code == 0
+    marked = re.findall(r"Key frames</dt><dd>([^<]*)<", out.read_text(encoding="utf-8"))
+    assert marked == ["2 at 0:04.0"], "the Reasoner's fifth frame is the second of the three that are shown"
+
+
+def test_frames_that_were_named_but_not_looked_at_are_not_marked_by_number(film: Path) -> None:
+    with EdgeStore(film.parent / "vectors", "films") as store:
+        hit = found(store)
+    assert hit.trace is not None
+    unseen = replace(
+        hit, evidence=HitEvidence(key_frames=(KeyFrame(2, None),)), trace=replace(hit.trace, key_frames=(2,))
+    )
+    [card] = report_query(Item(text="a"), (unseen,), None, budget=SHOWN).hits
+    assert card.trace is not None
+    assert card.trace.key_frames == ()
 
 
 def test_the_example_service_serves_the_frame_that_was_meant(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:

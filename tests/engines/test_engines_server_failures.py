@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from email.utils import formatdate
@@ -298,6 +301,45 @@ def test_who_stops_reading_asks_for_nothing_more(stub: Stub, naps: list[float]) 
     next(replies)
     replies.close()
     assert len(stub.posted()) < 50
+
+
+INTERRUPTED = """
+import sys
+from ume_retrieval.server.client import Server
+from ume_retrieval.server.options import ServerOptions
+
+server = Server([sys.argv[1]], None, ServerOptions(concurrency=4))
+try:
+    server.ask("/embeddings", [dict] * 8, dict)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 20.0], ids=["silent", "asks to be left alone"])
+def test_an_interrupt_ends_the_process_and_sends_nothing_more(stub: Stub, wait_s: float) -> None:
+    release = threading.Event()
+
+    def answer(path: str, body: dict[str, Any]) -> Reply | None:
+        if path != "/v1/models" and not wait_s:
+            release.wait(60)
+        return reply({}, 503, Retry_After=str(int(wait_s))) if path != "/v1/models" else None
+
+    stub.answer = answer
+    command = [sys.executable, "-c", INTERRUPTED, f"{stub.url}/v1"]
+    with subprocess.Popen(  # noqa: S603  # our own interpreter and script
+        command, stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(stub.posted()) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.3)  # so that what was answered is being waited for
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=10)
+    release.set()
+    assert out == "interrupted\n"
+    assert len(stub.posted()) == 4
 
 
 def test_the_pipeline_asks_for_all_side_by_side(stub: Stub, naps: list[float]) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ume_retrieval.errors import InputError, MediaNotFound, MissingExtra
 from ume_retrieval.evaluation.layouts import read_task
+from ume_retrieval.evaluation.layouts.documents import short_name
 from ume_retrieval.evaluation.layouts.media import evenly, film, inside
 from ume_retrieval.evaluation.rows import RowsNotFound, find_rows
 from ume_retrieval.evaluation.samples import EvalTask, Film
@@ -103,6 +104,22 @@ def test_grades_and_pages_from_both_places(mmeb: Path) -> None:
         assert len(kinds) == 2, "pictures from the folder and from the corpus"
         digests = {candidate.sample.digest() for candidate in read.candidates}
         assert len(digests) == THINGS
+
+
+@pytest.mark.parametrize("length", [250, 255, 300])
+def test_a_page_with_a_name_that_is_too_long_is_found_under_its_short_one(
+    length: int, tmp_path: Path, shapes_world: World
+) -> None:
+    [task] = choose("mmeb-v2", ["VisRAG_ChartQA"])
+    write_mmeb(shapes_world, tmp_path, [task])
+    name = "x" * length + ".png"
+    shapes_world.page(0, tmp_path / task.media / short_name(name))
+    root = tmp_path / task.rows[0]
+    write_parquet([{"corpus-id": name, "image": None}], next((root / "corpus").iterdir()))
+    write_parquet([{"query-id": 0, "corpus-id": name, "score": 1}], next((root / "qrels").iterdir()))
+    read = read_task(task, tmp_path)
+    assert [candidate.sample.images[0].name for candidate in read.candidates] == [short_name(name)]  # type: ignore[union-attr]  # a file
+    assert not read.problem_counts().get("broken_row")
 
 
 def test_the_original_labels_are_another_repository(mmeb: Path, tmp_path: Path, shapes_world: World) -> None:

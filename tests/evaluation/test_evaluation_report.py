@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,32 @@ def test_results_are_json_without_nan(tmp_path: Path) -> None:
     write_result(result, tmp_path / "results.json")
     assert "NaN" not in (tmp_path / "results.json").read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [tmp_path / "results.json"]
+
+
+def test_whatever_results_hold_can_be_written(tmp_path: Path) -> None:
+    result = run("mmeb-v2", ["CIRR"])
+    failure = Failure(0, "caf\udce9.png", "broken_media", "caf\udce9.png is broken")
+    result = replace(result, tasks=(replace(result.tasks[0], failures=(failure,)),))
+    write_result(result, tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == result.to_dict()
+    markdown, page = write_report(result, tmp_path)
+    assert "caf\\<U+DCE9>.png" in markdown.read_text(encoding="utf-8")
+    assert "caf&lt;U+DCE9&gt;.png" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_a_typed_error(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = run("mmeb-v2")
+    for name in ("results.json", "report.md", "radar.png"):
+        (tmp_path / name).symlink_to("/dev/full")
+    for write in (
+        lambda: write_result(result, tmp_path / "results.json"),
+        lambda: write_report(result, tmp_path),
+        lambda: draw_plots(result, tmp_path),
+    ):
+        with pytest.raises(InputError, match="No space left"):
+            write()
 
 
 @pytest.mark.parametrize("benchmark", ["mmeb-v2", "uvrb"])

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from evaluation_world import QUERIES, World, write_mmeb, write_parquet
+from evaluation_world import QUERIES, World, write_jsonl, write_mmeb, write_parquet
 
 from ume_retrieval.cache import TraceCache
 from ume_retrieval.errors import CacheError, InputError
-from ume_retrieval.evaluation import Options, Shard, VectorStore, Watch, choose, evaluate, read_task
+from ume_retrieval.evaluation import Options, Shard, VectorStore, Watch, choose, evaluate, read_task, write_report
 from ume_retrieval.evaluation.encoding import Bench, Sided
 from ume_retrieval.evaluation.rows import RowsNotFound
 from ume_retrieval.evaluation.run import VECTORS_FILE
-from ume_retrieval.evaluation.samples import EvalTask
-from ume_retrieval.evaluation.scoring import fuse, gains, judge_all, similarities
+from ume_retrieval.evaluation.samples import Candidate, EvalTask, Query, Sample
+from ume_retrieval.evaluation.scoring import BLOCK, fuse, gains, judge_all, similarities
 from ume_retrieval.evaluation.store import Stored, identity, vector_key
 from ume_retrieval.evaluation.swapping import Swap, donors_of
 from ume_retrieval.evaluation.tasks import Task, all_tasks
@@ -155,6 +156,7 @@ def test_shards_add_up(mmeb: Path, tmp_path: Path) -> None:
     merged = VectorStore(tmp_path / "merged" / VECTORS_FILE)
     assert [merged.merge(tmp_path / f"part{number}" / VECTORS_FILE) for number in (1, 2, 3)] == counts
     assert merged.merge(tmp_path / "part1" / VECTORS_FILE) == 0
+    assert merged.merge(tmp_path / "part1" / ".." / "merged" / VECTORS_FILE) == 0, "its own vectors"
     judge = fakes()
     assert evaluate(judge, tasks, mmeb, tmp_path / "merged", options=Options(swap=False)).scores(
         "fused"
@@ -196,6 +198,38 @@ def test_a_query_that_could_not_be_read_is_a_miss(mmeb: Path, tmp_path: Path) ->
     assert result.queries == QUERIES
     assert result.modes["direct"].metrics["hit@10"] == pytest.approx(100 * (QUERIES - 1) / QUERIES)
     assert not result.comparable
+
+
+def test_a_row_with_an_odd_name_costs_itself(mmeb: Path, tmp_path: Path) -> None:
+    """As `os.listdir` names a file that is not UTF-8; JSON may hold such a name too."""
+    data = tmp_path / "data"
+    shutil.copytree(mmeb, data)
+    [rows] = (data / "ziyjiang/MMEB_Test_Instruct" / "CIRR").iterdir()
+    kept = pq.read_table(rows).to_pylist()
+    kept[0]["tgt_img_path"][-1] = "caf\udce9.png"
+    rows.unlink()
+    write_jsonl(kept, rows.with_suffix(".jsonl"))
+    [result] = (run := evaluate(fakes(), choose("mmeb-v2", ["CIRR"]), data, tmp_path / "run")).tasks
+    assert result.queries == QUERIES
+    [problem] = result.problems
+    assert problem.name == "missing_media"
+    assert "caf<U+DCE9>.png" in problem.where
+    write_report(run, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8")) == run.to_dict()
+    assert not [file for file in (tmp_path / "run").iterdir() if file.name.startswith(".")]
+
+
+def test_a_corpus_without_its_column_of_pictures_costs_its_task_alone(mmeb: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(mmeb, data)
+    tasks = choose("mmeb-v2", ["ViDoRe_arxivqa", "ViDoRe_docvqa"])
+    [corpus] = (data / tasks[0].rows[0] / "corpus").iterdir()
+    pages = [{"corpus-id": row["corpus-id"], "page": b"x"} for row in pq.read_table(corpus).to_pylist()]
+    write_parquet(pages, corpus)
+    shutil.rmtree(data / tasks[0].media)
+    broken, whole = evaluate(fakes(), tasks, data, tmp_path / "run", options=Options("never")).tasks
+    assert (broken.modes["direct"].score, len(broken.failures)) == (0.0, len(pages))
+    assert not whole.failures
 
 
 def test_tasks_that_are_not_there(mmeb: Path, tmp_path: Path, shapes_world: World) -> None:
@@ -316,6 +350,23 @@ def test_fused_similarities_are_those_of_search() -> None:
         known = {str(n): float(score) for n, score in enumerate(reasoned) if not np.isnan(score)}
         expected = search_fuse({str(n): float(score) for n, score in enumerate(direct)}, known, 0.5)
         assert fused == pytest.approx([expected[str(n)] for n in range(6)])
+
+
+@pytest.mark.parametrize("among", [False, True], ids=["against all", "own lists"])
+@pytest.mark.parametrize(("count", "dim"), [(3, 1536), (5, 2048), (BLOCK + 7, 256)])
+def test_one_vector_ties_wherever_it_stands(among: bool, count: int, dim: int) -> None:
+    [cirr] = choose("mmeb-v2", ["CIRR"])
+    rng = np.random.default_rng(count)
+    vector = rng.normal(size=dim).astype(np.float32)
+    vector /= np.linalg.norm(vector)
+    asked = vector + 0.02 * rng.normal(size=(100 if count < BLOCK else 10, dim)).astype(np.float32)
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    candidates = tuple(Candidate(f"c{number}", Sample(f"c{number}")) for number in range(count))
+    names = tuple(one.key for one in candidates) if among else None
+    queries = tuple(Query(str(n), Sample(f"q{n}"), {f"c{count - 1}": 1.0}, names) for n in range(len(asked)))
+    rows = similarities(EvalTask(cirr, queries, candidates), asked, np.tile(vector, (count, 1)))
+    assert all(len(row) == count and len(np.unique(row)) == 1 for row in rows)
+    assert [float(row[0]) for row in rows] == pytest.approx((asked @ vector).tolist(), abs=2e-6)
 
 
 def test_own_lists_and_common_ones(mmeb: Path) -> None:

@@ -256,6 +256,26 @@ def test_text_that_ends_inside_a_character_at_the_limit_is_too_long(tmp_path: Pa
     assert failure.error == "media_too_large"
 
 
+@pytest.mark.parametrize("characters", [10, 40, 5000], ids=["short", "at the limit", "far beyond it"])
+def test_text_in_another_encoding_is_broken_whatever_its_length(tmp_path: Path, characters: int) -> None:
+    path = tmp_path / "russian.txt"
+    path.write_bytes(("Дождь идёт, весь день. " * 300)[:characters].encode("cp1251"))
+    (failure,) = discover([path], limits=Limits(max_text_chars=20))
+    assert isinstance(failure, Failure)
+    assert (failure.error, failure.hint) == ("broken_media", "save it as UTF-8")
+
+
+@pytest.mark.parametrize("letter", ["a", "ä", "€", "😀"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_text_of_just_so_many_characters_is_taken(tmp_path: Path, letter: str, mark: str) -> None:
+    path = tmp_path / "just.txt"
+    for count, fits in ((20, True), (21, False), (22, False), (500, False)):
+        path.write_text(mark + letter * count, encoding="utf-8")
+        (one,) = discover([path], limits=Limits(max_text_chars=20))
+        assert isinstance(one, Entry) == fits
+        assert isinstance(one, Entry) or one.error == "media_too_large"
+
+
 def test_a_broken_kind_is_raised_by_entries(tmp_path: Path) -> None:
     path = tmp_path / "blank.txt"
     path.write_text("\n", encoding="utf-8")

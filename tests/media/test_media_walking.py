@@ -104,6 +104,23 @@ def test_what_was_named_is_never_skipped_silently(tmp_path: Path) -> None:
     }
 
 
+def test_a_text_under_another_name_says_which_names_are_read(tmp_path: Path) -> None:
+    """Passed over in a folder, as most files there are nobody's to index; what is named is wanted."""
+    table, page = touch(tmp_path / "a.csv", "näme\tkind\n".encode() * 500), touch(tmp_path / "b.html", b"<p>words</p>")
+    data = touch(tmp_path / "c.dat", b"words\0and data")
+    assert list(walk([tmp_path])) == []
+    hints = [one.hint for one in walk([table, page, data]) if isinstance(one, Failure)]
+    assert [".md or .txt" in hint for hint in hints] == [True, True, False]
+
+
+def test_behind_a_link_the_parent_is_that_of_its_target(tmp_path: Path) -> None:
+    right, wrong = touch(tmp_path / "real" / "a.png"), touch(tmp_path / "here" / "a.png")
+    (tmp_path / "real" / "sub").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "real" / "sub")
+    assert sources(tmp_path / "here" / "link" / ".." / "a.png") == [str(right)]
+    assert sources(tmp_path / "here" / ".." / "here" / "a.png") == [str(wrong)]
+
+
 def test_failures_say_where_and_what_to_do(tmp_path: Path) -> None:
     touch(tmp_path / "a.png")
     touch(tmp_path / "b.png", b"")

@@ -13,7 +13,7 @@ from mteb.types import PromptType
 
 from ume_mteb import UmeEncoder
 from ume_mteb.inputs import EMPTY, frames_of, items_of
-from ume_retrieval.errors import InputError
+from ume_retrieval.errors import InputError, ModelError
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
@@ -83,6 +83,14 @@ def test_names_keep_modes_apart() -> None:
     assert direct.mteb_model_meta.modalities == ["text", "image", "video"]
 
 
+def test_a_revision_that_was_not_loaded_is_refused() -> None:
+    pair = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    loaded = pair.info.embedder.revision
+    assert UmeEncoder(pair, loaded).mteb_model_meta.revision == loaded
+    with pytest.raises(ModelError, match="not another"):
+        UmeEncoder(pair, "another")
+
+
 def test_batches_become_items() -> None:
     picture = PIL.Image.new("L", (8, 8))
     batch = {"text": ["a", ""], "image": [picture, [picture, picture]], "video": [None, torch.zeros(3, 3, 8, 8)]}
@@ -90,8 +98,9 @@ def test_batches_become_items() -> None:
     assert (first.text, len(first.images), len(first.videos), first.instruction) == ("a", 1, 0, "Find it")
     assert (second.text, len(second.images), len(second.videos)) == (None, 2, 1)
     assert second.images[0].mode == "RGB"  # type: ignore[union-attr]  # a picture
-    [empty] = items_of([{"text": [""]}], None)
-    assert empty.text == EMPTY
+    assert [one.text for one in items_of([{"text": ["", " ", "\n\t"]}], None)] == [EMPTY] * 3
+    [captionless] = items_of([{"text": [" "], "image": [picture]}], None)
+    assert captionless.text is None
     with pytest.raises(InputError, match="audio only"):
         list(items_of([{"audio": [1]}], None))
 

@@ -70,6 +70,8 @@ def test_a_round_trip_changes_nothing(tmp_path: Path) -> None:
     gate.save(tmp_path / "gate.json")
     json.loads((tmp_path / "gate.json").read_text(), parse_constant=pytest.fail)
     assert Gate.load(tmp_path / "gate.json") == gate
+    gate.save(str(tmp_path / "new" / "gate.json"))
+    assert Gate.load(str(tmp_path / "new" / "gate.json")) == gate
 
 
 def test_what_is_no_gate_is_refused(tmp_path: Path) -> None:

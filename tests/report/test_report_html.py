@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -282,6 +283,26 @@ def test_the_file_is_written_into_a_new_folder_and_replaced(tmp_path: Path) -> N
     text = target.read_text(encoding="utf-8")
     assert "second \U0001f600 Ω" in text
     assert "first<" not in text
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on what a process may write")
+def test_a_disk_that_is_full_leaves_the_report_that_was_there(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    target = write_html(ReportPage("first"), tmp_path / "report.html")
+    before = target.read_bytes()
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(InputError, match="cannot write the report"):
+            write_html(ReportPage("second"), target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_place_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from ume_retrieval.cache import TraceCache, default_cache_path
 from ume_retrieval.cli.options import JsonOption
-from ume_retrieval.cli.output import command
+from ume_retrieval.cli.output import command, plain
+from ume_retrieval.errors import InputError
 
 cache_app = typer.Typer(no_args_is_help=True)
 
@@ -19,7 +20,7 @@ def info(*, as_json: JsonOption = False) -> None:
     """Say where the traces are, how many, and how large."""
     with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
         data = {"path": str(default_cache_path()), "traces": len(cache), "bytes": cache.size_bytes}
-        output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {escape(str(data['path']))}")
+        output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {plain(str(data['path']))}")
 
 
 @cache_app.command()
@@ -39,6 +40,9 @@ def prune(
 ) -> None:
     """Remove old traces."""
     with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+        for name, number in (("--days", days), ("--megabytes", megabytes)):
+            if number is not None and not 0 <= number < math.inf:
+                raise InputError(f"{name} is {number}", hint="use a number from 0 on")
         most = None if megabytes is None else int(megabytes * 1e6)
         removed = cache.prune(older_than_days=days, max_bytes=most)
         output.result({"removed": removed}, f"{removed} traces removed")

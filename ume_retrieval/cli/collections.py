@@ -19,7 +19,7 @@ from ume_retrieval.cli.options import (
     StoreOption,
     open_named_store,
 )
-from ume_retrieval.cli.output import command
+from ume_retrieval.cli.output import command, plain
 
 if TYPE_CHECKING:
     from ume_qdrant.store import Store
@@ -58,7 +58,8 @@ def info(
         }
         table = Table(box=None, pad_edge=False, show_header=False)
         for key, value in data.items():
-            table.add_row(key, ", ".join(value) if isinstance(value, list) else str("" if value is None else value))
+            words = ", ".join(value) if isinstance(value, list) else str("" if value is None else value)
+            table.add_row(key, plain(words))
         output.result(data, table)
 
 
@@ -74,7 +75,9 @@ def alias(
     with command(as_json=as_json) as output, open_named_store(store, collection) as opened:
         before = opened.point_alias(name)
         was = f" (was {before})" if before else ""
-        output.result({"alias": name, "collection": collection, "before": before}, f"{name} is {collection}{was}")
+        output.result(
+            {"alias": name, "collection": collection, "before": before}, plain(f"{name} is {collection}{was}")
+        )
 
 
 @store_app.command()
@@ -88,7 +91,7 @@ def unalias(
     with command(as_json=as_json) as output, open_named_store(store, DEFAULT_COLLECTION) as opened:
         known = opened.aliases()
         opened.drop_alias(name)
-        output.result({"alias": name, "collection": known.get(name)}, f"{name} names nothing now")
+        output.result({"alias": name, "collection": known.get(name)}, plain(f"{name} names nothing now"))
 
 
 @store_app.command()
@@ -129,7 +132,7 @@ def drop(
         if not yes:
             typer.confirm(f"remove {collection} with {points} points?", abort=True, err=True)
         opened.drop()
-        output.result({"collection": collection, "points": points}, f"{collection} removed, {points} points")
+        output.result({"collection": collection, "points": points}, plain(f"{collection} removed, {points} points"))
 
 
 def _target(location: str, collection: str) -> Store:

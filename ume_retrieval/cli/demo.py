@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from ume_retrieval.cli.indexing import Bars
 from ume_retrieval.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, load_embedder
-from ume_retrieval.cli.output import Output, command
+from ume_retrieval.cli.output import Output, command, plain
 from ume_retrieval.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ def demo(
             data,
             _table(tasks, answers),
             f"{indexed} files in {seconds:.0f} s",
-            f"open {escape(str(report))}",
-            f"  or {escape(str(sheet))}",
+            f"open {plain(str(report))}",
+            f"  or {plain(str(sheet))}",
         )
 
 
@@ -97,6 +96,8 @@ class Answers:
 
 
 def _make_empty(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is no folder", hint="name a new folder with --out")
     if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
         raise InputError(f"{out} holds something else", hint="name a new folder with --out")
     for old in ("world", "store"):

@@ -6,12 +6,11 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from rich.markup import escape
 from rich.table import Table
 
 from ume_retrieval.cache import default_cache_path
 from ume_retrieval.cli.options import JsonOption
-from ume_retrieval.cli.output import command
+from ume_retrieval.cli.output import command, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,8 @@ def doctor(*, as_json: JsonOption = False) -> None:
         colours = {"ok": "green", "missing": "yellow", "broken": "red"}
         for finding in findings:
             state = f"[{colours[finding.state]}]{finding.state}[/{colours[finding.state]}]"
-            fix = f"[dim]{escape(finding.fix)}[/dim]"
-            table.add_row(state, finding.name, escape(finding.found), fix)
+            fix = f"[dim]{plain(finding.fix)}[/dim]"
+            table.add_row(state, finding.name, plain(finding.found), fix)
         healthy = all(finding.state != "broken" for finding in findings)
         data = {"healthy": healthy, "findings": [asdict(finding) for finding in findings]}
         output.result(data, table, "ready" if healthy else "[red]not ready[/red]: see what is broken above")

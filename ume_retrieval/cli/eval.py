@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from ume_retrieval.cli.options import (
@@ -20,7 +19,7 @@ from ume_retrieval.cli.options import (
     ReasonerOption,
     load_embedder,
 )
-from ume_retrieval.cli.output import Output, command
+from ume_retrieval.cli.output import Output, command, plain
 from ume_retrieval.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ class Run:
             "report": str(page),
         }
         tables = (rich_table(table) for table in (group_table(result, others), task_table(result, others)))
-        said = "\n".join(f"[dim]{escape(note)}[/dim]" for note in (*notes(result, others), f"Report: {page}"))
+        said = "\n".join(f"[dim]{plain(note)}[/dim]" for note in (*notes(result, others), f"Report: {page}"))
         self.output.result(data, *tables, said)
         self.output.failures(tuple(failure for task in result.tasks for failure in task.failures))
 
@@ -241,9 +240,9 @@ def names(text: str) -> list[str]:
 
 def rich_table(table: TextTable) -> Table:
     """A table for the terminal."""
-    made = Table(title=escape(table.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    made = Table(title=plain(table.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for place, head in enumerate(table.columns):
-        made.add_column(escape(head), justify="right" if place else "left", overflow="fold")
+        made.add_column(plain(head), justify="right" if place else "left", overflow="fold")
     for place, row in enumerate(table.rows):
-        made.add_row(*map(escape, row), style="bold" if place in table.strong else "")
+        made.add_row(*map(plain, row), style="bold" if place in table.strong else "")
     return made

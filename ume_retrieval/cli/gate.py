@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from ume_retrieval.cli.options import (
     DEFAULT_COLLECTION,
@@ -26,7 +25,7 @@ from ume_retrieval.cli.options import (
     load_embedder,
     open_named_store,
 )
-from ume_retrieval.cli.output import command
+from ume_retrieval.cli.output import command, plain
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item
 
@@ -78,7 +77,7 @@ def gate(
         made.save(out)
         facts = {"gate": str(out), "saved": made.saved, "loss": made.loss, "queries": made.queries}
         said = f"spares [bold]{made.saved:.0%}[/bold] of {made.queries} queries, {made.loss:.1%} of them all wrongly"
-        output.result(facts, f"{escape(str(out))}: {said}")
+        output.result(facts, f"{plain(str(out))}: {said}")
 
 
 def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
@@ -104,7 +103,7 @@ def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
             row = json.loads(line)
             images, videos = (_files(row.get(name, []), path.parent) for name in ("images", "videos"))
             items.append(Item(text=row.get("text"), images=images, videos=videos))
-            answers.append(row.get("answer"))
+            answers.append(_answer(row.get("answer")))
         except (ValueError, TypeError, AttributeError, InputError) as error:
             raise InputError(f"{path}, line {number}: no query: {error}") from error
     known = [answer for answer in answers if answer is not None]
@@ -115,6 +114,12 @@ def _files(names: object, folder: Path) -> tuple[Path, ...]:
     if not isinstance(names, list):
         raise TypeError("images and videos are lists of files")
     return tuple(folder / name for name in names)
+
+
+def _answer(source: object) -> str | None:
+    if source is not None and not isinstance(source, str):
+        raise TypeError("an answer is the name of a source")
+    return source
 
 
 def located(answers: Sequence[str], folder: Path, store: Store) -> list[str]:

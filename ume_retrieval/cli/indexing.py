@@ -141,8 +141,16 @@ def index(
         output.failures(report.failed)
         if reasoning == "later" and report.indexed:
             root = f"UME_MEDIA_ROOT={shlex.quote(str(relative_to))} " if relative_to else ""
-            command_line = f"{root}ume enrich --store {store} --collection {collection}"
-            output.note(f"search works now; `{command_line}` adds reasoning")
+            chosen = {"--store": store, "--collection": collection, **_unusual(model, reasoner, device, engine)}
+            options = [*(word for option in chosen.items() for word in option), *(["--isolate"] if isolate else [])]
+            output.note(f"search works now; `{root}{shlex.join(['ume', 'enrich', *options])}` adds reasoning")
+
+
+def _unusual(model: str, reasoner: str, device: str, engine: str) -> dict[str, str]:
+    """The options that say something else than by default; without a Reasoner nothing could be enriched."""
+    usual = {"--model": DEFAULT_MODEL, "--reasoner": "auto", "--device": "auto", "--engine": "auto"}
+    said = dict(zip(usual, (model, reasoner, device, engine), strict=True))
+    return {name: value for name, value in said.items() if value not in {usual[name], "none"}}
 
 
 def enrich(

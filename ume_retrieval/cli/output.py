@@ -64,7 +64,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say what happens now, beside the result."""
-        self.notes.print(f"[dim]{escape(text)}[/dim]")
+        self.notes.print(f"[dim]{plain(text)}[/dim]", soft_wrap=True)
 
     def failures(self, failures: tuple[Failure, ...], most: int = 20) -> None:
         """Name items that were left out, one line each."""
@@ -72,7 +72,9 @@ class Output:
             return
         self.notes.print(f"[yellow]{len(failures)} left out:[/yellow]")
         for failure in failures[:most]:
-            self.notes.print(f"  {escape(failure.source)}: {escape(failure.message)}", soft_wrap=True)
+            # A message mostly names its file itself.
+            name = "" if failure.source in failure.message else f"{failure.source}: "
+            self.notes.print(f"  {plain(name + failure.message)}{_hint(failure.hint)}", soft_wrap=True)
         if len(failures) > most:
             self.notes.print(f"  … and {len(failures) - most} more (--json names all)")
 
@@ -97,18 +99,42 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "", style="cyan")
 
 
+def plain(text: str) -> str:
+    r"""Words of files, models and servers for a terminal: on one line, without markup, and nothing in them acts.
+
+    Example:
+        >>> print(plain("red\x1b[2J\n[bold]circle"))
+        red<U+001B>[2J \[bold]circle
+    """
+    from ume_retrieval.report.wording import legible  # costs what `ume --help` does not need
+
+    return escape(" ".join(legible(text).splitlines()))
+
+
+def _hint(hint: str) -> str:
+    return f" [dim]({plain(hint)})[/dim]" if hint else ""
+
+
+def _of_the_system(error: OSError) -> UmeError:
+    """A full disk, a folder in place of a file: what no part of the library foresaw is one line too."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return UmeError(reason if error.filename is None else f"{error.filename}: {reason}")
+
+
 @contextmanager
 def command(*, as_json: bool) -> Iterator[Output]:
     """Run a command's body; an error becomes one line with a hint and an exit code."""
     output = Output(as_json, Console(), Console(stderr=True))
     try:
         yield output
-    except UmeError as error:
+    except BrokenPipeError:
+        raise  # who reads has read enough, and is told nothing
+    except (UmeError, OSError) as error:
+        told = error if isinstance(error, UmeError) else _of_the_system(error)
         if as_json:
-            sys.stdout.write(json.dumps({"error": error.code, "message": error.message, "hint": error.hint}) + "\n")
+            sys.stdout.write(json.dumps({"error": told.code, "message": told.message, "hint": told.hint}) + "\n")
         else:
-            hint = f" [dim]({escape(error.hint)})[/dim]" if error.hint else ""
-            output.notes.print(f"[red]error:[/red] {escape(error.message)}{hint}", soft_wrap=True)
+            output.notes.print(f"[red]error:[/red] {plain(told.message)}{_hint(told.hint)}", soft_wrap=True)
         raise typer.Exit(ExitCode.FAILED) from error
     except KeyboardInterrupt:
         output.notes.print("stopped; the same command goes on from here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -55,15 +56,16 @@ def plan(
         own = {**(_from_file(file) if file else {}), **dict(_pair(text) for text in numbers or ())}
         unit = COSTS[costs]
         machine = HARDWARE[hardware or ("cpu" if unit.on == "core" else "gpu")]
-        made = []
-        for count in items or [1e6, 1e8, 1e9]:
-            one = with_numbers(Plan(count, unit, machine), own)
+        if hours is not None and not 0 < hours < math.inf:
+            raise InputError(f"{hours:g} hours", hint="use a number above 0")
+        try:
+            made = [with_numbers(Plan(count, unit, machine), own) for count in items or [1e6, 1e8, 1e9]]
             if hours is not None:
-                if hours <= 0:
-                    raise InputError(f"{hours:g} hours", hint="use a number above 0")
-                one = with_numbers(one, {"machines": one.machines_within(hours)})
-            made.append(one)
-        output.result({"plans": [one.to_dict() for one in made]}, _table(made))
+                made = [with_numbers(one, {"machines": one.machines_within(hours)}) for one in made]
+            plans = [one.to_dict() for one in made]
+        except OverflowError as error:
+            raise InputError("these numbers make a plan beyond all numbers", hint="use smaller ones") from error
+        output.result({"plans": plans}, _table(made))
         sources = f"costs {made[0].costs.source}; prices {made[0].hardware.source}"
         output.note(f"{sources}; your own numbers: --set or --numbers")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from ume_retrieval.cli.options import (
@@ -27,7 +26,7 @@ from ume_retrieval.cli.options import (
     load_embedder,
     open_named_store,
 )
-from ume_retrieval.cli.output import command
+from ume_retrieval.cli.output import command, plain
 from ume_retrieval.inputs import Item
 
 if TYPE_CHECKING:
@@ -35,6 +34,10 @@ if TYPE_CHECKING:
     from ume_qdrant import Kind as KindName
     from ume_qdrant.search_plan import QueryReasoning
     from ume_retrieval.pipeline import ReasoningEmbedder
+
+
+ANSWER_LETTERS = 200
+"""So much of an answer, or of a text, stands in the table; --json and reports have all of it."""
 
 
 class Kind(StrEnum):
@@ -159,7 +162,7 @@ def report(
             written["sheet"] = str(write_contact_sheet(drawn, sheet))
         output.result(
             {"hits": [hit.to_dict() for hit in result.hits], **written},
-            *(f"wrote {escape(path)}" for path in written.values()),
+            *(f"wrote {plain(path)}" for path in written.values()),
         )
 
 
@@ -229,11 +232,15 @@ def _find(
 
 
 def _table(result: SearchResult) -> Table:
+    from ume_retrieval.report.wording import one_line
+
     table = Table(box=None, pad_edge=False)
     for name in ("score", "source", "where", "answer"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for hit in result.hits:
-        table.add_row(f"{hit.score:.3f}", escape(hit.source), _place(hit), escape(hit.answer or hit.text or ""))
+        words = one_line(hit.answer or hit.text or "")
+        answer = words if len(words) <= ANSWER_LETTERS else f"{words[:ANSWER_LETTERS].rstrip()}…"
+        table.add_row(f"{hit.score:.3f}", plain(hit.source), _place(hit), plain(answer))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,7 @@ from ume_retrieval.errors import MissingExtra
 from ume_retrieval.evaluation.published import Published, means_beside
 from ume_retrieval.evaluation.results import RunResult, TaskResult, group_means
 from ume_retrieval.evaluation.tasks import MMEB_GROUPS, UVRB_GROUPS
+from ume_retrieval.writing import write_whole
 
 INK, QUIET = "#222222", "#777777"
 OURS: Final = {"direct": "#8aa7c7", "reasoned": "#1f4e8c", "fused": "#b5452c"}
@@ -27,9 +29,9 @@ def draw_plots(result: RunResult, folder: Path, others: Sequence[Published] = ()
 
     Raises:
         MissingExtra: Without matplotlib.
+        InputError: When one cannot be written.
     """
     plot = _pyplot()
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     lines = radar_lines(result, others)
     if lines and len(next(iter(lines.values()))) >= LEAST_AXES:
@@ -135,9 +137,10 @@ def _name_points(axes: Any, tasks: Sequence[TaskResult]) -> None:
 
 
 def _save(plot: Any, figure: Any, path: Path) -> Path:
-    figure.savefig(path, bbox_inches="tight")
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format="png", bbox_inches="tight")
     plot.close(figure)
-    return path
+    return write_whole(path, encoded.getvalue(), what="a plot")
 
 
 def _pyplot() -> Any:

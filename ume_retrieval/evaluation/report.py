@@ -10,10 +10,11 @@ from typing import Final
 
 import jinja2
 
-from ume_retrieval.errors import InputError
 from ume_retrieval.evaluation.published import Published
 from ume_retrieval.evaluation.results import RunResult
 from ume_retrieval.evaluation.table import TextTable, group_table, notes, reasoning_table, task_table
+from ume_retrieval.report.wording import one_line
+from ume_retrieval.writing import write_whole
 
 MOST_NAMED: Final = 200
 """Broken rows and failed samples that a report names; it counts them all."""
@@ -62,12 +63,8 @@ def write_report(
         InputError: When they cannot be written.
     """
     markdown, page = folder / "report.md", folder / "report.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(to_markdown(result, others, [picture.name for picture in pictures]), encoding="utf-8")
-        page.write_text(to_html(result, others, pictures), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write the report to {folder}: {error.strerror}", hint="choose a folder") from error
+    write_whole(markdown, to_markdown(result, others, [picture.name for picture in pictures]), what="the report")
+    write_whole(page, to_html(result, others, pictures), what="the report")
     return markdown, page
 
 
@@ -106,7 +103,7 @@ def _tables(result: RunResult, others: Sequence[Published]) -> list[TextTable]:
 def left_out(result: RunResult) -> list[str]:
     """What could not be used, by name."""
     named = [
-        f"{where}: {message}"
+        one_line(f"{where}: {message}")
         for task in result.tasks
         for where, message in (
             *((problem.where, f"{problem.name}, {problem.message}") for problem in task.problems),

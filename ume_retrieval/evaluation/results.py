@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from ume_retrieval.evaluation.tasks import (
     VisDoc,
     all_tasks,
 )
+from ume_retrieval.writing import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +208,12 @@ def with_average(means: Mapping[str, GroupMean]) -> dict[str, GroupMean]:
 
 
 def write_result(result: RunResult, path: Path) -> None:
-    """Write the JSON form; a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    """Write the JSON form; a reader never sees half of it.
+
+    Raises:
+        InputError: When it cannot be written.
+    """
+    write_whole(path, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n", what="the results")
 
 
 def _finite(value: Any) -> Any:

@@ -73,7 +73,7 @@ class PictureCell:
         """
         try:
             stored = _pictures(self.file, self.group, self.column)[self.place]
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, IndexError, KeyError) as error:  # KeyError: the file has no such column
             raise MediaNotFound(f"cannot read {display_name(self.file)}: {error}", hint="download it again") from error
         if not isinstance(stored, bytes) or not stored:
             raise MediaNotFound(f"{display_name(self.file)} row group {self.group} has no picture at {self.place}")

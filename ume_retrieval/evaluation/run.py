@@ -19,6 +19,7 @@ from ume_retrieval.evaluation.store import Encoding, Shard, VectorStore
 from ume_retrieval.evaluation.swapping import Swap, swap_traces
 from ume_retrieval.evaluation.tasks import Benchmark, Task, VisDoc
 from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.report.wording import one_line
 
 Reasoning: TypeAlias = Literal["both", "always", "never"]
 """Direct, reasoned and fused; reasoned alone; direct alone."""
@@ -128,7 +129,9 @@ def evaluate_task(bench: Bench, read: EvalTask, options: Options, watch: Watch) 
     """Embed what one task is missing and judge it; None when only a shard was embedded."""
     task = read.task
     queries = Sided.of("query", task.target, [(f"{task.name} query {one.key}", one.sample) for one in read.queries])
-    corpus = Sided.of("corpus", None, [(f"{task.name} candidate {one.key}", one.sample) for one in read.candidates])
+    corpus = Sided.of(
+        "corpus", None, [(one_line(f"{task.name} candidate {one.key}"), one.sample) for one in read.candidates]
+    )
     encodings = _ENCODINGS[options.reasoning]
     work = [(side, code, bench.missing(side, code, options.shard)) for code in encodings for side in (queries, corpus)]
     watch.vectors(sum(len(wanted) for _, _, wanted in work))

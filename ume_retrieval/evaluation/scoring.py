@@ -23,6 +23,9 @@ REPORTED: Final = ("hit@1", "hit@5", "hit@10", "recall@5", "recall@10", "ndcg@5"
 DECIMALS: Final = 6
 """Similarities are rounded to this, what float32 keeps, so that equal vectors tie wherever they stand in a matrix."""
 
+BLOCK: Final = 8192
+"""Candidates that are multiplied at a time: a large corpus is never held twice."""
+
 Rows: TypeAlias = npt.NDArray[np.float32]
 
 
@@ -55,11 +58,28 @@ def similarities(task: EvalTask, queries: Rows, candidates: Rows) -> list[Floats
         One row a query; NaN where either has no vector.
     """
     place = {candidate.key: index for index, candidate in enumerate(task.candidates)}
+    against_all = [query.among is None for query in task.queries]
+    common = iter(_cosines(queries[against_all], candidates) if any(against_all) else ())
     rows: list[Floats] = []
     for query, vector in zip(task.queries, queries, strict=True):
-        own = candidates if query.among is None else candidates[[place[key] for key in query.among if key in place]]
-        rows.append(np.round((own @ vector).astype(np.float64), DECIMALS))
+        if query.among is None:
+            rows.append(next(common))
+        else:
+            own = [place[key] for key in query.among if key in place]
+            rows.append(_cosines(vector[None], candidates[own])[0])
     return rows
+
+
+def _cosines(queries: Rows, candidates: Rows) -> Floats:
+    """Rounded products, shape (queries, candidates).
+
+    A product in float32 depends on where a row stands by more than rounding takes away; one in float64 does not.
+    """
+    asked = queries.astype(np.float64)
+    found = np.empty((len(queries), len(candidates)))
+    for start in range(0, len(candidates), BLOCK):
+        found[:, start : start + BLOCK] = asked @ candidates[start : start + BLOCK].astype(np.float64).T
+    return np.round(found, DECIMALS, out=found)
 
 
 def fuse(direct: Sequence[Floats], reasoned: Sequence[Floats]) -> list[Floats]:

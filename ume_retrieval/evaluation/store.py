@@ -113,6 +113,8 @@ class VectorStore(KeyedFile):
         """
         if not other.is_file():
             raise InputError(f"{other} is not there", hint="name the folder of another run with --merge")
+        if other.samefile(self.path):
+            return 0  # SQLite would wait for itself
         VectorStore(other)
         with self._database() as database:
             database.execute("ATTACH DATABASE ? AS other", (str(other),))

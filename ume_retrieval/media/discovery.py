@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,16 +134,17 @@ def entries(
 
 def _text(found: FoundFile, limits: Limits) -> str:
     most = limits.max_text_chars
+    # So many bytes hold more characters than are allowed: what comes after them is of no interest.
+    enough = _UTF8_MAX_BYTES * (most + 1)
     with open_file(found.path, limits) as handle:
-        data = handle.read(_UTF8_MAX_BYTES * (most + 1))
+        data = handle.read(enough)
+    is_whole = len(data) < enough
     try:
-        text = data.decode("utf-8-sig")
+        # Only a character that the reading itself has cut is forgiven.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=is_whole)
     except UnicodeDecodeError as error:
-        if found.size > len(data):
-            text = data.decode("utf-8-sig", "ignore")
-        else:
-            raise BrokenMedia(f"{found.source} is no UTF-8 text", hint="save it as UTF-8") from error
-    if len(text) > most:
+        raise BrokenMedia(f"{found.source} is no UTF-8 text", hint="save it as UTF-8") from error
+    if len(text) > most or not is_whole:
         raise MediaTooLarge(
             f"{found.source} has more than {most} characters", hint="split the text or raise Limits.max_text_chars"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -92,8 +93,7 @@ class _Walk:
     def over(self, paths: Iterable[str | Path]) -> Iterator[FoundFile | _Refused]:
         for given in paths:
             try:
-                path = Path(os.path.normpath(Path.cwd() / local_path(given)))
-                real = _resolve(path)
+                path, real = _named(Path.cwd() / local_path(given))
             except MediaError as error:
                 yield _Refused(given, error)
                 continue
@@ -192,10 +192,7 @@ def _look(path: Path, limits: Limits, *, wanted: bool) -> FoundFile | None:
     kind = _kind(path)
     if kind is None:
         if wanted:
-            raise UnsupportedMedia(
-                f"{name} holds no image, video, PDF or text that can be read",
-                hint="convert it to JPEG, PNG, MP4, WebM or PDF, or leave it out",
-            )
+            raise _unsupported(path)
         return None
     if status.st_size > limits.max_bytes:
         raise MediaTooLarge(
@@ -219,6 +216,37 @@ def _kind(path: Path) -> FileKind | None:
     if form == "pdf":
         return "pdf"
     return "image" if form in IMAGE_FORMATS else "video"
+
+
+def _named(path: Path) -> tuple[Path, str]:
+    """A path without "." and "..", and where it leads."""
+    real = _resolve(path)
+    plain = Path(os.path.normpath(path))
+    # Behind a link ".." is the parent of what it leads to, which is elsewhere.
+    return (plain if os.path.realpath(plain) == real else Path(real)), real
+
+
+def _unsupported(path: Path) -> UnsupportedMedia:
+    name = display_name(path)
+    if path.suffix.lower() not in MEDIA_SUFFIXES and _is_text(path):
+        return UnsupportedMedia(
+            f"{name} is text, but no text by its name",
+            hint=f"give it a name that ends in {' or '.join(sorted(TEXT_SUFFIXES))}",
+        )
+    return UnsupportedMedia(
+        f"{name} holds no image, video, PDF or text that can be read",
+        hint="convert it to JPEG, PNG, MP4, WebM or PDF, or leave it out",
+    )
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins with UTF-8 and no control character that only data has."""
+    try:
+        with path.open("rb") as handle:
+            head = codecs.getincrementaldecoder("utf-8-sig")().decode(handle.read(HEAD_BYTES))
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(character.isprintable() or character.isspace() for character in head)
 
 
 def _resolve(path: Path) -> str:

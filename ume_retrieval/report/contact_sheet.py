@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ from pathlib import Path
 import PIL.Image
 import PIL.ImageDraw
 
-from ume_retrieval.errors import InputError
 from ume_retrieval.report.content import ReportHit, ReportPage, ReportQuery
 from ume_retrieval.report.lettering import Font, load_font, shorten, wrap
 from ume_retrieval.report.tiles import choose_tiles, place_tiles
-from ume_retrieval.report.wording import one_line, score_in_words
+from ume_retrieval.report.wording import score_in_words
+from ume_retrieval.writing import write_whole
 
 _GROUND, _CARD, _WELL, _LINE = "#f4f5f8", "#ffffff", "#eceff4", "#dfe3ea"
 _INK, _QUIET, _ACCENT, _GOOD, _BAD = "#161a22", "#596273", "#3257d6", "#0a7344", "#a8322a"
@@ -48,18 +49,10 @@ def write_contact_sheet(
         ...     write_contact_sheet(ReportPage("Holiday photos"), Path(folder) / "sheet.png").name
         'sheet.png'
     """
-    target = Path(path)
     sheet = draw_contact_sheet(page, max_queries=max_queries, max_hits=max_hits, font=font)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(target, "PNG", optimize=True)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"cannot write the contact sheet to {one_line(str(target))}: {reason}",
-            hint="choose a file in a folder that you may write to",
-        ) from error
-    return target
+    encoded = io.BytesIO()
+    sheet.save(encoded, "PNG", optimize=True)
+    return write_whole(path, encoded.getvalue(), what="the contact sheet")
 
 
 def draw_contact_sheet(

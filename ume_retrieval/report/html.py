@@ -7,10 +7,10 @@ from pathlib import Path
 
 import jinja2
 
-from ume_retrieval.errors import InputError
 from ume_retrieval.report.content import ReportPage
 from ume_retrieval.report.views import query_view
 from ume_retrieval.report.wording import legible, one_line
+from ume_retrieval.writing import write_whole
 
 
 def write_html(page: ReportPage, path: str | Path) -> Path:
@@ -32,18 +32,7 @@ def write_html(page: ReportPage, path: str | Path) -> Path:
         ...     write_html(ReportPage("Holiday photos"), Path(folder) / "report.html").name
         'report.html'
     """
-    target = Path(path)
-    document = render_html(page)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(document, encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"cannot write the report to {one_line(str(target))}: {reason}",
-            hint="choose a file in a folder that you may write to",
-        ) from error
-    return target
+    return write_whole(path, render_html(page), what="the report")
 
 
 def render_html(page: ReportPage) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from ume_retrieval.errors import InputError, MissingExtra, ServerError, SomeFailed, UmeError
+from ume_retrieval.overlap import Stopped
 from ume_retrieval.retry import Busy, Retry, retry_after
+from ume_retrieval.server.crew import side_by_side
 from ume_retrieval.server.endpoints import Endpoint, Endpoints
 from ume_retrieval.server.options import API_KEY, ServerOptions
 
@@ -98,28 +102,28 @@ class Server:
             SomeFailed: When some of several fail; it carries the answers to the others.
         """
 
-        def one(request: Callable[[], dict[str, Any]]) -> T | UmeError:
+        def one(request: Callable[[], dict[str, Any]], stopped: threading.Event) -> T | UmeError:
+            def attempt() -> T:
+                if stopped.is_set():  # an interrupt sends nothing that is not yet on its way
+                    raise Stopped
+                return self._post(path, read, body)
+
             try:
                 body = json.dumps(request()).encode()
-                return self._retry.call(lambda: self._post(path, read, body))
+                return self._retry.call(attempt)
             except UmeError as error:
                 return error
 
         outcomes: dict[int, T | UmeError] = {}
         failed: list[UmeError] = []
-        with ThreadPoolExecutor(min(self._concurrency, max(1, len(requests)))) as workers:
-            waiting = {workers.submit(one, request): position for position, request in enumerate(requests)}
-            try:
-                for future in as_completed(waiting):
-                    position = waiting[future]
-                    outcome = outcomes[position] = future.result()
-                    if isinstance(outcome, UmeError):
-                        failed.append(outcome)
-                    else:
-                        yield position, outcome
-            except BaseException:  # an interrupt sends nothing that is not yet on its way
-                workers.shutdown(wait=False, cancel_futures=True)
-                raise
+        calls = [partial(one, request) for request in requests]
+        with closing(side_by_side(calls, self._concurrency)) as answered:
+            for position, outcome in answered:
+                outcomes[position] = outcome
+                if isinstance(outcome, UmeError):
+                    failed.append(outcome)
+                else:
+                    yield position, outcome
         if failed and len(outcomes) == 1:
             raise failed[0]
         if failed:

@@ -10,6 +10,7 @@ from ume_retrieval.errors import InputError, MediaNotFound
 from ume_retrieval.evaluation.rows import Row
 from ume_retrieval.evaluation.samples import Candidate, EvalTask, Problem, ProblemName, Query, Sample
 from ume_retrieval.evaluation.tasks import Task
+from ume_retrieval.report.wording import one_line
 
 BROKEN: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError, InputError)
 """What reading a row of another form than the layout's may raise; no system has a file of some names."""
@@ -60,8 +61,8 @@ class Building:
             self.problem("broken_row", where, _said(error))
 
     def problem(self, name: ProblemName, where: str, message: str, *, costs_query: bool = False) -> None:
-        """Note something that cannot be used."""
-        self._problems.append(Problem(name, where, message, costs_query))
+        """Note something that cannot be used; rows and files may have odd names."""
+        self._problems.append(Problem(name, one_line(where), one_line(message), costs_query))
 
     def candidate(self, key: str, sample: Callable[[], Sample]) -> None:
         """Add a candidate unless it is known; one whose files are not there is noted, and can never be found."""

@@ -57,9 +57,10 @@ def _page(task: Task, media: Path, name: str, cell: PictureCell) -> Sample:
     for file in (f"{name}.png", short_name(name)):
         try:
             path = inside(media, file)
-        except InputError:
+            is_there = path.is_file()
+        except (InputError, OSError):  # OSError: the whole name may be longer than a file system takes
             continue
-        if path.is_file():
+        if is_there:
             return Sample(images=(path,), instruction=task.candidate_instruction)
     return Sample(images=(cell,), instruction=task.candidate_instruction)
 
