@@ -73,8 +73,7 @@ class Filter:
         """The same with relative folders as they are and from the working directory, for whoever types one."""
         if self.under is None:
             return self
-        both = [name for path in self.under for name in (os.path.normpath(path), os.path.normpath(Path.cwd() / path))]
-        return replace(self, under=tuple(dict.fromkeys(both)))
+        return replace(self, under=tuple(dict.fromkeys(name for path in self.under for name in _typed(str(path)))))
 
 
 def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
@@ -84,7 +83,7 @@ def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
         >>> any_of(Filter(kinds=("image",), under=("/data/photos/",), pages=(2, 3)))
         [('kind', ['image']), ('within', ['/data/photos']), ('page', [2, 3])]
     """
-    folders = None if query.under is None else [os.path.normpath(path) for path in query.under]
+    folders = None if query.under is None else [str(path).rstrip(os.sep) or str(path) for path in query.under]
     texts = {
         "kind": query.kinds,
         "source": query.sources,
@@ -98,3 +97,9 @@ def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
     if query.pages is not None:
         conditions.append(("page", list(query.pages)))
     return conditions
+
+
+def _typed(path: str) -> tuple[str, ...]:
+    if "://" in path:  # an address is no path
+        return (path,)
+    return os.path.normpath(path), os.path.normpath(Path.cwd() / path)

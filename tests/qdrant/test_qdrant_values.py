@@ -245,7 +245,7 @@ def test_a_filter_that_no_point_can_match_is_refused(wrong: dict[str, Any]) -> N
 
 
 def test_folders_of_a_filter_count_from_the_root_too() -> None:
-    typed = Filter(under=("photos/", Path("photos"), Path("/data/./a/")))
-    assert typed.from_here().under == ("photos", str(Path("photos").absolute()), "/data/a")
-    assert any_of(typed) == [("within", ["photos", "photos", "/data/a"])]
+    typed = Filter(under=("photos/", Path("photos"), Path("/data/./a/"), "s3://shelf/a/"))
+    assert typed.from_here().under == ("photos", str(Path("photos").absolute()), "/data/a", "s3://shelf/a/")
+    assert any_of(typed) == [("within", ["photos", "photos", "/data/a", "s3://shelf/a"])]
     assert Wish(where=typed).where == typed.from_here()
