@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import io
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 import media_makers
 import numpy as np
 import PIL.Image
@@ -16,6 +18,7 @@ from PIL.Image import Transpose
 from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import Clip, Frames
 from ume_retrieval.media import Limits, probe_video, sample_video
+from ume_retrieval.media.video_file import _typed_errors
 
 CONTAINERS = ["mp4", "mov", "mkv", "webm", "avi", "h264.avi", "gif"]
 
@@ -303,3 +306,13 @@ def test_makers_agree_with_themselves() -> None:
     assert [number_of(numbered(k)) for k in range(256)] == list(range(256))
     with pytest.raises(AssertionError, match="lower left"):
         media_makers.number_of(numbered(1).transpose(Transpose.ROTATE_180))
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.EAGAIN])
+def test_what_the_machine_lacks_may_be_there_later(code: int) -> None:
+    with pytest.raises(BrokenMedia) as lacking, _typed_errors("clip.mp4"):
+        raise av.error.classes[code](code, "not to be had")
+    assert lacking.value.retryable
+    with pytest.raises(BrokenMedia) as broken, _typed_errors("clip.mp4"):
+        raise av.error.InvalidDataError(errno.EINVAL, "damaged")
+    assert not broken.value.retryable

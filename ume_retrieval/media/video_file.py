@@ -277,7 +277,8 @@ def _container(handle: BinaryIO, form: str) -> InputContainer:
 def _typed_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except av.error.BlockingIOError as error:  # no thread to be had, most often: the machine's trouble, not the file's
+    except (av.error.BlockingIOError, av.error.MemoryError) as error:
+        # No thread or no memory to be had, most often: trouble of the machine, or of a file before this one.
         raise BrokenMedia(f"{name} does not decode: {error.strerror}", hint=_BUSY_HINT, retryable=True) from error
     except av.error.FFmpegError as error:
         raise BrokenMedia(f"{name} does not decode: {error.strerror}", hint=_DAMAGED_HINT) from error
