@@ -29,7 +29,7 @@ class Written:
     Attributes:
         chat: The chat.
         text: One placeholder a picture.
-        length: Tokens, pictures and their time marks included; up to 16 too many when there are videos.
+        length: Tokens, pictures and their time marks included.
     """
 
     chat: Chat
@@ -100,9 +100,21 @@ class ChatInputs:
         texts = [self.render(chat) for chat in chats]
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [
-            Written(chat, text, len(ids) + _picture_tokens(chat))
+            Written(chat, text, len(ids) + self._picture_tokens(chat))
             for chat, text, ids in zip(chats, texts, encoded, strict=True)
         ]
+
+    def _picture_tokens(self, chat: Chat) -> int:
+        """Tokens that pictures take beyond their one placeholder."""
+        images = sum(_grid_tokens(image.width, image.height) - 1 for image in images_of(chat))
+        return images + sum(map(self._video_tokens, videos_of(chat)))
+
+    def _video_tokens(self, frames: Frames) -> int:
+        marks = _time_marks(frames)
+        written = self.tokenizer(marks, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        first = frames.images[0]
+        # Behind its mark, each pair stands between two tokens of its own.
+        return sum(map(len, written)) + len(marks) * (_grid_tokens(first.width, first.height) + 2) - 1
 
     def count_tokens(self, chat: Chat) -> int:
         """Length of a fitted chat in tokens, pictures and their time marks included, without decoding a pixel."""
@@ -220,21 +232,18 @@ def _grid_tokens(width: int, height: int) -> int:
     return (width // GRID) * (height // GRID)
 
 
-TIME_MARK_TOKENS = 8
-"""Upper bound of a time mark such as `<12.5 seconds>` with the tokens around a frame pair."""
+def _time_marks(frames: Frames) -> list[str]:
+    """What the model's processor writes before each pair of frames.
 
-
-def _picture_tokens(chat: Chat) -> int:
-    """Tokens that pictures take beyond their one placeholder."""
-    return sum(_grid_tokens(image.width, image.height) - 1 for image in images_of(chat)) + sum(
-        _video_tokens(frames) for frames in videos_of(chat)
-    )
-
-
-def _video_tokens(frames: Frames) -> int:
-    pairs = (len(frames.images) + 1) // 2
-    first = frames.images[0]
-    return pairs * (_grid_tokens(first.width, first.height) + TIME_MARK_TOKENS)
+    Example:
+        >>> import PIL.Image
+        >>> _time_marks(Frames((PIL.Image.new("RGB", (4, 4)),) * 3, (5.0, 6.0, 18.0), 20.0))
+        ['<0.5 seconds>', '<13.0 seconds>']
+    """
+    ticks = [*video_metadata(frames)["frames_indices"]]
+    ticks += ticks[-1:] * (len(ticks) % 2)
+    seconds = [(a + b) / 2 / TICKS_PER_SECOND for a, b in zip(ticks[::2], ticks[1::2], strict=True)]
+    return [f"<{mark:.1f} seconds>" for mark in seconds]
 
 
 def video_metadata(frames: Frames) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from ume_retrieval.chat import Chat, Message, TextPart
@@ -13,7 +14,7 @@ from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.embedder.families import embedding_chat
 from ume_retrieval.embedder.transformers import TransformersEmbedder, pooled_token
 from ume_retrieval.errors import IncompatibleModel, InputError, ModelError
-from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.inputs import Frames, LoadedItem
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.trace import Box, TCot
 from ume_training.tiny.architecture import EMBEDDER_SPEC, Size, build_model, build_processor
@@ -82,11 +83,16 @@ def test_no_input_gives_no_vectors(embedder: TransformersEmbedder) -> None:
     assert embedder.embed([]).vectors.shape == (0, embedder.dimension)
 
 
-def test_the_count_of_tokens_never_falls_short(embedder: TransformersEmbedder, shapes_items: Items) -> None:
+def test_tokens_are_counted_without_looking_at_a_pixel(embedder: TransformersEmbedder, shapes_items: Items) -> None:
     inputs = ChatInputs(embedder._inputs.processor, "right")
-    for chat in chats_of(embedder, shapes_items(7)):
-        counted, real = inputs.count_tokens(chat), int(inputs.tensors([chat])["attention_mask"].sum())
-        assert real <= counted <= real + 16
+    films = [
+        Frames((PIL.Image.new("RGB", (64, 32)),) * count, tuple(second * n for n in range(count)), second * count)
+        for count in (1, 2, 7, 33)
+        for second in (0.3, 9.95, 500.3, 50_000.7)
+    ]
+    items = [LoadedItem("red", (), (film, film), None, "id") for film in films]
+    for chat in chats_of(embedder, [*shapes_items(7), *items]):
+        assert inputs.count_tokens(chat) == int(inputs.tensors([chat])["attention_mask"].sum())
 
 
 # The released code takes the last token when `<emb>` is missing, silently.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +263,16 @@ def test_what_cannot_be_opened_is_typed(tmp_path: Path) -> None:
 def test_addresses_are_refused(address: str) -> None:
     with pytest.raises(RemoteNotAllowed):
         open_image(address)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_threads_may_share_a_picture_that_is_not_decoded_yet(tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"picture.{form}"
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(file)
+    expected = open_image(file).tobytes()
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(10):
+            with PIL.Image.open(file) as lazy:
+                seen = list(threads.map(lambda _, shared=lazy: open_image(shared).tobytes(), range(8)))  # type: ignore[misc]
+            assert set(seen) == {expected}

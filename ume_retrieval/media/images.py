@@ -43,6 +43,8 @@ _UPRIGHT = {
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _BROKEN_HINT = "copy, download or export the image again"
 _WARNINGS = threading.Lock()
+_IN_USE = tuple(threading.Lock() for _ in range(64))
+"""A picture in memory is decoded when it is first looked at, in place: one thread at a time may look at it."""
 
 
 def open_image(
@@ -77,7 +79,8 @@ def open_image(
     """
     if isinstance(source, PIL.Image.Image):
         _check_size(source, "the image", limits)
-        return _pixels(source, "the image")
+        with _IN_USE[id(source) // 64 % len(_IN_USE)]:
+            return _pixels(source, "the image")
     if isinstance(source, Page):
         return render_page(source, page_pixels, limits)
     if isinstance(source, bytes):
