@@ -180,7 +180,8 @@ def main() -> None:
         "device": chosen.device,
         "clock": chosen.clock,
     }
-    finish("encode", result, quick=chosen.quick)
+    # Some of the cases do not stand in for all of them.
+    finish("_".join(["encode", *(chosen.case or ())]), result, quick=chosen.quick)
 
 
 if __name__ == "__main__":

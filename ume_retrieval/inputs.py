@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,12 @@ Side: TypeAlias = Literal["query", "corpus"]
 Modality: TypeAlias = Literal["text", "image", "video"]
 """The modality that decides prompt and evidence cue: video before image before text."""
 
+_MOST_PAGES = 2**63 - 1
+"""The content id keeps a page number in eight bytes."""
+
+_MOST_SECONDS = 1e300
+"""Times are subtracted and counted in ticks; below this, that never overflows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -25,6 +33,9 @@ class Page:
     Attributes:
         path: The PDF file; a string will do.
         page: Page number, 1-based.
+
+    Raises:
+        InputError: When the page is no whole number.
     """
 
     path: Path
@@ -32,6 +43,7 @@ class Page:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "page", _page_number(self.page))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +51,13 @@ class Frames:
     """Decoded video: sampled frames with their times.
 
     Attributes:
-        images: RGB frames in time order, at least one.
+        images: RGB frames in time order, at least one, all of one size.
         timestamps: Seconds from the start of the file, one a frame, ascending.
         duration_s: Length of the sampled stretch in seconds, > 0.
+
+    Raises:
+        InputError: When there is no frame, or not one number a frame. What `check_frames` asks for is checked when the
+            frames are loaded.
     """
 
     images: tuple[PIL.Image.Image, ...]
@@ -49,6 +65,9 @@ class Frames:
     duration_s: float
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "images", tuple(self.images))
+        object.__setattr__(self, "timestamps", tuple(_seconds(time, "a timestamp") for time in self.timestamps))
+        object.__setattr__(self, "duration_s", _seconds(self.duration_s, "duration_s"))
         if not self.images or len(self.images) != len(self.timestamps):
             raise InputError("a video needs at least one frame and one timestamp a frame")
 
@@ -61,6 +80,9 @@ class Clip:
         path: The video file; a string will do.
         start_s: First second that counts; 0.0 is the file's start.
         end_s: First second that no longer counts; None is the file's end.
+
+    Raises:
+        InputError: When a second is no number.
     """
 
     path: Path
@@ -69,6 +91,9 @@ class Clip:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "start_s", _second_of_clip(self.start_s, "start_s"))
+        if self.end_s is not None:
+            object.__setattr__(self, "end_s", _second_of_clip(self.end_s, "end_s"))
 
 
 ImageInput: TypeAlias = "str | Path | bytes | PIL.Image.Image | Page"
@@ -89,7 +114,7 @@ class Item:
         instruction: What the caller wants of the item ("Find a page that answers the question"), or None.
 
     Raises:
-        InputError: When neither text nor media is given.
+        InputError: When neither text nor media is given, or text or instruction is no `str`.
 
     Example:
         >>> Item(text="a red circle").modality
@@ -104,6 +129,7 @@ class Item:
     instruction: str | None = None
 
     def __post_init__(self) -> None:
+        _check_words(self.text, self.instruction)
         for media in (self.images, self.videos):
             if isinstance(media, (str, bytes)) or not isinstance(media, Iterable):
                 raise InputError("images and videos take a tuple", hint='write images=("cat.png",)')
@@ -130,6 +156,9 @@ class LoadedItem:
         videos: Sampled frames.
         instruction: As in the item.
         content_id: Hex digest of content and sampling; independent of file names (see `media.content_id`).
+
+    Raises:
+        InputError: When text or instruction is no `str`, media are not decoded, or frames fail `check_frames`.
     """
 
     text: str | None
@@ -138,9 +167,78 @@ class LoadedItem:
     instruction: str | None
     content_id: str
 
+    def __post_init__(self) -> None:
+        _check_words(self.text, self.instruction)
+        if not _are_pictures(self.images) or not all(isinstance(video, Frames) for video in self.videos):
+            raise InputError("a loaded item holds pixels", hint="use an Item for files")
+        for video in self.videos:
+            check_frames(video)
+
     @property
     def modality(self) -> Modality:
         """The modality that decides prompt and evidence cue."""
         if self.videos:
             return "video"
         return "image" if self.images else "text"
+
+
+def check_frames(frames: Frames) -> Frames:
+    """Hand frames back when a model can take them: pictures of one size, at times that are numbers.
+
+    Raises:
+        InputError: When sizes differ, a time is infinite or not a number, or a frame is no picture.
+    """
+    if not _are_pictures(frames.images):
+        raise InputError("frames must be PIL images", hint="use PIL.Image.fromarray for arrays")
+    if len(sizes := {image.size for image in frames.images}) > 1:
+        listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
+        raise InputError(
+            f"the frames of a video differ in size: {listed}",
+            hint="resize them to one size, or pass them as images",
+        )
+    for seconds in (frames.duration_s, *frames.timestamps):
+        # Not a number is never less than anything.
+        if not abs(seconds) < _MOST_SECONDS:
+            raise InputError(f"a video cannot have the time {seconds}", hint="give finite seconds")
+    return frames
+
+
+def _are_pictures(images: Iterable[object]) -> bool:
+    return all(isinstance(image, PIL.Image.Image) for image in images)
+
+
+def _check_words(text: object, instruction: object) -> None:
+    for name, words in (("text", text), ("instruction", instruction)):
+        if words is not None and not isinstance(words, str):
+            raise InputError(f"{name} cannot be a {type(words).__name__}", hint="pass a str or None")
+
+
+def _page_number(page: int) -> int:
+    """A whole number of any library as a plain one."""
+    try:
+        number = None if isinstance(page, bool) else operator.index(page)
+    except TypeError:
+        number = None
+    if number is None:
+        raise InputError(f"a page cannot be a {type(page).__name__}", hint="pass a whole number; the first page is 1")
+    if abs(number) > _MOST_PAGES:
+        raise InputError("no file has a page with so large a number", hint="the first page is number 1")
+    return number
+
+
+def _seconds(value: float, name: str) -> float:
+    """A number of any library as a plain one; infinity and "not a number" stay."""
+    try:
+        # `float` would also read words and count True as 1.
+        seconds = None if isinstance(value, (str, bytes, bool)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = None
+    if seconds is None:
+        raise InputError(f"{name} cannot be this {type(value).__name__}", hint="pass seconds as a number")
+    return seconds
+
+
+def _second_of_clip(value: float, name: str) -> float:
+    if math.isnan(seconds := _seconds(value, name)):
+        raise InputError(f"{name} of a clip is not a number", hint="pass seconds from the start of the file")
+    return seconds

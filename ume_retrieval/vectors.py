@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -26,14 +27,19 @@ def check_precision(precision: str) -> None:
 
 
 def check_truncation(dimension: int, full: int) -> None:
-    """Refuse to keep more components than there are, or none.
+    """Refuse to keep more components than there are, none, or a number that is not whole.
 
     Raises:
-        InputError: When `dimension` is outside 1..`full`.
+        InputError: When `dimension` is no whole number in 1..`full`.
     """
-    if not 1 <= dimension <= full:
+    try:
+        fits = not isinstance(dimension, bool) and 1 <= operator.index(dimension) <= full
+    except TypeError:
+        fits = False
+    if not fits:
         raise InputError(
-            f"truncate_dim is {dimension}, but the vectors have {full} components", hint=f"use 1 to {full}"
+            f"truncate_dim is {dimension!r}, but the vectors have {full} components",
+            hint=f"use a whole number from 1 to {full}",
         )
 
 
@@ -48,7 +54,7 @@ def truncate(vectors: FloatRows, dimension: int) -> FloatRows:
         Shape (n, dimension), rows L2-normalised; NaN rows stay NaN.
 
     Raises:
-        InputError: When `dimension` is outside 1..d.
+        InputError: When `dimension` is no whole number in 1..d.
 
     Example:
         >>> truncate(np.array([[0.6, 0.0, 0.8]], dtype=np.float32), 2)

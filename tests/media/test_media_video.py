@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -260,6 +261,40 @@ def test_frames_pass_through_as_rgb() -> None:
     assert (checked.timestamps, checked.duration_s) == ((0.0, 0.5), 1.0)
     with pytest.raises(MediaTooLarge):
         sample_video(frames, fps=9, max_frames=1, limits=Limits(max_frames=1))
+
+
+def test_frames_of_several_sizes_are_refused() -> None:
+    frames = Frames((PIL.Image.new("RGB", (64, 64)), PIL.Image.new("RGB", (96, 32))), (0.0, 0.5), 1.0)
+    with pytest.raises(InputError, match="64 x 64, 96 x 32") as caught:
+        sample_video(frames, fps=2, max_frames=8)
+    assert caught.value.hint
+
+
+def test_frames_need_one_size_once_they_are_upright() -> None:
+    lying, turned = PIL.Image.new("RGB", (96, 32)), PIL.Image.new("RGB", (32, 96))
+    turned.getexif()[0x0112] = 6
+    checked = sample_video(Frames((lying, turned), (0.0, 0.5), 1.0), fps=2, max_frames=8)
+    assert [image.size for image in checked.images] == [(96, 32), (96, 32)]
+    with pytest.raises(InputError, match="32 x 96, 96 x 32"):
+        sample_video(Frames((turned, PIL.Image.new("RGB", (32, 96))), (0.0, 0.5), 1.0), fps=2, max_frames=8)
+
+
+@pytest.mark.parametrize(
+    ("times", "duration_s"),
+    [
+        ((0.0, math.nan), 1.0),
+        ((0.0, math.inf), 1.0),
+        ((-math.inf, 0.0), 1.0),
+        ((-1e308, 1e308), 1.0),
+        ((0.0, 0.5), math.nan),
+        ((0.0, 0.5), math.inf),
+    ],
+)
+def test_frames_without_a_finite_time_are_refused(times: tuple[float, float], duration_s: float) -> None:
+    frames = Frames((numbered(1), numbered(2)), times, duration_s)
+    with pytest.raises(InputError, match="cannot have the time") as caught:
+        sample_video(frames, fps=2, max_frames=8)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "webm"])

@@ -12,9 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval import InputError, Item, MediaError, ModelError, ReasoningEmbedder, ReasoningError, TraceCache
+from ume_retrieval import (
+    Frames,
+    InputError,
+    Item,
+    MediaError,
+    ModelError,
+    ReasoningEmbedder,
+    ReasoningError,
+    TraceCache,
+)
+from ume_retrieval.asking import ASKED_AT_ONCE
 from ume_retrieval.chat import Chat, TextPart
 from ume_retrieval.embedder.base import Embeddings
+from ume_retrieval.errors import SomeFailed
+from ume_retrieval.ledger import SomeEmbedded
 from ume_retrieval.reasoner.base import Generation, Sampling
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
@@ -38,6 +50,23 @@ class Refusing(HashEmbedder):
             if any(word in said(chat) for word in self.words):
                 raise InputError("too long", hint="shorten it", retryable=self.retryable)
         return super().embed(chats)
+
+
+class SomeRefusing(HashEmbedder):
+    """Refuses chats with this word and keeps the others; says what they cost, or does not."""
+
+    def __init__(self, word: str, *, tokens: bool = True) -> None:
+        super().__init__()
+        self.word, self.tokens = word, tokens
+
+    def embed(self, chats: Sequence[Chat]) -> Embeddings:
+        good = [chat for chat in chats if self.word not in said(chat)]
+        made = super().embed(good)
+        if len(good) == len(chats):
+            return made
+        rows = iter(made.vectors)
+        outcomes = [next(rows) if chat in good else InputError("too long") for chat in chats]
+        raise SomeEmbedded(outcomes, made.tokens) if self.tokens else SomeFailed(outcomes)
 
 
 def mute_on(word: str) -> FakeReasoner:
@@ -136,6 +165,64 @@ def test_a_chat_that_the_engine_refuses_costs_the_others_nothing() -> None:
         ReasoningEmbedder(engine).encode_corpus(texts, reasoning="never")
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_strict_error_of_an_engine_names_the_input(*, at_once: bool) -> None:
+    """Whether the engine refuses the whole batch or keeps the others, and of two bad ones the first."""
+
+    class Naming(FakeReasoner):
+        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+            if at_once and any("long" in said(chat) for chat in chats):
+                raise InputError("too long")
+            outcomes = [
+                InputError(said(chat)) if "long" in said(chat) else super(Naming, self).generate([chat], sampling)[0]
+                for chat in chats
+            ]
+            if any(isinstance(outcome, InputError) for outcome in outcomes):
+                raise SomeFailed(outcomes)
+            return [outcome for outcome in outcomes if isinstance(outcome, Generation)]
+
+    texts = ["long thing" if number in {4, 6} else f"thing {number}" for number in range(8)]
+    with pytest.raises(InputError) as raised:
+        ReasoningEmbedder(HashEmbedder(), Naming()).encode_corpus(texts)
+    assert raised.value.__notes__ == ["input 4"]
+    engine = Refusing("long") if at_once else SomeRefusing("long")
+    with pytest.raises(InputError, match="too long") as raised:
+        ReasoningEmbedder(engine).encode_corpus(texts, reasoning="never")
+    assert raised.value.__notes__ == ["input 4"]
+    assert engine.calls <= 6  # nothing behind the culprit's half is tried
+
+
+def test_a_strict_call_asks_no_more_after_a_refusal() -> None:
+    class Picky(FakeReasoner):
+        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+            if any("long" in said(chat) for chat in chats):
+                raise InputError("too long")
+            return super().generate(chats, sampling)
+
+    reasoner = Picky()
+    texts = ["long", *(f"thing {number}" for number in range(3 * ASKED_AT_ONCE))]
+    with pytest.raises(InputError):
+        ReasoningEmbedder(HashEmbedder(), reasoner).encode_corpus(texts)
+    assert reasoner.calls == 0
+
+
+def test_what_strikes_all_alike_names_no_input_in_a_strict_call() -> None:
+    engine = Refusing("thing", retryable=True)
+    with pytest.raises(InputError) as raised:
+        ReasoningEmbedder(engine).encode_corpus(["a thing", "another thing"], reasoning="never")
+    assert not getattr(raised.value, "__notes__", [])
+    assert engine.batches == 1
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_answers_beside_failures_are_counted(*, tokens: bool) -> None:
+    engine = SomeRefusing("long", tokens=tokens)
+    texts = ["a", "b", "long", "c"]
+    result = ReasoningEmbedder(engine).encode_corpus(texts, reasoning="never", strict=False, return_traces=True)
+    assert [failure.index for failure in result.failures] == [2]
+    assert (result.usage.embedder_calls, result.usage.embedded_tokens) == (3, 3 if tokens else 0)
+
+
 def test_what_may_pass_later_is_not_searched_for_a_culprit() -> None:
     engine = Refusing("thing", retryable=True)
     texts = [f"thing {number}" for number in range(8)]
@@ -192,7 +279,7 @@ def test_an_engine_that_loses_count_is_caught() -> None:
         def embed(self, chats: Sequence[Chat]) -> Embeddings:
             return Embeddings(super().embed(chats).vectors[:, :3], 1)
 
-    with pytest.raises(ModelError, match="1 replies to 2 chats"):
+    with pytest.raises(ModelError, match="0 replies to 1 chats"):
         ReasoningEmbedder(HashEmbedder(), Losing()).encode_query(["a", "b"])
     with pytest.raises(ModelError, match="shape"):
         ReasoningEmbedder(Flat()).encode_query(["a", "b"], reasoning="never")
@@ -209,6 +296,27 @@ def test_an_input_of_another_type_is_refused_with_a_hint(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sizes", "times", "duration_s"),
+    [
+        (((64, 64), (96, 32)), (0.0, 1.0), 2.0),
+        (((64, 64), (64, 64)), (0.0, float("nan")), 2.0),
+        (((64, 64), (64, 64)), (0.0, 1.0), float("inf")),
+    ],
+)
+def test_frames_that_no_model_takes_strike_their_own_item_only(
+    sizes: tuple[tuple[int, int], ...], times: tuple[float, ...], duration_s: float
+) -> None:
+    frames = Frames(tuple(PIL.Image.new("RGB", size) for size in sizes), times, duration_s)
+    items: list[Any] = ["a cat", frames, "a dog"]
+    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    result = embedder.encode_corpus(items, strict=False, return_traces=True)
+    assert [(failure.index, failure.error) for failure in result.failures] == [(1, "invalid_input")]
+    np.testing.assert_array_equal(result.vectors[[0, 2]], embedder.encode_corpus(["a cat", "a dog"]))
+    with embedder.stream_corpus(iter(items)) as stream:
+        assert [one.failure is None for one in stream] == [True, False, True]
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"reasoning": "auto"},
@@ -216,6 +324,10 @@ def test_an_input_of_another_type_is_refused_with_a_hint(wrong: Any) -> None:
         {"precision": "int4"},
         {"truncate_dim": 0},
         {"truncate_dim": 65},
+        {"truncate_dim": 1.5},
+        {"truncate_dim": 8.0},
+        {"truncate_dim": "8"},
+        {"truncate_dim": True},
         {"target": "sound"},
     ],
 )

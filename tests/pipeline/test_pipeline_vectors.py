@@ -37,6 +37,15 @@ def test_truncation_keeps_the_first_components_and_unit_length(embedder: Reasoni
     expected = whole[:, :dimension] / np.linalg.norm(whole[:, :dimension], axis=1, keepdims=True)
     np.testing.assert_allclose(short, expected, rtol=1e-5)
     assert embedder.encode_query("a cat", truncate_dim=dimension).shape == (dimension,)
+    count: Any = np.int64(dimension)
+    np.testing.assert_array_equal(embedder.encode_query(["a cat", "a dog"], truncate_dim=count), short)
+
+
+@pytest.mark.parametrize("dimension", [0, 4, 1.5, 2.0, "2", True, None])
+def test_truncation_to_no_whole_number_of_components_is_refused(dimension: Any) -> None:
+    with pytest.raises(InputError, match="truncate_dim") as caught:
+        truncate(np.ones((2, 3), dtype=np.float32), dimension)
+    assert "1 to 3" in caught.value.hint
 
 
 @pytest.mark.parametrize(

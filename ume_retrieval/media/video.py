@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ume_retrieval.errors import InputError, MediaNotFound, MediaTooLarge
-from ume_retrieval.inputs import Clip, Frames, VideoInput
+from ume_retrieval.inputs import Clip, Frames, VideoInput, check_frames
 from ume_retrieval.media.files import display_name, local_path
 from ume_retrieval.media.images import open_image
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
@@ -48,7 +48,7 @@ def sample_video(source: VideoInput, fps: float, max_frames: int, limits: Limits
 
     Raises:
         MediaNotFound: When the file cannot be opened or ends before the stretch begins.
-        InputError: When the stretch is none.
+        InputError: When the stretch is none, or `Frames` fail `check_frames`.
         MediaError: Otherwise as `probe_video`.
     """
     if isinstance(source, Frames):
@@ -73,4 +73,5 @@ def _checked(frames: Frames, limits: Limits) -> Frames:
             f"the video has {len(frames.images)} frames, more than {limits.max_frames}",
             hint="hand in fewer frames or raise Limits.max_frames",
         )
-    return replace(frames, images=tuple(open_image(image, limits) for image in frames.images))
+    # Upright frames are what must be alike: a note of the camera may turn some of them.
+    return check_frames(replace(frames, images=tuple(open_image(image, limits) for image in frames.images)))
