@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,20 +22,36 @@ KEEP_EVERY_S = 1.0
 ASKED_AT_ONCE = 64
 """Chats of one call to an engine that hands out its replies together; an interrupt loses no more than these."""
 
+REMEMBERED = 16_384
+"""Traces that a call keeps in memory when none are kept on disk, some 50 MB where traces are long."""
+
 
 class CallMemory:
-    """Traces of one call, for when none are kept on disk; the same two methods as `TraceCache`."""
+    """Traces of one call, for when none are kept on disk; the same two methods as `TraceCache`.
 
-    def __init__(self) -> None:
-        self._records: dict[str, TraceRecord] = {}
+    Args:
+        most: How many are remembered, >= 1; the one that was not needed for longest is forgotten first, so that memory
+            does not grow with a stream.
+    """
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._records = OrderedDict[str, TraceRecord]()
+        self._most = most
 
     def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
         """Records of the keys that are known."""
-        return {key: self._records[key] for key in keys if key in self._records}
+        known = {key: self._records[key] for key in keys if key in self._records}
+        for key in known:
+            self._records.move_to_end(key)
+        return known
 
     def put_many(self, records: Mapping[str, TraceRecord]) -> None:
         """Remember records."""
-        self._records.update(records)
+        for key, record in records.items():
+            self._records[key] = record
+            self._records.move_to_end(key)
+        while len(self._records) > self._most:
+            self._records.popitem(last=False)
 
 
 Traces: TypeAlias = TraceCache | CallMemory
@@ -61,7 +78,12 @@ class Asking:
     refused: dict[str, UmeError] = field(default_factory=dict)
 
     def ask(self, chats: Mapping[str, Chat]) -> None:
-        """Ask for every chat."""
+        """Ask for every chat; when the call is strict, up to the first that is refused.
+
+        Raises:
+            Stopped: When the call is no longer wanted; finished replies are kept.
+            UmeError: As `Ledger.attempt` does.
+        """
         keys = {id(chat): key for key, chat in chats.items()}
         reasoner, answer, at_once = self.reasoner, self._generate, ASKED_AT_ONCE
         if isinstance(reasoner, Streams):
@@ -69,15 +91,18 @@ class Asking:
         for some in _slices(list(chats.items()), at_once):
             replies = self.ledger.attempt(answer, [chat for _, chat in some])
             told = {key: reply for (key, _), reply in zip(some, replies, strict=True)}
-            self.refused |= {key: reply for key, reply in told.items() if isinstance(reply, UmeError)}
+            refused = {key: reply for key, reply in told.items() if isinstance(reply, UmeError)}
+            self.refused |= refused
             self._keep({key: reply for key, reply in told.items() if not isinstance(reply, UmeError)})
+            if refused and self.ledger.strict:  # the call ends at the first of them
+                return
 
     def _generate(self, chats: Sequence[Chat]) -> list[Generation]:
-        if self.ledger.stopped.is_set():
-            raise Stopped
+        self._require_wanted()
         return _checked(self.reasoner.generate(chats, self.sampling), len(chats))
 
     def _stream(self, reasoner: Streams, keys: Mapping[int, str], chats: Sequence[Chat]) -> list[Generation]:
+        self._require_wanted()
         found: dict[int, Generation] = {}
         unkept: dict[str, Generation] = {}
         last = time.monotonic()
@@ -86,9 +111,12 @@ class Asking:
             if self.ledger.stopped.is_set() or time.monotonic() - last >= KEEP_EVERY_S:
                 self._keep(unkept)
                 unkept, last = {}, time.monotonic()
-            if self.ledger.stopped.is_set():
-                raise Stopped
+            self._require_wanted()
         return _checked([found[position] for position in sorted(found)], len(chats))
+
+    def _require_wanted(self) -> None:
+        if self.ledger.stopped.is_set():
+            raise Stopped
 
     def _keep(self, replies: Mapping[str, Generation]) -> None:
         records = {key: self._record(reply) for key, reply in replies.items() if key not in self.fresh}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.errors import Failure
-from ume_retrieval.intake import Chunk, Input, Intake, Loaded
+from ume_retrieval.intake import SINGLE, Chunk, Input, Intake, Loaded, as_sequence
 from ume_retrieval.ledger import Ledger
-from ume_retrieval.overlap import overlapped
+from ume_retrieval.overlap import overlapped, through
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.stages import Embedding, Reasoned, Reasoning
 
@@ -38,6 +38,9 @@ class Flow:
 
         Yields:
             Items are `Reasoned`, or pairs of `Reasoned` and a vector when there is embedding.
+
+        Raises:
+            Stopped: When `ledger.stopped` is set meanwhile.
         """
         stages: list[Callable[[Any], Any]] = [
             partial(self.reasoning.run, ledger=ledger) if self.reasoning else _unreasoned
@@ -49,7 +52,7 @@ class Flow:
         if isinstance(inputs, Sequence) and len(inputs) <= self.intake.chunk_items:
             # What is in memory at once anyway, such as a query, needs no threads.
             for stage in stages:
-                chunks = map(stage, chunks)
+                chunks = through(stage, chunks, ledger.stopped)
             yield from chunks
         else:
             yield from overlapped(chunks, stages, stopped=ledger.stopped)
@@ -112,6 +115,22 @@ class EncodeStream:
                 for index in range(chunk.start, chunk.stop):
                     vector, trace = done.get(index, (None, None))
                     yield Encoded(index, vector, trace, failed.get(index))
+
+
+def stream_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
+    """Inputs of a stream, none drawn yet.
+
+    Raises:
+        InputError: When it is neither an input nor something that gives inputs.
+
+    Example:
+        >>> stream_inputs("a red circle")
+        ('a red circle',)
+    """
+    # Bytes would be encoded byte by byte, and a mapping would give its keys.
+    if isinstance(inputs, (*SINGLE, bytes, bytearray, Mapping)) or not isinstance(inputs, Iterable):
+        return as_sequence(cast("Input", inputs))[0]
+    return inputs
 
 
 def _unreasoned(chunk: Chunk[Loaded]) -> Chunk[Reasoned]:

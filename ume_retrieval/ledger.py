@@ -22,6 +22,19 @@ Progress: TypeAlias = Callable[[int, int, Stage], None]
 Reply = TypeVar("Reply")
 
 
+class SomeEmbedded(SomeFailed):
+    """Some chats of one call to an Embedder failed; it says what the others cost.
+
+    Args:
+        outcomes: For each chat, in order, its vector or its error; at least one error.
+        tokens: That were embedded for the vectors.
+    """
+
+    def __init__(self, outcomes: Sequence[object], tokens: int) -> None:
+        super().__init__(outcomes)
+        self.tokens = tokens
+
+
 class Ledger:
     """Book of one call.
 
@@ -29,6 +42,7 @@ class Ledger:
         total: How many inputs the call has, or None while that is not known.
         strict: Raise the first failure instead of noting it.
         on_progress: Called as inputs pass a stage, or None.
+        stopped: What others set when they no longer want the call, or None.
 
     Attributes:
         failures: What was left out so far, in order of discovery.
@@ -42,7 +56,14 @@ class Ledger:
         stopped: Set when nobody wants the rest of the call any more.
     """
 
-    def __init__(self, total: int | None, *, strict: bool, on_progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        total: int | None,
+        *,
+        strict: bool,
+        on_progress: Progress | None = None,
+        stopped: threading.Event | None = None,
+    ) -> None:
         self.total = total
         self.strict = strict
         self.failures: list[Failure] = []
@@ -53,7 +74,7 @@ class Ledger:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.embedded_tokens = 0
-        self.stopped = threading.Event()
+        self.stopped = stopped or threading.Event()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._on_progress = on_progress
         self._telling = threading.Lock()
@@ -72,24 +93,35 @@ class Ledger:
         """Run an engine over chats; a chat that it refuses costs the others a second try, not their place.
 
         Returns:
-            For each chat its reply or its error.
+            For each chat its reply or its error. Behind the first error of a strict call there may be more errors than
+            there are refused chats: it ends at the first, so that the others are not tried.
+
+        Raises:
+            UmeError: When the call is strict and the error strikes all chats alike.
         """
         if not chats:
             return []
         try:
             return list(call(chats))
         except SomeFailed as some:
-            if self.strict:
-                raise some.first from some
             return cast("list[Reply | UmeError]", list(some.outcomes))
         except UmeError as error:
-            if self.strict:
-                raise
             # What may pass (a busy server) strikes all alike; a refusal is worth finding among the chats.
-            if len(chats) == 1 or error.retryable:
+            if error.retryable and self.strict and len(chats) > 1:
+                raise
+            if error.retryable or len(chats) == 1:
                 return [error] * len(chats)
+            refusal = error
+        return self._by_halves(call, chats, refusal)
+
+    def _by_halves(
+        self, call: Callable[[Sequence[Chat]], Sequence[Reply]], chats: Sequence[Chat], refusal: UmeError
+    ) -> list[Reply | UmeError]:
         middle = len(chats) // 2
-        return self.attempt(call, chats[:middle]) + self.attempt(call, chats[middle:])
+        replies = self.attempt(call, chats[:middle])
+        if self.strict and any(isinstance(reply, UmeError) for reply in replies):
+            return replies + [refusal] * (len(chats) - middle)
+        return replies + self.attempt(call, chats[middle:])
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:

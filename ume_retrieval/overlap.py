@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from queue import Empty, Full, Queue
 from typing import Any, TypeVar
@@ -61,9 +62,9 @@ def overlapped(
     """
     halt = stopped or threading.Event()
     queues: list[Queue[Any]] = [Queue(depth) for _ in range(len(stages) + 1)]
-    steps: list[Callable[[], None]] = [lambda: _pour(source, queues[0], halt)]
+    steps = [partial(_pour, source, queues[0], halt)]
     for stage, (before, after) in zip(stages, pairwise(queues), strict=True):
-        steps.append(lambda a=stage, b=before, c=after: _pour(map(a, _drawn(b, halt)), c, halt))  # type: ignore[misc]
+        steps.append(partial(_pour, through(stage, _drawn(before, halt), halt), after, halt))
     # Daemons: a second interrupt must end the process, whatever a model is at.
     threads = [threading.Thread(target=step, daemon=True) for step in steps]
     try:
@@ -74,6 +75,19 @@ def overlapped(
         halt.set()
         for thread in threads:
             thread.join()
+
+
+def through(stage: Callable[[Value], Made], values: Iterable[Value], halt: threading.Event) -> Iterator[Made]:
+    """What a stage makes of values. Unlike `map`, it takes no `StopIteration` of the stage for the end of the values.
+
+    Raises:
+        RuntimeError: In place of such a `StopIteration`.
+        Stopped: Before a value, when the results are no longer wanted.
+    """
+    for value in values:
+        if halt.is_set():
+            raise Stopped
+        yield stage(value)
 
 
 def ahead(values: Iterable[Value], make: Callable[[Value], Made]) -> Iterator[Made]:

@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.asking import CallMemory
-from ume_retrieval.async_encode import AsyncEncoding
+from ume_retrieval.async_encode import AsyncEncoding, cancellation
 from ume_retrieval.cache import TraceCache, default_cache_path
 from ume_retrieval.chat import Chat
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.encode_options import CorpusOptions, Inputs, QueryOptions, ReasoningMode, Vectors
 from ume_retrieval.engines import LoadOptions, choose_engine
 from ume_retrieval.errors import InputError
-from ume_retrieval.flow import EncodeStream, Flow
+from ume_retrieval.flow import EncodeStream, Flow, stream_inputs
 from ume_retrieval.inputs import Modality, Side
-from ume_retrieval.intake import SINGLE, Input, Intake, as_sequence
+from ume_retrieval.intake import Input, Intake, as_sequence
 from ume_retrieval.ledger import Ledger, Progress
 from ume_retrieval.media.hosts import AllowedHosts
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
@@ -49,7 +49,7 @@ class ReasoningEmbedder(AsyncEncoding):
     Args:
         embedder: Makes the vectors.
         reasoner: Writes the T-CoTs, or None for direct embeddings only.
-        cache: Where T-CoTs are kept, or None to keep them for one call only.
+        cache: Where T-CoTs are kept, or None to keep the last 16,384 of them for one call only.
         limits: Limits on what is decoded.
         allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
         sampling: How the Reasoner decodes; by default greedily, up to the `max_tokens` of its own description.
@@ -189,8 +189,8 @@ class ReasoningEmbedder(AsyncEncoding):
             reasoning: "always" asks the Reasoner for each item that the cache does not know; "never" embeds directly.
             truncate_dim: Keep the first components only and normalise again, 1..`dimension`.
             precision: How vectors are stored, see `vectors.quantize`.
-            strict: Raise the first failure. False goes on: failed rows are NaN (0 in integer precisions) and are named
-                in `EncodeResult.failures`.
+            strict: Raise the first failure; a note on it names the input. False goes on: failed rows are NaN (0 in
+                integer precisions) and are named in `EncodeResult.failures`.
             on_progress: Called with (inputs done, inputs in all, stage) after each chunk of each stage, from threads of
                 the stages, one call at a time.
             target: What the query looks for, when that is known; a text query for a video has a prompt of its own.
@@ -277,7 +277,7 @@ class ReasoningEmbedder(AsyncEncoding):
             One `Encoded` an input, in order; one that cannot be encoded says why and never stops the others.
 
         Raises:
-            InputError: When `reasoning` cannot be used.
+            InputError: When `inputs` or `reasoning` cannot be used.
 
         Example:
             >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -290,7 +290,7 @@ class ReasoningEmbedder(AsyncEncoding):
         ledger = Ledger(total, strict=False, on_progress=on_progress)
         intake = replace(self._intake(reasoner), chunk_items=chunk_items or self.chunk_items)
         flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock))
-        return EncodeStream(flow.run((inputs,) if isinstance(inputs, SINGLE) else inputs, ledger), ledger)
+        return EncodeStream(flow.run(stream_inputs(inputs), ledger), ledger)
 
     def trace(
         self,
@@ -359,7 +359,7 @@ class ReasoningEmbedder(AsyncEncoding):
             check_truncation(truncate_dim, self.dimension)
         items, single = as_sequence(inputs)
         flow = Flow(self._intake(reasoning), reasoning, Embedding(self.embedder, self._embedder_lock))
-        ledger = Ledger(len(items), strict=strict, on_progress=on_progress)
+        ledger = Ledger(len(items), strict=strict, on_progress=on_progress, stopped=cancellation())
         vectors = np.full((len(items), self.dimension), np.nan, dtype=np.float32)
         traces: list[Trace | None] = [None] * len(items)
         for chunk in flow.run(items, ledger):

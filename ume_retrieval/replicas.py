@@ -6,14 +6,15 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import numpy as np
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, ReasonerSpec
 from ume_retrieval.embedder.base import Embedder, Embeddings
-from ume_retrieval.errors import InputError, SomeFailed
+from ume_retrieval.errors import InputError, SomeFailed, UmeError
+from ume_retrieval.ledger import SomeEmbedded
 from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling, Streams
 
 Replica = TypeVar("Replica")
@@ -77,14 +78,18 @@ class ReplicatedEmbedder:
 
         Raises:
             UmeError: As a replica does.
+            SomeEmbedded: When some of several chats fail; it carries the vectors of the others.
         """
         pieces = _pieces(len(chats), len(self._replicas))
         made = _share(self._replicas, pieces, lambda one, piece: _embedded(one, chats[piece]))
-        if any(isinstance(part, SomeFailed) for part in made):
+        failed = [part.first for part in made if isinstance(part, SomeFailed)]
+        if failed and len(chats) == 1:
+            raise failed[0]
+        if failed:
             outcomes: list[object] = []
             for part in made:
                 outcomes.extend(part.outcomes if isinstance(part, SomeFailed) else part.vectors)
-            raise SomeFailed(outcomes)
+            raise SomeEmbedded(outcomes, sum(_tokens(part) for part in made))
         parts = [part for part in made if isinstance(part, Embeddings)]
         if not parts:
             return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
@@ -115,7 +120,7 @@ class ReplicatedReasoner:
         """Answer each chat; the reply to `chats[i]` is at position i.
 
         Raises:
-            UmeError: As a replica does.
+            UmeError: As in `replies`.
         """
         replies = dict(self.replies(chats, sampling))
         return [replies[position] for position in range(len(chats))]
@@ -125,14 +130,16 @@ class ReplicatedReasoner:
 
         Raises:
             UmeError: As a replica does.
+            SomeFailed: When some of several chats fail; it carries the replies to the others, and comes after them.
         """
         pieces = _pieces(len(chats), len(self._replicas))
-        finished: queue.Queue[tuple[int, Generation] | BaseException | None] = queue.Queue()
+        finished: queue.Queue[tuple[int, Generation | UmeError] | BaseException | None] = queue.Queue()
+        outcomes: dict[int, Generation | UmeError] = {}
         stopped = threading.Event()
 
         def answer(replica: Reasoner, piece: slice) -> None:
-            for position, reply in _stream(replica, chats[piece], sampling):
-                finished.put((piece.start + position, reply))
+            for position, outcome in _outcomes(replica, chats[piece], sampling):
+                finished.put((piece.start + position, outcome))
                 if stopped.is_set():
                     return
 
@@ -150,10 +157,18 @@ class ReplicatedReasoner:
             while (one := finished.get()) is not None:
                 if isinstance(one, BaseException):
                     raise one
-                yield one
+                position, outcome = one
+                outcomes[position] = outcome
+                if isinstance(outcome, Generation):
+                    yield position, outcome
         finally:
             stopped.set()
             worker.join()
+        failed = [outcome for outcome in outcomes.values() if isinstance(outcome, UmeError)]
+        if failed and len(chats) == 1:
+            raise failed[0]
+        if failed:
+            raise SomeFailed([outcomes[position] for position in range(len(chats))])
 
 
 def _pieces(count: int, replicas: int) -> list[slice]:
@@ -197,6 +212,32 @@ def _embedded(embedder: Embedder, chats: Sequence[Chat]) -> Embeddings | SomeFai
         return embedder.embed(chats)
     except SomeFailed as some:
         return some
+    except UmeError as error:
+        if len(chats) > 1:
+            raise
+        return SomeFailed([error])
+
+
+def _tokens(part: Embeddings | SomeFailed) -> int:
+    return part.tokens if isinstance(part, (Embeddings, SomeEmbedded)) else 0
+
+
+def _outcomes(
+    reasoner: Reasoner, chats: Sequence[Chat], sampling: Sampling
+) -> Iterator[tuple[int, Generation | UmeError]]:
+    """Replies as they are finished, and then the errors of chats that failed without the others."""
+    handed: set[int] = set()
+    try:
+        for position, reply in _stream(reasoner, chats, sampling):
+            handed.add(position)
+            yield position, reply
+    except SomeFailed as some:
+        told = cast("Sequence[Generation | UmeError]", some.outcomes)
+        yield from ((position, outcome) for position, outcome in enumerate(told) if position not in handed)
+    except UmeError as error:
+        if len(chats) > 1:
+            raise
+        yield 0, error
 
 
 def _stream(reasoner: Reasoner, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:

@@ -18,10 +18,10 @@ from ume_retrieval.cache import TraceRecord, trace_key
 from ume_retrieval.chat import Chat
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.errors import InputError, ModelError, ReasoningError, UmeError
+from ume_retrieval.errors import InputError, ModelError, ReasoningError, SomeFailed, UmeError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.intake import Chunk, Loaded
-from ume_retrieval.ledger import Ledger
+from ume_retrieval.ledger import Ledger, SomeEmbedded
 from ume_retrieval.reasoner.base import Reasoner, Sampling
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.evidence import Evidence, extract
@@ -44,7 +44,8 @@ class Reasoned:
 class Reasoning:
     """The second stage: an item's trace, known or from the Reasoner, and the evidence that it names.
 
-    Equal items of a call are reasoned once. Replies are kept before anything else is done with them.
+    Equal items of a call are reasoned once, as far as `traces` remembers. Replies are kept before anything else is done
+    with them.
 
     Attributes:
         reasoner: The engine.
@@ -183,7 +184,12 @@ class Embedding:
         return Chunk(chunk.start, chunk.stop, done)
 
     def _embed(self, chats: Sequence[Chat], ledger: Ledger) -> list[FloatRow]:
-        embeddings = self.embedder.embed(chats)
+        try:
+            embeddings = self.embedder.embed(chats)
+        except SomeFailed as some:
+            ledger.embedder_calls += sum(not isinstance(outcome, UmeError) for outcome in some.outcomes)
+            ledger.embedded_tokens += some.tokens if isinstance(some, SomeEmbedded) else 0
+            raise
         expected = (len(chats), self.embedder.dimension)
         if embeddings.vectors.shape != expected:
             raise ModelError(

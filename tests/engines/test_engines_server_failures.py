@@ -35,6 +35,7 @@ from ume_retrieval.asking import ASKED_AT_ONCE
 from ume_retrieval.chat import Message, TextPart
 from ume_retrieval.embedder.server import ServerEmbedder
 from ume_retrieval.errors import InputError, ServerError, SomeFailed
+from ume_retrieval.ledger import SomeEmbedded
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.retry import Retry, retry_after
 from ume_retrieval.server.client import Server, ServerBusy
@@ -265,10 +266,15 @@ def test_an_embedders_failure_keeps_the_rows_of_the_others(stub: Stub, naps: lis
     )
     embedder = ServerEmbedder(connect(stub, naps), info=INFO, spec=EMBED_RL)
     chats = [(*words(text), Message("assistant", (TextPart("<emb>"),))) for text in ("a", "bad")]
-    with pytest.raises(SomeFailed) as caught:
+    with pytest.raises(SomeEmbedded) as caught:
         embedder.embed(chats)
     np.testing.assert_allclose(caught.value.outcomes[0], [0.6, 0.8], rtol=1e-6)
     assert isinstance(caught.value.outcomes[1], InputError)
+    assert caught.value.tokens == 3
+    result = ReasoningEmbedder(embedder).encode_corpus(
+        ["a", "bad", "c"], reasoning="never", strict=False, return_traces=True
+    )
+    assert (result.usage.embedder_calls, result.usage.embedded_tokens) == (2, 6)
 
 
 # Replies come as they are ready.

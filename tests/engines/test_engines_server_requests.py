@@ -67,7 +67,7 @@ def test_requests_carry_pixels_times_and_form_to_vllm(stub: Stub, naps: list[flo
     assert isinstance(reasoner, Reasoner)
     assert still["model"] == "one"
     assert (still["max_tokens"], still["temperature"], still["top_p"]) == (8, 0.5, 0.9)
-    assert still["seed"] == chat_seeds([chat], 3)[0]
+    assert still["seed"] == chat_seeds([chat], 3, pictures=True)[0]
     assert still["structured_outputs"] == {"regex": pattern("image")}
     assert still["mm_processor_kwargs"]["images_kwargs"] == {"do_resize": False}
     assert still["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ume_retrieval import InputError, ReasoningEmbedder, TraceCache
+from ume_retrieval.asking import ASKED_AT_ONCE
 from ume_retrieval.chat import Chat
 from ume_retrieval.embedder.base import Embeddings
 from ume_retrieval.reasoner.base import Generation, Sampling
@@ -93,6 +94,51 @@ async def test_results_and_errors_come_through() -> None:
     assert (await embedder.aencode_corpus("a", return_traces=True)).vectors.shape == (64,)
     with pytest.raises(InputError):
         await embedder.aencode_corpus([""])
+
+
+class CountedReasoner(FakeReasoner):
+    """Tells when it has begun, and answers when it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        self.begun.set()
+        assert self.goes_on.wait(20)
+        return super().generate(chats, sampling)
+
+
+@pytest.mark.parametrize(("count", "chunk_items"), [(100, 4), (100, 100), (10, 100)])
+async def test_a_cancelled_call_asks_nothing_more_and_keeps_its_traces(
+    tmp_path: Path, count: int, chunk_items: int
+) -> None:
+    reasoner, cache = CountedReasoner(), TraceCache(tmp_path / "traces.sqlite3")
+    engine = HashEmbedder()
+    embedder = ReasoningEmbedder(engine, reasoner, cache=cache, chunk_items=chunk_items)
+    encoding = asyncio.create_task(embedder.aencode_corpus([f"thing {n}" for n in range(count)]))
+    await asyncio.to_thread(reasoner.begun.wait, 20)
+    encoding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await encoding
+    reasoner.goes_on.set()
+    with embedder._reasoner_lock:  # the stage is through with what it was at
+        first = reasoner.calls
+    await asyncio.sleep(0.2)
+    assert first == reasoner.calls == len(cache) == min(count, chunk_items, ASKED_AT_ONCE)
+    assert engine.calls == 0
+    assert (await embedder.aencode_corpus("again")).shape == (64,)
+
+
+async def test_a_call_inside_of_a_call_does_not_end_it() -> None:
+    embedder = ReasoningEmbedder(HashEmbedder(), chunk_items=2)
+    other = ReasoningEmbedder(HashEmbedder(), chunk_items=1)
+
+    def progress(*_: object) -> None:
+        other.encode_corpus(["a", "b", "c"], reasoning="never")
+
+    vectors = await embedder.aencode_corpus(["a", "b"], reasoning="never", on_progress=progress)
+    assert np.isfinite(vectors).all()
 
 
 def test_two_calls_at_once_do_not_generate_the_same_trace(tmp_path: Path) -> None:

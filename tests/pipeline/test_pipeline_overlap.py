@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.overlap import Stopped, ahead, overlapped
+from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 
 @given(values=st.lists(st.integers(), max_size=30), depth=st.integers(1, 4), stages=st.integers(1, 3))
@@ -75,6 +77,17 @@ def test_an_error_is_raised_after_what_was_finished_before_it(where: str) -> Non
     assert [next(results), next(results)] == ["0", "1"]
     with pytest.raises(KeyError, match="torn"):
         next(results)
+
+
+@pytest.mark.parametrize("chunk_items", [2, 9], ids=["side by side", "one after the other"])
+def test_a_stage_that_runs_out_of_something_is_an_error_and_not_the_end(chunk_items: int) -> None:
+    """The rest of the rows came back as NaN, from a strict call."""
+    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), chunk_items=chunk_items)
+    progress = lambda done, total, stage: next(iter(())) if stage == "embed" else None  # noqa: E731
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        embedder.encode_corpus([f"thing {n}" for n in range(9)], on_progress=progress)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(ahead([1, 2, 3], lambda _: next(iter(()))))
 
 
 def test_no_thread_is_left_when_the_reader_goes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from ume_retrieval.embedder.base import Embedder, Embeddings
 from ume_retrieval.engines import LoadOptions, choose_engine
 from ume_retrieval.errors import InputError, ModelError, SomeFailed, UmeError
 from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.ledger import SomeEmbedded
 from ume_retrieval.pipeline import ReasoningEmbedder
 from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling, Streams
 from ume_retrieval.registry import resolve_embedder
@@ -93,6 +94,75 @@ def test_replies_stream_from_all_replicas() -> None:
     assert several.generate(chats, GREEDY) == one.generate(chats, GREEDY)
     assert sorted(position for position, _ in several.replies(chats, GREEDY)) == list(range(50))
     assert several.generate([], GREEDY) == []
+
+
+class PickyReasoner(FakeReasoner):
+    """Refuses the last of 33 chats, or one in the middle, and keeps the others of a call."""
+
+    bad = (texts(33)[20], texts(33)[32])
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        outcomes = [
+            InputError("too long") if chat in self.bad else super(PickyReasoner, self).generate([chat], sampling)[0]
+            for chat in chats
+        ]
+        if isinstance(outcomes[0], InputError) and len(chats) == 1:
+            raise outcomes[0]
+        if any(isinstance(outcome, InputError) for outcome in outcomes):
+            raise SomeFailed(outcomes)
+        return [outcome for outcome in outcomes if isinstance(outcome, Generation)]
+
+
+class PickyStream(PickyReasoner):
+    """The same, handing out what it has as soon as it is there."""
+
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
+        try:
+            yield from enumerate(self.generate(chats, sampling))
+        except SomeFailed as some:
+            yield from [(n, one) for n, one in enumerate(some.outcomes) if isinstance(one, Generation)]
+            raise
+
+
+@pytest.mark.parametrize("kind", [PickyReasoner, PickyStream])
+def test_chats_that_replicas_refuse_are_named_and_the_replies_to_others_stay(kind: type[PickyReasoner]) -> None:
+    """One of them is alone in its piece, where it is refused by itself."""
+    several = ReplicatedReasoner([kind(), kind()])
+    with pytest.raises(SomeFailed, match="2 of 33 failed") as raised:
+        several.generate(texts(33), GREEDY)
+    whole = FakeReasoner().generate(texts(33), GREEDY)
+    for position, (outcome, reply) in enumerate(zip(raised.value.outcomes, whole, strict=True)):
+        assert isinstance(outcome, InputError) if position in {20, 32} else outcome == reply
+    with pytest.raises(InputError):
+        several.generate(texts(33)[32:], GREEDY)
+    handed: list[int] = []
+    with pytest.raises(SomeFailed):
+        handed.extend(position for position, _ in several.replies(texts(33), GREEDY))
+    assert sorted(handed) == [position for position in range(33) if position not in {20, 32}]
+    result = ReasoningEmbedder(HashEmbedder(), several).encode_corpus(
+        [f"thing {n}" for n in range(33)], strict=False, return_traces=True
+    )
+    assert [failure.index for failure in result.failures] == [20, 32]
+    assert result.usage.reasoner_calls == 31
+
+
+def test_an_embedders_replicas_tell_what_the_others_cost() -> None:
+    class Costly(Picky):
+        def embed(self, chats: Sequence[Chat]) -> Embeddings:
+            try:
+                return super().embed(chats)
+            except SomeFailed as some:
+                raise SomeEmbedded(some.outcomes, 2 * (len(chats) - 1)) from some
+
+    several = ReplicatedEmbedder([Costly(alone=False) for _ in range(2)])
+    with pytest.raises(SomeEmbedded) as raised:
+        several.embed(texts(40))
+    assert raised.value.tokens == 2 * 39
+    with pytest.raises(SomeEmbedded) as raised:
+        several.embed([*texts(7), texts(10)[9], texts(8)[7]])  # alone in its piece
+    assert [isinstance(outcome, InputError) for outcome in raised.value.outcomes] == [False] * 8 + [True]
+    with pytest.raises(InputError):
+        several.embed(texts(8)[7:])
 
 
 def test_a_broken_replica_is_an_error_and_leaves_no_thread() -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval import Item, ReasoningEmbedder, TraceCache
+from ume_retrieval import InputError, Item, ReasoningEmbedder, TraceCache
+from ume_retrieval.asking import CallMemory
+from ume_retrieval.cache import TraceRecord
 from ume_retrieval.chat import Chat
 from ume_retrieval.errors import ModelError
 from ume_retrieval.reasoner.base import Generation, Sampling, Streams
@@ -177,6 +180,22 @@ def test_an_interrupt_keeps_every_finished_trace(tmp_path: Path) -> None:
     second = FakeReasoner()
     ReasoningEmbedder(HashEmbedder(), second, cache=cache).encode_corpus(texts)
     assert second.calls == 60 - first.given
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"bytes", {"text": "a"}, Path("cat.png")])
+def test_what_gives_no_inputs_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(InputError) as raised:
+        ReasoningEmbedder(HashEmbedder()).stream_corpus(wrong, reasoning="never")
+    assert raised.value.hint
+
+
+def test_traces_in_memory_are_bounded_and_the_last_ones_asked_for_stay() -> None:
+    memory = CallMemory(most=3)
+    records = {key: TraceRecord(key, 1, 1, "stop", "fake") for key in "abcd"}
+    memory.put_many({key: records[key] for key in "abc"})
+    assert memory.get_many("a") == {"a": records["a"]}
+    memory.put_many({"d": records["d"]})
+    assert memory.get_many("abcd") == {key: records[key] for key in "acd"}
 
 
 def test_a_single_input_is_one_input() -> None:

@@ -16,6 +16,7 @@ from ume_retrieval.embedder.base import Embeddings
 from ume_retrieval.embedder.families import embedding_chat
 from ume_retrieval.errors import IncompatibleModel, SomeFailed
 from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.ledger import SomeEmbedded
 from ume_retrieval.loading import known_revision, short_name
 from ume_retrieval.server.client import Server
 from ume_retrieval.server.messages import media_settings, messages_of
@@ -73,7 +74,7 @@ class ServerEmbedder:
         Raises:
             InputError: When the server refuses the only chat (it is too long).
             ServerError: When the server does not answer the only chat.
-            SomeFailed: When some of several chats fail; it carries the vectors of the others.
+            SomeEmbedded: When some of several chats fail; it carries the vectors of the others.
         """
         if not chats:
             return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
@@ -82,7 +83,8 @@ class ServerEmbedder:
             answers = self.server.ask("/embeddings", requests, partial(_read, dimension=self.dimension))
         except SomeFailed as some:
             outcomes = [one[0] if isinstance(one, tuple) else one for one in some.outcomes]
-            raise SomeFailed(outcomes) from some.first
+            tokens = sum(one[1] for one in some.outcomes if isinstance(one, tuple))
+            raise SomeEmbedded(outcomes, tokens) from some.first
         return Embeddings(np.stack([vector for vector, _ in answers]), sum(tokens for _, tokens in answers))
 
     def _body(self, chat: Chat) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def decode(
         Position in `prompts`, tokens of the prompt and tokens of the reply, an end token included; each reply when it
         is finished.
     """
-    seeds = chat_seeds([prompt.chat for prompt in prompts], sampling.seed)
+    seeds = chat_seeds([prompt.chat for prompt in prompts], sampling.seed, pictures=sampling.temperature > 0)
     classes: defaultdict[int, list[int]] = defaultdict(list)
     for position, prompt in enumerate(prompts):
         # Rooms of a power of two: long prompts must not set the room of short ones.

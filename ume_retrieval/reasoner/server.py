@@ -71,7 +71,8 @@ class ServerReasoner:
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
         """Answer all chats by concurrent requests, handing out every reply as soon as it is there.
 
-        Sampled replies follow from `seeds.chat_seeds`, where the server keeps to seeds, not from a chat's company.
+        Sampled replies follow from `seeds.chat_seeds`, where the server keeps to seeds, not from a chat's company;
+        only equal chats count among themselves.
 
         Yields:
             The chat's position and the reply to it.
@@ -83,7 +84,7 @@ class ServerReasoner:
         """
         if sampling.form == "tcot" and self.server.dialect != "vllm":
             raise InputError("this server cannot hold replies to the form of a T-CoT", hint="use form='free'")
-        seeds = chat_seeds(chats, sampling.seed)
+        seeds = chat_seeds(chats, sampling.seed, pictures=sampling.temperature > 0)
         requests = [partial(self._body, chat, sampling, seed) for chat, seed in zip(chats, seeds, strict=True)]
         yield from self.server.answers("/chat/completions", requests, _read)
 

@@ -73,7 +73,8 @@ class VllmReasoner:
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
         """Answer all chats side by side, handing out every reply as soon as it is there.
 
-        Sampled replies follow from `seeds.chat_seeds`, not from a chat's company.
+        Sampled replies follow from `seeds.chat_seeds`, not from a chat's company; only equal chats count among
+        themselves.
 
         Yields:
             The chat's position and the reply to it.
@@ -87,7 +88,7 @@ class VllmReasoner:
         fitted = [fit_chat(chat, self.spec.budget) for chat in chats]
         self.engine.require_length(fitted, self.spec.max_prompt_tokens, "a prompt")
         prompts = [self.engine.prompt(chat, self.engine.inputs.render(chat)) for chat in fitted]
-        seeds = chat_seeds(fitted, sampling.seed)
+        seeds = chat_seeds(fitted, sampling.seed, pictures=sampling.temperature > 0)
         parameters = [_parameters(chat, sampling, seed) for chat, seed in zip(fitted, seeds, strict=True)]
         for position, output in self.engine.stream(prompts, parameters):
             yield position, _read(output)
