@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.fitting import fit_frames, fit_image
+from ume_retrieval.engines.resize import fit_frames, fit_image
 from ume_retrieval.inputs import Frames, Item
 
 SAID = """

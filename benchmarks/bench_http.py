@@ -18,9 +18,9 @@ import httpx
 import numpy as np
 
 from ume_retrieval.checkpoint import ReasonerSpec
-from ume_retrieval.fitting import fit_chat
+from ume_retrieval.engines.resize import fit_chat
+from ume_retrieval.engines.server.messages import media_settings, messages_of
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.server.messages import media_settings, messages_of
 from ume_retrieval.tcot.prompts import reasoner_chat
 
 START_S = 600.0

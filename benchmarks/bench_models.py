@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, VisualBudget, read_spec, write_spec
-from ume_retrieval.registry import resolve_embedder
+from ume_retrieval.engines.registry import resolve_embedder
 from ume_training.export.stock import write_stock_modules
-from ume_training.tiny.architecture import build_processor
-from ume_training.tiny.tokenizer import build_tokenizer
+from ume_training.shapes.pair.architecture import build_processor
+from ume_training.shapes.pair.tokenizer import build_tokenizer
 
 MIDDLE_BUDGET = VisualBudget(
     image_min_pixels=4 * PIXELS_PER_TOKEN,

@@ -26,16 +26,16 @@ from pathlib import Path
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import write_spec
-from ume_retrieval.engines import LoadOptions, choose_engine
+from ume_retrieval.engines.base import Form, Generation, Reasoner, Sampling
+from ume_retrieval.engines.load import LoadOptions, choose_engine
+from ume_retrieval.engines.registry import resolve_reasoner
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.reasoner.base import Form, Generation, Reasoner, Sampling
-from ume_retrieval.registry import resolve_reasoner
 from ume_retrieval.tcot.grammar import is_usable, parse, validate
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_training.shapes.levels import LEVELS
+from ume_training.shapes.pair.architecture import PROMPTS, REASONER_SPEC, Size, build_model, build_processor
+from ume_training.shapes.pair.tokenizer import build_tokenizer
 from ume_training.shapes.tasks import TASKS
-from ume_training.tiny.architecture import PROMPTS, REASONER_SPEC, Size, build_model, build_processor
-from ume_training.tiny.tokenizer import build_tokenizer
 
 MOST_TOKENS = 3_600
 """Above what the longest trace of the pattern takes: a token of random weights may be a single byte."""

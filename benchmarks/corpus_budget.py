@@ -17,11 +17,11 @@ import numpy as np
 from bench_measure import machine
 from gate import Matrix, _vectors
 
-from ume_qdrant.fusion import fuse
-from ume_retrieval.embedder.transformers import TransformersEmbedder
-from ume_retrieval.reasoner.transformers import TransformersReasoner
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
-from ume_training.shapes.held_out import HeldOutTask, held_out_world, write_about
+from ume_qdrant.searching.fusion import fuse
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
+from ume_training.egrl.held_out import HeldOutTask, held_out_world, write_about
 
 SHARES = tuple(tenth / 10 for tenth in range(11))
 

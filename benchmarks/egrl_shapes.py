@@ -23,17 +23,17 @@ from typing import Any
 
 from egrl_starts import LEVEL, MixedTasks, learn_starts
 
-from ume_retrieval.embedder.transformers import TransformersEmbedder
-from ume_retrieval.reasoner.transformers import TransformersReasoner
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_training.data.chosen import ChosenPairs
-from ume_training.data.shapes import ShapesSource
 from ume_training.egrl.hard import hard_pairs
+from ume_training.egrl.held_out import USES, held_out_world, hit_at_1, write_about
 from ume_training.egrl.process import WordsDiscriminator
 from ume_training.egrl.run import run_egrl
 from ume_training.egrl.settings import EgrlLora, EgrlSettings, RewardWeights
 from ume_training.shapes.benchmark import KIN
-from ume_training.shapes.held_out import USES, held_out_world, hit_at_1, write_about
+from ume_training.shapes.pairs import ShapesSource
 from ume_training.shapes.tasks import TASKS
 
 WORLDS_A_SEED = 1

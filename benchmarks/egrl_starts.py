@@ -14,24 +14,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ume_retrieval.fitting import fit_chat
+from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.inputs import Side
 from ume_retrieval.tcot.grammar import parse, render
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.tcot.trace import TCot
 from ume_training.data.chosen import ChosenPairs
-from ume_training.data.shapes import ShapesSource
 from ume_training.data.sources import LoadedPair
-from ume_training.loop import Schedule
 from ume_training.shapes.levels import Level
+from ume_training.shapes.pair.architecture import BUDGET, PROMPTS
+from ume_training.shapes.pair.lessons import trace_lesson
+from ume_training.shapes.pair.loop import Schedule
+from ume_training.shapes.pair.recipe import TinyRecipe, learn_captions, learn_more, learn_traces
+from ume_training.shapes.pair.supervised import Lesson
+from ume_training.shapes.pairs import ShapesSource
 from ume_training.shapes.samples import Pair, Sample
 from ume_training.shapes.tasks import TASKS
 from ume_training.shapes.truth import clip_tcot, scene_tcot
 from ume_training.shapes.world import Clip, Scene
-from ume_training.supervised import Lesson
-from ume_training.tiny.architecture import BUDGET, PROMPTS
-from ume_training.tiny.lessons import trace_lesson
-from ume_training.tiny.recipe import TinyRecipe, learn_captions, learn_more, learn_traces
 
 LEVEL = "questions"
 RECIPE = TinyRecipe(

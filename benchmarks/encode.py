@@ -29,9 +29,9 @@ from bench_measure import CLOCKS, finish, machine, medians, note, take_turns
 from bench_models import middle_embedder, parameters, tiny_embedder
 
 from ume_retrieval import Item, ReasoningEmbedder
-from ume_retrieval.chat_inputs import ChatInputs, video_metadata
-from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.embedder.transformers import TransformersEmbedder
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+from ume_retrieval.engines.transformers.processor import ChatInputs, video_metadata
 from ume_retrieval.inputs import Frames, LoadedItem
 
 SIZES = (1, 4, 8, 16, 32)

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.embedder.transformers import TransformersEmbedder
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.gate import SHOWN, DirectView, Gate, calibrate
-from ume_retrieval.reasoner.transformers import TransformersReasoner
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
-from ume_training.shapes.held_out import USES, HeldOutTask, Written, held_out_world, write_about
+from ume_training.egrl.held_out import USES, HeldOutTask, Written, held_out_world, write_about
 
 CALIBRATION = (9001, 9002)
 """Worlds that the gate learns from; tests draw 1000 and up, by the thousand."""
@@ -74,7 +74,7 @@ def _ask_task(task: HeldOutTask, reasoner: TransformersReasoner, embedder: Trans
 
 
 def _vectors(embedder: TransformersEmbedder, written: list[Written], use: str) -> Matrix:
-    from ume_retrieval.embedder.families import embedding_chat
+    from ume_retrieval.engines.families import embedding_chat
 
     shown = USES[use](written, embedder.spec.budget.evidence_images)
     chats = [embedding_chat(embedder.spec, one.item, *given) for one, given in zip(written, shown, strict=True)]

@@ -30,14 +30,14 @@ from encode import Peers
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, write_spec
-from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.embedder.transformers import TransformersEmbedder
-from ume_retrieval.fitting import fit_chat
+from ume_retrieval.engines.base import Sampling
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.resize import fit_chat
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.inputs import Item, LoadedItem
-from ume_retrieval.reasoner.base import Sampling
-from ume_retrieval.reasoner.transformers import TransformersReasoner
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS, reasoner_chat
-from ume_training.true_size import build_qwen3_vl
+from ume_training.shapes.pair.true_size import build_qwen3_vl
 
 BATCH_TOKENS = (8_192, 16_384, 32_768, 65_536)
 PEER_SIZES = (8, 16, 32, 64)

@@ -27,12 +27,12 @@ from bench_http import Http, python_with_vllm
 from bench_measure import CLOCKS, finish, machine, medians, note, take_turns
 
 from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.chat_inputs import ChatInputs
-from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.fitting import fit_chat
+from ume_retrieval.engines.base import tcot_sampling
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.resize import fit_chat
+from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.reasoner.base import tcot_sampling
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import parse
 from ume_retrieval.tcot.prompts import reasoner_chat

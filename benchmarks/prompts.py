@@ -22,11 +22,11 @@ from bench_corpus import instructed_corpus
 from bench_measure import CLOCKS, finish, machine, medians, take_turns
 from bench_models import MIDDLE_BUDGET, middle_embedder
 
-from ume_retrieval import chat_inputs
 from ume_retrieval.checkpoint import ReasonerSpec
+from ume_retrieval.engines.base import Generation, Sampling
+from ume_retrieval.engines.transformers import processor as chat_inputs
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.reasoner.base import Generation, Sampling
-from ume_retrieval.reasoner.transformers import TransformersReasoner
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS, reasoner_chat
 
 REPLIES = (1, 150)

@@ -309,9 +309,9 @@ def _units(root: Path, folder: Path, embedder: Any) -> dict[str, float]:
     """Processor milliseconds of one item by stage, and what a point's fields take, for `ume plan`."""
     from ume_qdrant import Point, export, open_store
     from ume_retrieval.errors import Failure
-    from ume_retrieval.intake import Intake
-    from ume_retrieval.ledger import Ledger
     from ume_retrieval.media import discover
+    from ume_retrieval.pipeline.loading import Intake
+    from ume_retrieval.pipeline.progress import Ledger
 
     spent: dict[str, float] = {}
     begun = time.process_time()

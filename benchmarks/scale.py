@@ -79,8 +79,8 @@ def _search(embedder: Any, store_folder: Path, repeats: int) -> tuple[list[float
     import qdrant_edge as qe
 
     from ume_qdrant import open_store
-    from ume_qdrant.hits import FIELDS
-    from ume_qdrant.search import QueryVectors, search_vectors
+    from ume_qdrant.searching.hits import FIELDS
+    from ume_qdrant.searching.search import QueryVectors, search_vectors
 
     rng = random.Random(7)
     vectors = embedder.encode_query(

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.inputs import LoadedItem
 from ume_training.shapes.levels import LEVELS
+from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, REASONER_SPEC, Size, build_model, build_processor
+from ume_training.shapes.pair.tokenizer import build_tokenizer
 from ume_training.shapes.tasks import TASKS
-from ume_training.tiny.architecture import EMBEDDER_SPEC, REASONER_SPEC, Size, build_model, build_processor
-from ume_training.tiny.tokenizer import build_tokenizer
 
 # Doctests of several conftest.py would clash: only their fixtures count.
 collect_ignore_glob = ["*/conftest.py"]

@@ -15,13 +15,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ume_retrieval.cache import TraceCache as TraceCache
     from ume_retrieval.checkpoint import EmbedderSpec as EmbedderSpec
     from ume_retrieval.checkpoint import ModelInfo as ModelInfo
     from ume_retrieval.checkpoint import Prompts as Prompts
     from ume_retrieval.checkpoint import ReasonerSpec as ReasonerSpec
     from ume_retrieval.checkpoint import VisualBudget as VisualBudget
-    from ume_retrieval.embedder.base import Embedder as Embedder
+    from ume_retrieval.engines.base import Embedder as Embedder
+    from ume_retrieval.engines.base import Reasoner as Reasoner
+    from ume_retrieval.engines.base import Sampling as Sampling
     from ume_retrieval.errors import CacheError as CacheError
     from ume_retrieval.errors import Failure as Failure
     from ume_retrieval.errors import InputError as InputError
@@ -37,18 +38,16 @@ if TYPE_CHECKING:
     from ume_retrieval.inputs import LoadedItem as LoadedItem
     from ume_retrieval.inputs import Page as Page
     from ume_retrieval.media.limits import Limits as Limits
-    from ume_retrieval.pipeline import ReasoningEmbedder as ReasoningEmbedder
-    from ume_retrieval.reasoner.base import Reasoner as Reasoner
-    from ume_retrieval.reasoner.base import Sampling as Sampling
+    from ume_retrieval.pipeline.embedder import ReasoningEmbedder as ReasoningEmbedder
+    from ume_retrieval.pipeline.trace_cache import TraceCache as TraceCache
     from ume_retrieval.results import EncodeResult as EncodeResult
     from ume_retrieval.results import Trace as Trace
     from ume_retrieval.results import Usage as Usage
     from ume_retrieval.tcot.trace import TCot as TCot
 
 _HOMES = {
-    "cache": ("TraceCache",),
     "checkpoint": ("EmbedderSpec", "ModelInfo", "Prompts", "ReasonerSpec", "VisualBudget"),
-    "embedder.base": ("Embedder",),
+    "engines.base": ("Embedder", "Reasoner", "Sampling"),
     "errors": (
         "CacheError",
         "Failure",
@@ -62,8 +61,8 @@ _HOMES = {
     ),
     "inputs": ("Clip", "Frames", "Item", "LoadedItem", "Page"),
     "media.limits": ("Limits",),
-    "pipeline": ("ReasoningEmbedder",),
-    "reasoner.base": ("Reasoner", "Sampling"),
+    "pipeline.embedder": ("ReasoningEmbedder",),
+    "pipeline.trace_cache": ("TraceCache",),
     "results": ("EncodeResult", "Trace", "Usage"),
     "tcot.trace": ("TCot",),
 }

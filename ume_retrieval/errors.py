@@ -29,6 +29,10 @@ class UmeError(Exception):
         self.retryable = retryable
 
 
+class Stopped(Exception):
+    """Raised in a stage whose results nobody wants any more."""
+
+
 class InputError(UmeError):
     """The caller's item or argument cannot be used (an empty item, a wrong type)."""
 
@@ -120,6 +124,19 @@ class SomeFailed(UmeError):
         )
         self.outcomes = tuple(outcomes)
         self.first = first
+
+
+class SomeEmbedded(SomeFailed):
+    """Some chats of one call to an Embedder failed; it says what the others cost.
+
+    Args:
+        outcomes: For each chat, in order, its vector or its error; at least one error.
+        tokens: That were embedded for the vectors.
+    """
+
+    def __init__(self, outcomes: Sequence[object], tokens: int) -> None:
+        super().__init__(outcomes)
+        self.tokens = tokens
 
 
 class MissingExtra(UmeError):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.errors import InputError, MissingExtra
-from ume_retrieval.writing import write_whole
+from ume_retrieval.util.files import write_whole
 
 SHOWN: Final = 10
 """Hits of each direct search that the gate looks at."""

@@ -19,8 +19,7 @@ import PIL.Image
 
 from ume_retrieval.chat import Chat, TextPart, images_of, videos_of
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, Prompts, ReasonerSpec, VisualBudget
-from ume_retrieval.embedder.base import Embeddings
-from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation, Sampling
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import Box, TCot
 

@@ -21,7 +21,7 @@ LISTED = re.compile(r"^\* `([\w-]+)`: .+\.\.\.$", re.MULTILINE)
 
 def cli_page() -> str:
     """The page, as Typer writes it, with whole sentences where Typer cuts them off in lists of commands."""
-    from ume_retrieval.cli.app import app
+    from ume_cli.app import app
 
     command = typer.main.get_command(app)
     page = get_docs_for_click(obj=command, ctx=typer.Context(command), name="ume", title="Command line")

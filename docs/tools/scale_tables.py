@@ -1,5 +1,5 @@
 # ruff: noqa: INP001  # a script
-"""Writes the tables of `docs/scale.md` anew from `ume_retrieval.scale_plan` and from benchmarks/results.
+"""Writes the tables of `docs/scale.md` anew from `ume_ray.capacity` and from benchmarks/results.
 
 `python docs/tools/scale_tables.py` does it; a test compares the page with what the module says. A table stands between
 `<!-- table: NAME -->` and `<!-- end -->`.
@@ -14,8 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ume_retrieval.scale_numbers import ASSUMED, CPU, GPU, GPUS, MEASURED
-from ume_retrieval.scale_plan import (
+from ume_ray.capacity import (
     BITS,
     HOUR,
     Costs,
@@ -26,6 +25,7 @@ from ume_retrieval.scale_plan import (
     rows,
     short,
 )
+from ume_ray.capacity_numbers import ASSUMED, CPU, GPU, GPUS, MEASURED
 
 PAGE = Path(__file__).parents[1] / "scale.md"
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

@@ -4,7 +4,7 @@ Example:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from ume_qdrant import index, open_store
-    >>> from ume_retrieval.pipeline import ReasoningEmbedder
+    >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
     >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
     >>> embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
     >>> folder = Path(tempfile.mkdtemp())

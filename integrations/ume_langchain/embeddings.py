@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from langchain_core.embeddings import Embeddings
 
-from ume_retrieval.encode_options import ReasoningMode
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.encode_options import ReasoningMode
 
 
 class UmeEmbeddings(Embeddings):

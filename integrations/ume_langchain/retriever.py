@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, SkipValidation
 from ume_qdrant import Hit, Store, search
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
 OPTIONS: Final = tuple(name for name, one in signature(search).parameters.items() if one.kind is Parameter.KEYWORD_ONLY)
 """What a search can be told."""

@@ -4,7 +4,7 @@ Example:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from llama_index.core.ingestion import IngestionPipeline
-    >>> from ume_retrieval.pipeline import ReasoningEmbedder
+    >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
     >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "note.txt").write_text("the last train home")

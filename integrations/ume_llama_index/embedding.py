@@ -24,13 +24,13 @@ from ume_llama_index.inputs import image_item, image_of, name_of
 from ume_llama_index.nodes import MEDIA_MARK, item_of_node, label_of, note_reasoning
 from ume_llama_index.refusals import made_in_hand, refuse_embeddings_cache
 from ume_llama_index.workers import USUAL, Workers
-from ume_qdrant.points import reasoned_update
+from ume_qdrant.indexing.points import reasoned_update
 from ume_qdrant.reports import error_of
-from ume_retrieval.cache import TraceCache
-from ume_retrieval.encode_options import ReasoningMode
 from ume_retrieval.errors import Failure, IncompatibleModel, InputError, UmeError
 from ume_retrieval.inputs import Item, Modality, Side, VideoInput
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.encode_options import ReasoningMode
+from ume_retrieval.pipeline.trace_cache import TraceCache
 from ume_retrieval.results import EncodeResult
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
-from ume_qdrant.filters import Filter
+from ume_qdrant.stores.filters import Filter
 from ume_retrieval.errors import InputError
 
 FIELDS: Final = {

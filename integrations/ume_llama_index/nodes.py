@@ -21,9 +21,9 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from ume_qdrant.points import Cut, Part, entry_id
-from ume_qdrant.schema import point_id
-from ume_qdrant.sources import item_of
+from ume_qdrant.indexing.points import Cut, Part, entry_id
+from ume_qdrant.stores.schema import point_id
+from ume_qdrant.stores.sources import item_of
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item, Page
 from ume_retrieval.media import Entry

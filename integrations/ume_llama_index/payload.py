@@ -23,9 +23,9 @@ from ume_llama_index.nodes import (
     own_metadata,
     trace_of,
 )
-from ume_qdrant.schema import MAX_TEXT, NAMESPACE, within
-from ume_qdrant.sources import source_path
-from ume_qdrant.traces import clean, evidence_of, tcot_of
+from ume_qdrant.stores.schema import MAX_TEXT, NAMESPACE, within
+from ume_qdrant.stores.sources import source_path
+from ume_qdrant.stores.traces import clean, evidence_of, tcot_of
 from ume_retrieval.errors import InputError
 from ume_retrieval.tcot.grammar import render
 

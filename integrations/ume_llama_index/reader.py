@@ -13,7 +13,7 @@ from llama_index.core.readers.base import BasePydanticReader
 from llama_index.core.schema import Document
 
 from ume_llama_index.nodes import UmeDocument, document_of
-from ume_qdrant.discovery import roots_of
+from ume_qdrant.indexing.discover import roots_of
 from ume_qdrant.reports import error_of
 from ume_retrieval.errors import Failure, UmeError
 from ume_retrieval.media import DEFAULT_LIMITS, OVERLAP_S, SEGMENT_S, FoundFile, Limits, entries, walk

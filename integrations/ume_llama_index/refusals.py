@@ -16,7 +16,7 @@ def refuse_embeddings_cache(value: Any) -> None:
     if value is not None:
         raise InputError(
             "embeddings_cache gives a query the vector of a document with the same words",
-            hint="leave it out and pass cache=…: ume_retrieval.cache.TraceCache keeps the T-CoTs by content and side",
+            hint="leave it out and pass cache=…: ume_retrieval.TraceCache keeps the T-CoTs by content and side",
         )
 
 

@@ -19,10 +19,10 @@ from ume_llama_index.events import LeftOutEvent
 from ume_llama_index.nodes import item_of_node, label_of
 from ume_llama_index.queries import item_of_query
 from ume_retrieval.chat import Message, TextPart
+from ume_retrieval.engines.base import Sampling
 from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
 from ume_retrieval.inputs import Item, Modality
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.reasoner.base import Sampling
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.tcot.choice import CHOICE_TOKENS, choice_prompt, read_choice
 from ume_retrieval.tcot.grammar import render
 

@@ -19,9 +19,9 @@ from ume_llama_index.payload import SHOWN, node_of_payload, with_evidence
 from ume_llama_index.queries import item_of_query
 from ume_llama_index.vector_store import UmeVectorStore
 from ume_qdrant import Filter, search
-from ume_qdrant.fusion import Grouping, Place, group
-from ume_qdrant.search import REASONED_WEIGHT, Mode
-from ume_qdrant.store import Store
+from ume_qdrant.searching.fusion import Grouping, Place, group
+from ume_qdrant.searching.search import REASONED_WEIGHT, Mode
+from ume_qdrant.stores.base import Store
 from ume_retrieval.errors import InputError, StoreMismatch
 from ume_retrieval.inputs import Item, Modality
 from ume_retrieval.results import Trace
@@ -59,7 +59,7 @@ class UmeRetriever(BaseRetriever):
     Example:
         >>> import tempfile
         >>> from llama_index.core.schema import TextNode
-        >>> from ume_retrieval.pipeline import ReasoningEmbedder
+        >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
         >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
         >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
         >>> vectors = UmeVectorStore.open(tempfile.mkdtemp(), "notes", embedding)
@@ -179,7 +179,7 @@ def _collection_of(store: Store | BasePydanticVectorStore) -> Store | BasePydant
 
     from qdrant_client import QdrantClient
 
-    from ume_qdrant.client import ClientStore
+    from ume_qdrant.stores.client import ClientStore
 
     name = getattr(store, "collection_name", None)
     if isinstance(name, str) and isinstance(store.client, QdrantClient):

@@ -18,8 +18,8 @@ from ume_llama_index.filters import filter_of
 from ume_llama_index.nodes import REASONING_KEYS, item_of_node, names_file
 from ume_llama_index.payload import SPLIT_FROM, content_digest, node_of_payload, point_id_of, point_payload
 from ume_qdrant import EnrichReport, Filter, QueryVectors, enrich, open_store, search_vectors
-from ume_qdrant.schema import meta_of
-from ume_qdrant.store import Payload, Point, Store, Vector, VectorName, batches
+from ume_qdrant.stores.base import Payload, Point, Store, Vector, VectorName, batches
+from ume_qdrant.stores.schema import meta_of
 from ume_retrieval.errors import InputError
 
 MODES: Final = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
@@ -41,7 +41,7 @@ class UmeVectorStore(BasePydanticVectorStore):
     Example:
         >>> import tempfile
         >>> from llama_index.core.schema import TextNode
-        >>> from ume_retrieval.pipeline import ReasoningEmbedder
+        >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
         >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
         >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
         >>> with UmeVectorStore.open(tempfile.mkdtemp(), "notes", embedding) as vectors:

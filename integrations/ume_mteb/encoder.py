@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_mteb.inputs import items_of
-from ume_retrieval.encode_options import ReasoningMode
 from ume_retrieval.errors import MissingExtra, ModelError
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.encode_options import ReasoningMode
 from ume_retrieval.results import EncodeResult, Usage
 
 try:

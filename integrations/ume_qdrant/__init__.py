@@ -3,7 +3,7 @@
 Example:
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from ume_retrieval.pipeline import ReasoningEmbedder
+    >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
     >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
     >>> embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
     >>> folder = Path(tempfile.mkdtemp())
@@ -19,30 +19,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ume_qdrant.async_store import AsyncStore, ThreadStore
-from ume_qdrant.contents import SourceSummary, delete_sources, export, export_jsonl, list_sources
-from ume_qdrant.edge import EdgeStore
-from ume_qdrant.enrich import enrich
-from ume_qdrant.filters import Filter, Kind, ReasoningState
-from ume_qdrant.gating import calibrate_gate
-from ume_qdrant.hits import Hit, SearchResult
+from ume_qdrant.admin.contents import SourceSummary, delete_sources, export, export_jsonl, list_sources
+from ume_qdrant.admin.migrate import MigrationReport, migrate
+from ume_qdrant.indexing.enrich import enrich
+from ume_qdrant.indexing.ingest import index
 from ume_qdrant.inference import register_inference, unregister_inference
-from ume_qdrant.ingest import index
-from ume_qdrant.layout import Effort, Layout
-from ume_qdrant.location import open_async_store, open_store
-from ume_qdrant.migrate import MigrationReport, migrate
-from ume_qdrant.pictures import report_query
 from ume_qdrant.reports import EnrichReport, IndexReport, Progress
-from ume_qdrant.schema import CollectionMeta
-from ume_qdrant.search import QueryVectors, asearch, asearch_vectors, search, search_vectors
-from ume_qdrant.sharding import Sharding
-from ume_qdrant.store import Point, Scored, Store
-from ume_qdrant.traces import HitEvidence, KeyFrame
-from ume_retrieval.retry import Retry
+from ume_qdrant.searching.gating import calibrate_gate
+from ume_qdrant.searching.hits import Hit, SearchResult
+from ume_qdrant.searching.pictures import report_query
+from ume_qdrant.searching.search import QueryVectors, asearch, asearch_vectors, search, search_vectors
+from ume_qdrant.stores.async_store import AsyncStore, ThreadStore
+from ume_qdrant.stores.base import Point, Scored, Store
+from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant.stores.filters import Filter, Kind, ReasoningState
+from ume_qdrant.stores.layout import Effort, Layout, Sharding
+from ume_qdrant.stores.open import open_async_store, open_store
+from ume_qdrant.stores.schema import CollectionMeta
+from ume_qdrant.stores.traces import HitEvidence, KeyFrame
+from ume_retrieval.util.retry import Retry
 
 if TYPE_CHECKING:
-    from ume_qdrant.async_client import AsyncClientStore as AsyncClientStore
-    from ume_qdrant.client import ClientStore as ClientStore
+    from ume_qdrant.stores.async_client import AsyncClientStore as AsyncClientStore
+    from ume_qdrant.stores.client import ClientStore as ClientStore
 
 __all__ = [
     "AsyncClientStore",
@@ -94,11 +93,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # qdrant_client takes most of a second to import, and a directory does not need it.
     if name == "ClientStore":
-        from ume_qdrant.client import ClientStore
+        from ume_qdrant.stores.client import ClientStore
 
         return ClientStore
     if name == "AsyncClientStore":
-        from ume_qdrant.async_client import AsyncClientStore
+        from ume_qdrant.stores.async_client import AsyncClientStore
 
         return AsyncClientStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.encode_options import ReasoningMode
 from ume_retrieval.errors import InputError, MissingExtra
 from ume_retrieval.inputs import Item
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.encode_options import ReasoningMode
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ume_qdrant.sharding import Sharding
+from ume_qdrant.stores.layout import Sharding
 from ume_ray.failures import WorkersLost
 from ume_ray.ingest import index
 from ume_ray.models import Models

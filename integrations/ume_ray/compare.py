@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ume_qdrant.donors import Donors
-from ume_qdrant.filters import ReasoningState
-from ume_qdrant.plan import Explored, Holdings, Plan, make_plan
-from ume_qdrant.points import Part, entry_id, entry_key
-from ume_qdrant.store import Point, Store
+from ume_qdrant.indexing.plan import Explored, Holdings, Plan, make_plan
+from ume_qdrant.indexing.points import Part, entry_id, entry_key
+from ume_qdrant.indexing.reuse import Donors
+from ume_qdrant.stores.base import Point, Store
+from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.sources import Listed, StoredObject, at_hand, renamed
 from ume_ray.stages import Job, Operator
 from ume_ray.units import Outcome, Unit, failed

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from ume_qdrant.ingest import IndexReasoning
-from ume_qdrant.layout import Layout
+from ume_qdrant.indexing.ingest import IndexReasoning
 from ume_qdrant.reports import IndexReport, OnProgress, error_of
-from ume_qdrant.sources import Naming
+from ume_qdrant.stores.layout import Layout
+from ume_qdrant.stores.sources import Naming
 from ume_ray.cluster import connected, quiet_data
 from ume_ray.compare import Compare
 from ume_ray.failures import own_error

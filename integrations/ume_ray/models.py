@@ -9,18 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ume_qdrant.schema import CollectionMeta
-from ume_retrieval.asking import CallMemory
-from ume_retrieval.cache import TraceCache, default_cache_path
+from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.embedder.base import Embedder
-from ume_retrieval.engines import LoadOptions, choose_engine
+from ume_retrieval.engines.base import Embedder, Reasoner, Sampling, tcot_sampling
+from ume_retrieval.engines.load import LoadOptions, choose_engine
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
-from ume_retrieval.reasoner.base import Reasoner, Sampling, tcot_sampling
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.pipeline.asking import CallMemory
+from ume_retrieval.pipeline.stages import Reasoning
+from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
 from ume_retrieval.results import PipelineInfo
-from ume_retrieval.stages import Reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +30,9 @@ class Models:
         embedder: Loads the Embedder. A function of a module that every worker can import, or a `functools.partial`.
         reasoner: Loads the Reasoner; None when there is none.
         cache: File of traces on each worker's machine: workers of one machine share it. "auto" is
-            `ume_retrieval.cache.default_cache_path()` there; None keeps none. A file on a network share is not safe
-            under SQLite: give each machine its own. What a collection holds is never asked for again in any case, so a
-            trace that another machine has is missed only for a point that was not written yet.
+            `ume_retrieval.pipeline.trace_cache.default_cache_path()` there; None keeps none. A file on a network
+            share is not safe under SQLite: give each machine its own. What a collection holds is never asked for again
+            in any case, so a trace that another machine has is missed only for a point that was not written yet.
         sampling: How the Reasoner decodes; greedily by default.
         limits: Limits on what is decoded.
 

@@ -10,18 +10,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from ume_qdrant.filters import ReasoningState
-from ume_qdrant.points import Cut, entry_id, reasoned_update, refused_update
-from ume_qdrant.store import Point, Store, batches
+from ume_qdrant.indexing.points import Cut, entry_id, reasoned_update, refused_update
+from ume_qdrant.stores.base import Point, Store, batches
+from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.models import Description, Models
 from ume_ray.sources import at_hand, item_at, listed, renamed
 from ume_ray.stores import Shared
 from ume_ray.units import Decoded, Made, Outcome, Thought, Unit, batch_of, failed, rows_of, spent, stopped
 from ume_retrieval.errors import Failure, UmeError
-from ume_retrieval.intake import Chunk, Intake, Loaded
-from ume_retrieval.ledger import Ledger
 from ume_retrieval.media import FoundFile, display_name
-from ume_retrieval.stages import Embedding, Reasoned
+from ume_retrieval.pipeline.loading import Chunk, Intake, Loaded
+from ume_retrieval.pipeline.progress import Ledger
+from ume_retrieval.pipeline.stages import Embedding, Reasoned
 
 Batch = Mapping[str, Any]
 Row = TypeVar("Row")

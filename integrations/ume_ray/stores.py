@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from ume_qdrant.location import open_store
-from ume_qdrant.sharding import Sharding
-from ume_qdrant.store import Store
+from ume_qdrant.stores.base import Store
+from ume_qdrant.stores.layout import Sharding
+from ume_qdrant.stores.open import open_store
 from ume_ray.failures import own_error
 from ume_retrieval.errors import UmeError
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ume_qdrant.filters import Filter
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
-from ume_qdrant.store import Store, batches
+from ume_qdrant.stores.base import Store, batches
+from ume_qdrant.stores.filters import Filter
 from ume_ray.sources import below
 from ume_ray.units import Outcome
 from ume_retrieval.errors import Failure

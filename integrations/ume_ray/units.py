@@ -9,14 +9,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from ume_qdrant.points import Part
-from ume_qdrant.store import Vector
+from ume_qdrant.indexing.points import Part
+from ume_qdrant.stores.base import Vector
 from ume_ray.sources import StoredObject
 from ume_retrieval.errors import Failure, UmeError
-from ume_retrieval.intake import Loaded
 from ume_retrieval.media import FoundFile
+from ume_retrieval.pipeline.loading import Loaded
+from ume_retrieval.pipeline.stages import Reasoned
 from ume_retrieval.results import Trace, Usage
-from ume_retrieval.stages import Reasoned
 
 Event: TypeAlias = Literal["unchanged", "embedded", "taken over", "reasoned", "failed", "stale", "spent", "stopped"]
 """What an outcome tells: a file needed nothing; a point was written, with new vectors or with those of another file of

@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
-from ume_retrieval.cli.app import app
+from ume_cli.app import app
 from ume_training.shapes.draw import write_clip, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import sample_clip, sample_page

@@ -15,11 +15,11 @@ import pytest
 from small_media import clip
 from typer.testing import CliRunner
 
+from ume_cli.app import app
 from ume_qdrant import EdgeStore, Hit, index, report_query, search
-from ume_qdrant.traces import HitEvidence, KeyFrame
+from ume_qdrant.stores.traces import HitEvidence, KeyFrame
 from ume_retrieval import Clip, Item, ReasoningEmbedder
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, VisualBudget
-from ume_retrieval.cli.app import app
 from ume_retrieval.media import load
 from ume_retrieval.testing import PLAIN_PROMPTS, FakeReasoner, HashEmbedder
 
@@ -46,7 +46,7 @@ def found(store: EdgeStore) -> Hit:
 
 
 def test_a_report_shows_the_second_that_was_meant(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ume_retrieval.cli.searching.load_embedder", pair)
+    monkeypatch.setattr("ume_cli.searching.load_embedder", pair)
     with EdgeStore(film.parent / "vectors", "films") as store:
         [frame] = found(store).evidence.key_frames
     out = film.parent / "why.html"
@@ -59,7 +59,7 @@ def test_a_report_shows_the_second_that_was_meant(film: Path, monkeypatch: pytes
 def test_without_a_reasoner_a_report_marks_the_frame_at_the_second_that_was_meant(
     film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ume_retrieval.cli.searching.load_embedder", lambda *_: ReasoningEmbedder(pair().embedder))
+    monkeypatch.setattr("ume_cli.searching.load_embedder", lambda *_: ReasoningEmbedder(pair().embedder))
     out = film.parent / "why.html"
     place = ["--store", str(film.parent / "vectors"), "--collection", "films", "--out", str(out)]
     assert CliRunner().invoke(app, ["report", "a", "--mode", "direct", *place]).exit_code == 0

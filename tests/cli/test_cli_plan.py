@@ -14,10 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from ume_retrieval.cli.app import app
-from ume_retrieval.errors import InputError
-from ume_retrieval.scale_numbers import ASSUMED, CPU, GPU, MEASURED
-from ume_retrieval.scale_plan import (
+from ume_cli.app import app
+from ume_ray.capacity import (
     Costs,
     Hardware,
     Keeping,
@@ -27,6 +25,8 @@ from ume_retrieval.scale_plan import (
     short,
     with_numbers,
 )
+from ume_ray.capacity_numbers import ASSUMED, CPU, GPU, MEASURED
+from ume_retrieval.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 UNIT = Costs(1.0, 2.0, 10, 5, 3.0, 8, 100, "gpu", "test")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from ume_cli.app import app
 from ume_qdrant import EdgeStore, Layout, Point
-from ume_qdrant.schema import CollectionMeta
-from ume_retrieval.cli.app import app
+from ume_qdrant.stores.schema import CollectionMeta
 from ume_training.shapes.draw import draw_scene, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import sample_page, sample_scene

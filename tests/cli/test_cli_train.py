@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from ume_retrieval.cli.app import app
-from ume_training.data.shapes import write_shapes_pairs
+from ume_cli.app import app
+from ume_training.shapes.pairs import write_shapes_pairs
 
 
 def run(*arguments: str | Path) -> Result:
@@ -87,7 +87,7 @@ def test_plan_lists_what_is_missing_and_fails_when_told_to(tmp_path: Path, monke
 
 def test_the_command_line_starts_without_heavy_packages() -> None:
     script = (
-        "import sys, ume_retrieval.cli.app\n"
+        "import sys, ume_cli.app\n"
         "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets', 'accelerate', 'pyarrow', 'yaml'}\n"
         "print(sorted(heavy & sys.modules.keys()), 'ume_training' in sys.modules)"
     )
@@ -110,7 +110,7 @@ def test_two_processes_share_a_run(recipe: Path, tmp_path: Path) -> None:
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }
-    command = [sys.executable, "-m", "ume_training.recipes", str(recipe), "--run", str(tmp_path / "run"), "--json"]
+    command = [sys.executable, "-m", "ume_cli.training.launch", str(recipe), "--run", str(tmp_path / "run"), "--json"]
     both = [
         subprocess.Popen(  # noqa: S603 - the tests' own interpreter
             command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True

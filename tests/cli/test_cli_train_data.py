@@ -15,10 +15,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from ume_retrieval.cli.training.annotate import annotate
-from ume_retrieval.cli.training.check import check
-from ume_retrieval.cli.training.convert import convert
-from ume_retrieval.cli.training.filter import filter_pairs
+from ume_cli.training.annotate import annotate
+from ume_cli.training.check import check
+from ume_cli.training.convert import convert
+from ume_cli.training.filter import filter_pairs
 
 app = typer.Typer()
 for name, function in (("annotate", annotate), ("filter", filter_pairs), ("check", check), ("convert", convert)):
@@ -161,7 +161,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from ume_retrieval.testing import FakeReasoner
-from ume_training.annotate import AnnotateSettings, annotate
+from ume_training.data.annotate import AnnotateSettings, annotate
 import time
 
 def slow(chat):

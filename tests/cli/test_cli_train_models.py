@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from ume_cli.training import train_app
 from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.cli.training import train_app
 
 
 def run(*arguments: str | Path) -> Result:

@@ -52,7 +52,7 @@ def test_the_llama_index_example_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_every_command_of_the_readme_exists() -> None:
     from typer.testing import CliRunner
 
-    from ume_retrieval.cli.app import app
+    from ume_cli.app import app
 
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL))
     commands = set(re.findall(r"\bume (\w+)", shell))

@@ -22,8 +22,8 @@ import typer
 from docs_pages import ROOT, Snippet, snippets
 from typer.testing import CliRunner
 
-from ume_retrieval.cli.app import app
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_cli.app import app
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 
 LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

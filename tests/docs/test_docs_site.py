@@ -140,6 +140,6 @@ def test_the_built_site_says_what_is_not_run(site: Path) -> None:
 
 def test_the_built_reference_shows_signatures_and_examples(site: Path) -> None:
     html = (site / "reference" / "pipeline.html").read_text(encoding="utf-8")
-    assert 'id="ume_retrieval.pipeline.ReasoningEmbedder.encode_query"' in html
+    assert 'id="ume_retrieval.pipeline.embedder.ReasoningEmbedder.encode_query"' in html
     assert "Examples:" in html
     assert "&gt;&gt;&gt;" in html

@@ -5,7 +5,7 @@ import pytest
 
 from ume_retrieval.chat import Chat, ImagePart, TextPart, VideoPart, images_of
 from ume_retrieval.checkpoint import EmbedderSpec, VisualBudget
-from ume_retrieval.embedder.families import embedding_chat
+from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.inputs import Frames, LoadedItem
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.trace import Box, TCot

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.fitting import GRID, fit_frames, fit_image, fitted_size
+from ume_retrieval.engines.resize import GRID, fit_frames, fit_image, fitted_size
+from ume_retrieval.engines.transformers.batching import pack, pack_padded
 from ume_retrieval.inputs import Frames
-from ume_retrieval.packing import pack, pack_padded
 
 SIDES = st.integers(1, 20_000)
 

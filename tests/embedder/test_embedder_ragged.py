@@ -11,15 +11,15 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor
 
-from ume_retrieval import ragged
 from ume_retrieval.chat import Chat
-from ume_retrieval.chat_inputs import ChatInputs, Rows
 from ume_retrieval.checkpoint import ModelInfo
-from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.embedder.transformers import TransformersEmbedder
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.transformers import unpadded as ragged
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+from ume_retrieval.engines.transformers.processor import ChatInputs, Rows
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.inputs import LoadedItem
-from ume_training.tiny.architecture import EMBEDDER_SPEC, Size, build_model
+from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model
 
 Items = Callable[[int], list[LoadedItem]]
 

@@ -9,13 +9,13 @@ import pytest
 
 from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
-from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.embedder.sentence_transformers import SentenceTransformersEmbedder
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.sentence_transformers import SentenceTransformersEmbedder
 from ume_retrieval.errors import IncompatibleModel, ModelError
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.trace import Box, TCot
-from ume_training.tiny.architecture import BUDGET
+from ume_training.shapes.pair.architecture import BUDGET
 
 Items = Callable[[int], list[LoadedItem]]
 SPEC = EmbedderSpec(family="sentence-transformers", budget=BUDGET)

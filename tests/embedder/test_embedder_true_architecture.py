@@ -12,8 +12,8 @@ from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, VisualBudget, write_spec
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
-from ume_training.tiny.architecture import BUDGET
-from ume_training.tiny.tokenizer import build_tokenizer
+from ume_training.shapes.pair.architecture import BUDGET
+from ume_training.shapes.pair.tokenizer import build_tokenizer
 
 DIMENSION = 2048
 REAL_BUDGET = VisualBudget()

@@ -16,13 +16,13 @@ import PIL.Image
 
 from ume_retrieval.chat import Chat, Message, TextPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, ReasonerSpec
+from ume_retrieval.engines.base import Sampling
+from ume_retrieval.engines.server.client import Server
+from ume_retrieval.engines.server.options import ServerOptions
+from ume_retrieval.engines.server.reasoner import ServerReasoner
 from ume_retrieval.inputs import Frames
-from ume_retrieval.reasoner.base import Sampling
-from ume_retrieval.reasoner.server import ServerReasoner
-from ume_retrieval.retry import Retry
-from ume_retrieval.server.client import Server
-from ume_retrieval.server.options import ServerOptions
 from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET
+from ume_retrieval.util.retry import Retry
 
 KEY = "s3cr3t-k3y"
 SPEC = ReasonerSpec(prompts=PLAIN_PROMPTS, budget=SMALL_BUDGET, max_tokens=64)

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_stub import GREEDY, INFO, KEY, SPEC, Reply, Stub, completion, reply, said, serving, words
 
+from ume_retrieval.engines.server.client import Server, ServerBusy
+from ume_retrieval.engines.server.endpoints import LONGEST_REST_S, Endpoints
+from ume_retrieval.engines.server.options import ServerOptions
+from ume_retrieval.engines.server.reasoner import ServerReasoner
 from ume_retrieval.errors import ServerError
-from ume_retrieval.reasoner.server import ServerReasoner
-from ume_retrieval.retry import Retry
-from ume_retrieval.server.client import Server, ServerBusy
-from ume_retrieval.server.endpoints import LONGEST_REST_S, Endpoints
-from ume_retrieval.server.options import ServerOptions
+from ume_retrieval.util.retry import Retry
 
 TEXTS = [f"chat {number}" for number in range(40)]
 

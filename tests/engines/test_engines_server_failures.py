@@ -31,18 +31,17 @@ from server_stub import (
     words,
 )
 
-from ume_retrieval.asking import ASKED_AT_ONCE
 from ume_retrieval.chat import Message, TextPart
-from ume_retrieval.embedder.server import ServerEmbedder
-from ume_retrieval.errors import InputError, ServerError, SomeFailed
-from ume_retrieval.ledger import SomeEmbedded
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.retry import Retry, retry_after
-from ume_retrieval.server.client import Server, ServerBusy
-from ume_retrieval.server.options import ServerOptions
+from ume_retrieval.engines.server.client import Server, ServerBusy
+from ume_retrieval.engines.server.embedder import ServerEmbedder
+from ume_retrieval.engines.server.options import ServerOptions
+from ume_retrieval.errors import InputError, ServerError, SomeEmbedded, SomeFailed
+from ume_retrieval.pipeline.asking import ASKED_AT_ONCE
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import TCot
 from ume_retrieval.testing import HashEmbedder
+from ume_retrieval.util.retry import Retry, retry_after
 
 # Trouble that passes is waited for.
 
@@ -311,8 +310,8 @@ def test_who_stops_reading_asks_for_nothing_more(stub: Stub, naps: list[float]) 
 
 INTERRUPTED = """
 import sys
-from ume_retrieval.server.client import Server
-from ume_retrieval.server.options import ServerOptions
+from ume_retrieval.engines.server.client import Server
+from ume_retrieval.engines.server.options import ServerOptions
 
 server = Server([sys.argv[1]], None, ServerOptions(concurrency=4))
 try:

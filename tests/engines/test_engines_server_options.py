@@ -21,14 +21,14 @@ from server_stub import (
 )
 from typer.testing import CliRunner
 
-from ume_retrieval.cache import trace_key
-from ume_retrieval.cli.app import app
-from ume_retrieval.engines import LoadOptions, choose_engine
+from ume_cli.app import app
+from ume_retrieval.engines.load import LoadOptions, choose_engine
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.server.client import Server
+from ume_retrieval.engines.server.options import ServerOptions, base_urls
 from ume_retrieval.errors import InputError, UmeError
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
-from ume_retrieval.server.client import Server
-from ume_retrieval.server.options import ServerOptions, base_urls
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.trace_cache import trace_key
 
 # The key is nobody else's business.
 

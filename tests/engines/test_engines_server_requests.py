@@ -25,11 +25,10 @@ from server_stub import (
 
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec
-from ume_retrieval.embedder.base import Embedder
-from ume_retrieval.embedder.server import ServerEmbedder
+from ume_retrieval.engines.base import Embedder, Reasoner, Sampling
+from ume_retrieval.engines.seeds import chat_seeds
+from ume_retrieval.engines.server.embedder import ServerEmbedder
 from ume_retrieval.errors import IncompatibleModel, InputError
-from ume_retrieval.reasoner.base import Reasoner, Sampling
-from ume_retrieval.reasoner.seeds import chat_seeds
 from ume_retrieval.tcot.pattern import pattern
 
 # Order, and no more at a time than was asked for.

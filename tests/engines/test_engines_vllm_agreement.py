@@ -15,20 +15,19 @@ from vllm_server import vllm_servers
 
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
-from ume_retrieval.embedder.base import Embedder
-from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.embedder.server import ServerEmbedder
-from ume_retrieval.embedder.transformers import TransformersEmbedder
-from ume_retrieval.embedder.vllm import VllmEmbedder
-from ume_retrieval.engines import LoadOptions, choose_engine
+from ume_retrieval.engines.base import Embedder, Reasoner, Sampling, tcot_sampling
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.load import LoadOptions, choose_engine
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.server.embedder import ServerEmbedder
+from ume_retrieval.engines.server.options import ServerOptions
+from ume_retrieval.engines.server.reasoner import ServerReasoner
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+from ume_retrieval.engines.vllm.embedder import VllmEmbedder
+from ume_retrieval.engines.vllm.reasoner import VllmReasoner
 from ume_retrieval.errors import IncompatibleModel, InputError, ServerError, SomeFailed
 from ume_retrieval.inputs import Frames, LoadedItem
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.reasoner.base import Reasoner, Sampling, tcot_sampling
-from ume_retrieval.reasoner.server import ServerReasoner
-from ume_retrieval.reasoner.vllm import VllmReasoner
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
-from ume_retrieval.server.options import ServerOptions
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import parse, validate
 from ume_retrieval.tcot.prompts import reasoner_chat

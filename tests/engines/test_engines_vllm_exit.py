@@ -21,8 +21,8 @@ folder = tempfile.TemporaryDirectory()  # something to finalize, before anything
 
 
 def main():
-    from ume_retrieval.engines import LoadOptions, choose_engine
-    from ume_retrieval.registry import resolve_embedder
+    from ume_retrieval.engines.load import LoadOptions, choose_engine
+    from ume_retrieval.engines.registry import resolve_embedder
 
     return choose_engine("vllm").load_embedder(resolve_embedder("ume-tiny"), LoadOptions(device="cpu"))
 

@@ -12,23 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig
 
-from ume_retrieval import vllm_engine, vllm_memory
-from ume_retrieval.cache import trace_key
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec, VisualBudget
-from ume_retrieval.engines import ENGINES, LoadOptions, choose_engine
+from ume_retrieval.engines.base import Sampling
+from ume_retrieval.engines.load import ENGINES, LoadOptions, choose_engine
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.seeds import chat_seeds
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
+from ume_retrieval.engines.vllm import engine as vllm_engine
+from ume_retrieval.engines.vllm.engine import memory_settings, processor_settings, visible_gpu
 from ume_retrieval.errors import InputError, MissingExtra
 from ume_retrieval.inputs import LoadedItem, Modality
-from ume_retrieval.reasoner.base import Sampling
-from ume_retrieval.reasoner.seeds import chat_seeds
-from ume_retrieval.reasoner.transformers import TransformersReasoner
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.pipeline.trace_cache import trace_key
 from ume_retrieval.tcot.pattern import chat_pattern, pattern
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.testing import PLAIN_PROMPTS
-from ume_retrieval.vllm_engine import processor_settings, visible_gpu
-from ume_retrieval.vllm_memory import memory_settings
-from ume_training.tiny.architecture import REASONER_SPEC
+from ume_training.shapes.pair.architecture import REASONER_SPEC
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -59,7 +58,7 @@ def test_on_a_cpu_the_longest_sequence_always_fits_and_the_machine_keeps_most(mo
     config = AutoConfig.from_pretrained(resolve_reasoner("ume-tiny").model)
     per_token = 2 * 4 * 2 * 32 * 4  # keys and values, layers, heads, width, bytes
     for memory in (GIB // 1024, GIB, 64 * GIB):
-        monkeypatch.setattr(vllm_memory, "_machine_bytes", lambda memory=memory: memory)
+        monkeypatch.setattr(vllm_engine, "_machine_bytes", lambda memory=memory: memory)
         settings = memory_settings(config, CPU, torch.float32, runner="generate", max_tokens=2208)
         taken = settings["kv_cache_memory_bytes"]
         assert taken >= 2208 * per_token

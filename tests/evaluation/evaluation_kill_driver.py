@@ -18,13 +18,12 @@ sys.path.append(str(Path(__file__).parents[1]))  # a script finds the helpers of
 
 from kill_clock import Clock  # found by the path above
 
-from ume_retrieval.cache import TraceCache
+from ume_eval import choose, encoding, evaluate
+from ume_eval.store import Stored, VectorStore
 from ume_retrieval.chat import Chat
-from ume_retrieval.embedder.base import Embeddings
-from ume_retrieval.evaluation import choose, encoding, evaluate
-from ume_retrieval.evaluation.store import Stored, VectorStore
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation, Sampling
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.trace_cache import TraceCache
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 TASKS = ("MSCOCO_t2i", "ViDoRe_docvqa")

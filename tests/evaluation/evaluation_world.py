@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ume_retrieval.evaluation.layouts.documents import short_name
-from ume_retrieval.evaluation.layouts.questions import SUBSETS
-from ume_retrieval.evaluation.tasks import Task, all_tasks
+from ume_eval.layouts.documents import short_name
+from ume_eval.layouts.questions import SUBSETS
+from ume_eval.tasks import Task, all_tasks
 from ume_training.shapes.draw import draw_clip, draw_page, draw_scene, write_clip
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import sample_clip, sample_page, sample_scene

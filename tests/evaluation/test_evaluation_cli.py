@@ -11,7 +11,7 @@ import pytest
 from evaluation_world import QUERIES
 from typer.testing import CliRunner, Result
 
-from ume_retrieval.cli.app import app
+from ume_cli.app import app
 
 
 def run(*arguments: str | Path) -> Result:
@@ -92,7 +92,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
     def load(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("ume_retrieval.cli.eval.load_embedder", load)
+    monkeypatch.setattr("ume_cli.eval.load_embedder", load)
     result = run("mmeb-v2", mmeb, "--out", tmp_path, *arguments)
     assert result.exit_code == 1, result.output
     assert said in result.output

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from ume_retrieval.cli.app import app
-from ume_retrieval.evaluation import published
-from ume_retrieval.registry import presets
+from ume_cli.app import app
+from ume_eval import published
+from ume_retrieval.engines.registry import presets
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 

@@ -14,13 +14,13 @@ from evaluation_world import QUERIES, THINGS, World, write_jsonl, write_mmeb, wr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ume_eval.layouts import read_task
+from ume_eval.layouts.documents import short_name
+from ume_eval.layouts.media import evenly, film, inside
+from ume_eval.rows import RowsNotFound, find_rows
+from ume_eval.samples import EvalTask, Film
+from ume_eval.tasks import all_tasks, choose, classes
 from ume_retrieval.errors import InputError, MediaNotFound, MissingExtra
-from ume_retrieval.evaluation.layouts import read_task
-from ume_retrieval.evaluation.layouts.documents import short_name
-from ume_retrieval.evaluation.layouts.media import evenly, film, inside
-from ume_retrieval.evaluation.rows import RowsNotFound, find_rows
-from ume_retrieval.evaluation.samples import EvalTask, Film
-from ume_retrieval.evaluation.tasks import all_tasks, choose, classes
 
 
 def only(name: str, folder: Path, limit: int | None = None) -> EvalTask:

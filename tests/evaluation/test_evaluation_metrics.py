@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ume_eval.metrics import average_precision, judge, measure
 from ume_retrieval.errors import InputError
-from ume_retrieval.evaluation.metrics import average_precision, judge, measure
 
 KS = (1, 5, 10)
 

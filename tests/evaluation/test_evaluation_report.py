@@ -10,14 +10,14 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+from ume_eval import Problem, RunResult, TaskResult, beside, choose, write_report
+from ume_eval.plots import draw_plots, radar_lines
+from ume_eval.report import to_markdown
+from ume_eval.results import Cost, ModeScore, write_result
+from ume_eval.swapping import Swap
+from ume_eval.table import group_table, notes, reasoning_table, task_table
+from ume_eval.tasks import Benchmark
 from ume_retrieval.errors import Failure, InputError, MissingExtra
-from ume_retrieval.evaluation import Problem, RunResult, TaskResult, beside, choose, write_report
-from ume_retrieval.evaluation.plots import draw_plots, radar_lines
-from ume_retrieval.evaluation.report import to_markdown
-from ume_retrieval.evaluation.results import Cost, ModeScore, write_result
-from ume_retrieval.evaluation.swapping import Swap
-from ume_retrieval.evaluation.table import group_table, notes, reasoning_table, task_table
-from ume_retrieval.evaluation.tasks import Benchmark
 
 
 def run(benchmark: Benchmark, wanted: list[str] | None = None) -> RunResult:

@@ -16,19 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_world import QUERIES, World, write_jsonl, write_mmeb, write_parquet
 
-from ume_retrieval.cache import TraceCache
+from ume_eval import Options, Shard, VectorStore, Watch, choose, evaluate, read_task, write_report
+from ume_eval.encoding import Bench, Sided
+from ume_eval.rows import RowsNotFound
+from ume_eval.run import VECTORS_FILE
+from ume_eval.samples import Candidate, EvalTask, Query, Sample
+from ume_eval.scoring import BLOCK, fuse, gains, judge_all, similarities
+from ume_eval.store import Stored, identity, vector_key
+from ume_eval.swapping import Swap, donors_of
+from ume_eval.tasks import Task, all_tasks
+from ume_retrieval.engines.base import Sampling
 from ume_retrieval.errors import CacheError, InputError
-from ume_retrieval.evaluation import Options, Shard, VectorStore, Watch, choose, evaluate, read_task, write_report
-from ume_retrieval.evaluation.encoding import Bench, Sided
-from ume_retrieval.evaluation.rows import RowsNotFound
-from ume_retrieval.evaluation.run import VECTORS_FILE
-from ume_retrieval.evaluation.samples import Candidate, EvalTask, Query, Sample
-from ume_retrieval.evaluation.scoring import BLOCK, fuse, gains, judge_all, similarities
-from ume_retrieval.evaluation.store import Stored, identity, vector_key
-from ume_retrieval.evaluation.swapping import Swap, donors_of
-from ume_retrieval.evaluation.tasks import Task, all_tasks
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.reasoner.base import Sampling
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.trace_cache import TraceCache
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 from ume_training.shapes.draw import draw_scene
 from ume_training.shapes.levels import LEVELS
@@ -340,7 +340,7 @@ def test_donors_have_other_answers(mmeb: Path) -> None:
 
 
 def test_fused_similarities_are_those_of_search() -> None:
-    from ume_qdrant.fusion import fuse as search_fuse
+    from ume_qdrant.searching.fusion import fuse as search_fuse
 
     rng = np.random.default_rng(3)
     for _ in range(50):

@@ -8,12 +8,12 @@ from importlib.resources import files
 
 import pytest
 
+from ume_eval import MixedVersions, RunResult, TaskResult, all_tasks, beside, choose, published
+from ume_eval.layouts import READERS
+from ume_eval.published import check_versions
+from ume_eval.results import ModeScore, group_means
+from ume_eval.tasks import MMEB_GROUPS, UVRB_GROUPS, VisDoc
 from ume_retrieval.errors import InputError
-from ume_retrieval.evaluation import MixedVersions, RunResult, TaskResult, all_tasks, beside, choose, published
-from ume_retrieval.evaluation.layouts import READERS
-from ume_retrieval.evaluation.published import check_versions
-from ume_retrieval.evaluation.results import ModeScore, group_means
-from ume_retrieval.evaluation.tasks import MMEB_GROUPS, UVRB_GROUPS, VisDoc
 
 
 def test_groups_have_the_published_sizes() -> None:
@@ -136,7 +136,7 @@ def test_the_two_versions_differ_where_they_should() -> None:
 
 
 def test_published_scores_are_percent_with_a_source() -> None:
-    data = json.loads(files("ume_retrieval.evaluation").joinpath("data", "published.json").read_text(encoding="utf-8"))
+    data = json.loads(files("ume_eval").joinpath("data", "published.json").read_text(encoding="utf-8"))
     for one in data["scores"]:
         assert one["source"].startswith(("github ", "arXiv "))
         assert set(one.get("tasks", {})) <= set(names(one["benchmark"]))

@@ -24,9 +24,9 @@ from fault_qdrant import serving_apart
 from fault_work import MODES, Counts, Journal, Mode, Records, change, compare, dump, models, note, run, twice
 from small_media import fill
 
-import ume_qdrant.client  # noqa: F401  # imported where it is first used; here once for all children
-from ume_qdrant.location import open_store
-from ume_qdrant.store import Store
+import ume_qdrant.stores.client  # noqa: F401  # imported where it is first used; here once for all children
+from ume_qdrant.stores.base import Store
+from ume_qdrant.stores.open import open_store
 
 STORES = ("edge", "server")
 MAX_KILLS = 5

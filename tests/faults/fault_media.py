@@ -25,11 +25,11 @@ from fault_seeds import crafted, hostile, seeds
 from fault_work import Counts, Journal, compare, dump, models, note, run
 from small_media import fill
 
-from ume_qdrant.edge import EdgeStore
+from ume_qdrant.stores.edge import EdgeStore
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, MediaCrashed, MediaTimeout, UmeError
 from ume_retrieval.media import Isolation, Limits, discover, load
-from ume_retrieval.media.pool import close_pools
+from ume_retrieval.media.isolation.pool import close_pools
 
 ROUND = 100
 ISOLATION = Isolation(memory_bytes=1024**3, seconds=20.0, workers=2)

@@ -55,7 +55,7 @@ def measure(work: Path, seconds: int, pages: int) -> Counts:
         note(f"memory: a clip of {seconds} s")
     (folder / "book.pdf").write_bytes(pdf(pages, width=595, height=842))
     store = work / f"vectors-{os.getpid()}"
-    command = [sys.executable, "-c", "from ume_retrieval.cli import main; main()", "index", str(folder)]
+    command = [sys.executable, "-c", "from ume_cli import main; main()", "index", str(folder)]
     started = time.perf_counter()
     done = subprocess.run(  # noqa: S603  # our own interpreter and command
         [*command, "--store", str(store), "--reasoning", "never", "--json"],

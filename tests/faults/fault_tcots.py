@@ -21,12 +21,12 @@ from pathlib import Path
 import PIL.Image
 from fault_work import Counts, Journal, dump, note
 
-from ume_qdrant.edge import EdgeStore
-from ume_qdrant.filters import Filter
-from ume_qdrant.ingest import index
+from ume_qdrant.indexing.ingest import index
+from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant.stores.filters import Filter
 from ume_retrieval.chat import Chat, TextPart
 from ume_retrieval.inputs import Frames, LoadedItem
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.report import ReportHit, ReportPage, ReportQuery, draw_contact_sheet, render_html
 from ume_retrieval.tcot import Box, TCot, parse, render
 from ume_retrieval.tcot.evidence import extract

@@ -17,12 +17,12 @@ for room in ("", "qdrant", "engines"):  # drivers are scripts: they find the hel
 
 from small_media import BLUE, RED, clip, document, picture  # noqa: E402  # found by the path above
 
-from ume_qdrant.contents import export  # noqa: E402  # as above
-from ume_qdrant.enrich import enrich  # noqa: E402
-from ume_qdrant.ingest import index  # noqa: E402
-from ume_qdrant.store import Store  # noqa: E402
-from ume_retrieval.cache import TraceCache, TraceRecord  # noqa: E402
-from ume_retrieval.pipeline import ReasoningEmbedder  # noqa: E402
+from ume_qdrant.admin.contents import export  # noqa: E402  # as above
+from ume_qdrant.indexing.enrich import enrich  # noqa: E402
+from ume_qdrant.indexing.ingest import index  # noqa: E402
+from ume_qdrant.stores.base import Store  # noqa: E402
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder  # noqa: E402
+from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord  # noqa: E402
 from ume_retrieval.testing import FakeReasoner, HashEmbedder  # noqa: E402
 
 Mode: TypeAlias = Literal["never", "later", "always"]

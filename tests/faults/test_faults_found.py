@@ -13,17 +13,17 @@ from fault_seeds import seeds
 from fault_work import models
 from small_media import fill
 
-from ume_qdrant.edge import EdgeStore
-from ume_qdrant.edge_room import ROOM
-from ume_qdrant.enrich import enrich
-from ume_qdrant.filters import Filter
-from ume_qdrant.ingest import index
+from ume_qdrant.indexing.enrich import enrich
+from ume_qdrant.indexing.ingest import index
+from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant.stores.edge_folder import ROOM
+from ume_qdrant.stores.filters import Filter
 from ume_retrieval.chat import Chat
-from ume_retrieval.embedder.server import _read
+from ume_retrieval.engines.base import Generation, Sampling
+from ume_retrieval.engines.server.embedder import _read
 from ume_retrieval.errors import BrokenMedia, Failure, MediaTooLarge, ServerError, StoreError
 from ume_retrieval.media import discover, open_image, probe_video
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

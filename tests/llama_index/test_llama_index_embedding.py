@@ -24,7 +24,7 @@ from ume_llama_index import LeftOutEvent, UmeEmbedding, UmeReader
 from ume_retrieval.checkpoint import Prompts, ReasonerSpec
 from ume_retrieval.errors import IncompatibleModel, InputError, MediaNotFound, RemoteNotAllowed
 from ume_retrieval.inputs import Clip, Item
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import SMALL_BUDGET, FakeReasoner, HashEmbedder
 
 

@@ -24,7 +24,7 @@ from ume_llama_index import (
 )
 from ume_qdrant import EdgeStore, Filter, index
 from ume_retrieval.chat import Chat, images_of, videos_of
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -18,7 +18,7 @@ from small_media import GREEN, RED, picture
 from ume_llama_index import LeftOutEvent, MediaQuery, TCotRerank
 from ume_retrieval.chat import Chat, TextPart
 from ume_retrieval.errors import InputError
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 from ume_training.egrl.process import Question, WordsDiscriminator, choice_prompt
 

@@ -191,7 +191,7 @@ def test_errors_are_ours(tmp_path: Path, store: EdgeStore) -> None:
         UmeRetriever(embedding(), QdrantVectorStore("nothing", client=client)).retrieve("x")
     client.close()
     from ume_llama_index import UmeEmbedding
-    from ume_retrieval.pipeline import ReasoningEmbedder
+    from ume_retrieval.pipeline.embedder import ReasoningEmbedder
     from ume_retrieval.testing import HashEmbedder
 
     other = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(revision="2")))

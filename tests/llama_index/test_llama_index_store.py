@@ -24,9 +24,9 @@ from small_media import BLUE, RED, YELLOW, picture
 
 from ume_llama_index import MediaQuery, UmeEmbedding, UmeReader, UmeRetriever, UmeVectorStore
 from ume_qdrant import EdgeStore, Filter, Store, index, search
-from ume_qdrant.client import ClientStore
+from ume_qdrant.stores.client import ClientStore
 from ume_retrieval.errors import InputError, StoreMismatch
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 Opener = Callable[[str], Store]

@@ -14,7 +14,7 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import MediaError, MediaNotFound, MediaTooLarge, RemoteNotAllowed
 from ume_retrieval.inputs import Item
 from ume_retrieval.media import Limits, load
-from ume_retrieval.media.remote import fetch
+from ume_retrieval.media.remote.fetch import fetch
 
 BUDGET = VisualBudget()
 HERE = ("127.0.0.1",)

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from ume_retrieval import InputError, ReasoningEmbedder, TraceCache
-from ume_retrieval.asking import ASKED_AT_ONCE
 from ume_retrieval.chat import Chat
-from ume_retrieval.embedder.base import Embeddings
-from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation, Sampling
+from ume_retrieval.pipeline.asking import ASKED_AT_ONCE
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

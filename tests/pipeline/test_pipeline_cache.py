@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ume_retrieval import Item, ReasoningEmbedder, Sampling, TraceCache
-from ume_retrieval.cache import TraceRecord, trace_key
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec, VisualBudget
-from ume_retrieval.intake import Input
+from ume_retrieval.pipeline.loading import Input
+from ume_retrieval.pipeline.trace_cache import TraceRecord, trace_key
 from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder
 
 KEY: dict[str, Any] = {
@@ -91,7 +91,7 @@ def test_any_change_of_what_decides_a_trace_changes_its_key(change: dict[str, An
 def test_the_key_is_the_same_in_every_process_and_under_every_engine() -> None:
     assert trace_key(**KEY) == trace_key(**{**KEY, "reasoner": ModelInfo("owner/model", "abc", "vllm")})
     script = (
-        "from ume_retrieval import *\nfrom ume_retrieval.cache import trace_key\n"
+        "from ume_retrieval import *\nfrom ume_retrieval.pipeline.trace_cache import trace_key\n"
         "from ume_retrieval.testing import PLAIN_PROMPTS\n"
         "print(trace_key(content_id='c0ffee', side='query', target=None, reasoner=ModelInfo('owner/model', 'abc', 'x'),"
         " prompts=PLAIN_PROMPTS, budget=VisualBudget(), sampling=Sampling()))"
@@ -205,7 +205,7 @@ def test_several_threads_share_one_cache(cache: TraceCache) -> None:
 
 WRITER = """
 import sys, time
-from ume_retrieval.cache import TraceCache, TraceRecord
+from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord
 cache = TraceCache(sys.argv[1])
 for batch in range(100_000):
     cache.put_many({f"{batch}-{n}": TraceRecord("x" * 2000, 1, 1, "stop") for n in range(64)})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ume_retrieval import CacheError, TraceCache
-from ume_retrieval.cache import TraceRecord, default_cache_path
+from ume_retrieval.pipeline.trace_cache import TraceRecord, default_cache_path
 
 
 def record(text: str = "<answer>a cat</answer>", created_at: float | None = None) -> TraceRecord:
@@ -167,7 +167,7 @@ def test_a_path_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_busy_file_is_worth_another_try(cache: TraceCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ume_retrieval.keyed_file.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("ume_retrieval.util.sqlite.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(cache.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(CacheError) as raised:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ume_retrieval import Clip, Frames, Item, LoadedItem, ReasoningEmbedder
 from ume_retrieval.chat import Chat, ImagePart, TextPart, VideoPart, images_of, videos_of
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
-from ume_retrieval.intake import Input
+from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder
 
@@ -244,7 +244,7 @@ def test_evidence_comes_from_the_frames_that_the_reasoner_saw(tmp_path: Path, em
 def test_one_decoding_serves_both_models_when_they_sample_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ume_retrieval import intake
+    from ume_retrieval.pipeline import loading as intake
 
     loads: list[object] = []
     real = intake.load
@@ -274,7 +274,7 @@ def test_loaded_items_are_taken_as_they_are() -> None:
 
 
 def test_memory_is_bounded_by_pixels_not_only_by_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ume_retrieval import intake
+    from ume_retrieval.pipeline import loading as intake
 
     monkeypatch.setattr(intake, "CHUNK_PIXELS", 2 * 64 * 64)
     sizes: list[int] = []

@@ -22,12 +22,10 @@ from ume_retrieval import (
     ReasoningError,
     TraceCache,
 )
-from ume_retrieval.asking import ASKED_AT_ONCE
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.embedder.base import Embeddings
-from ume_retrieval.errors import SomeFailed
-from ume_retrieval.ledger import SomeEmbedded
-from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation, Sampling
+from ume_retrieval.errors import SomeEmbedded, SomeFailed
+from ume_retrieval.pipeline.asking import ASKED_AT_ONCE
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from ume_retrieval import Frames, Item, ReasoningEmbedder
 from ume_retrieval.chat import Message, TextPart
-from ume_retrieval.embedder.base import Embedder
-from ume_retrieval.intake import Input
-from ume_retrieval.reasoner.base import Reasoner, Sampling
+from ume_retrieval.engines.base import Embedder, Reasoner, Sampling
+from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.testing import COLOURS, FakeReasoner, HashEmbedder
 
 

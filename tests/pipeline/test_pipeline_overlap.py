@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.overlap import Stopped, ahead, overlapped
+from ume_retrieval.errors import Stopped
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.util.threads import ahead, overlapped
 
 
 @given(values=st.lists(st.integers(), max_size=30), depth=st.integers(1, 4), stages=st.integers(1, 3))

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import ume_retrieval
-from ume_retrieval import EmbedderSpec, InputError, ModelError, ReasonerSpec, ReasoningEmbedder, TraceCache, registry
-from ume_retrieval import engines as engines_module
+from ume_retrieval import EmbedderSpec, InputError, ModelError, ReasonerSpec, ReasoningEmbedder, TraceCache
 from ume_retrieval.checkpoint import write_spec
-from ume_retrieval.engines import ENGINES, Engine, LoadOptions, choose_engine
+from ume_retrieval.engines import load as engines_module
+from ume_retrieval.engines import registry
+from ume_retrieval.engines.load import ENGINES, Engine, LoadOptions, choose_engine
+from ume_retrieval.engines.registry import Resolved, presets, resolve_embedder, resolve_reasoner
 from ume_retrieval.errors import IncompatibleModel
-from ume_retrieval.registry import Resolved, presets, resolve_embedder, resolve_reasoner
 from ume_retrieval.testing import PLAIN_PROMPTS, FakeReasoner, HashEmbedder
 
 EMBED_RL = EmbedderSpec(family="embed-rl", matryoshka_dims=(8, 16))

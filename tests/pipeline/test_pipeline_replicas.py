@@ -12,15 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.embedder.base import Embedder, Embeddings
-from ume_retrieval.engines import LoadOptions, choose_engine
-from ume_retrieval.errors import InputError, ModelError, SomeFailed, UmeError
+from ume_retrieval.engines.base import Embedder, Embeddings, Generation, Reasoner, Sampling, Streams
+from ume_retrieval.engines.load import LoadOptions, choose_engine
+from ume_retrieval.engines.registry import resolve_embedder
+from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
+from ume_retrieval.errors import InputError, ModelError, SomeEmbedded, SomeFailed, UmeError
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.ledger import SomeEmbedded
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling, Streams
-from ume_retrieval.registry import resolve_embedder
-from ume_retrieval.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 GREEDY = Sampling(max_tokens=64)

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_retrieval import InputError, Item, ReasoningEmbedder, TraceCache
-from ume_retrieval.asking import CallMemory
-from ume_retrieval.cache import TraceRecord
 from ume_retrieval.chat import Chat
+from ume_retrieval.engines.base import Generation, Sampling, Streams
 from ume_retrieval.errors import ModelError
-from ume_retrieval.reasoner.base import Generation, Sampling, Streams
+from ume_retrieval.pipeline.asking import CallMemory
+from ume_retrieval.pipeline.trace_cache import TraceRecord
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

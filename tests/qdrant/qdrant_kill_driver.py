@@ -19,15 +19,14 @@ sys.path.append(str(Path(__file__).parents[1]))  # a script finds the helpers of
 
 from kill_clock import Clock  # found by the path above
 
-from ume_qdrant.contents import export
-from ume_qdrant.edge import EdgeStore
-from ume_qdrant.ingest import index
-from ume_qdrant.store import Point
-from ume_retrieval.cache import TraceCache, TraceRecord
+from ume_qdrant.admin.contents import export
+from ume_qdrant.indexing.ingest import index
+from ume_qdrant.stores.base import Point
+from ume_qdrant.stores.edge import EdgeStore
 from ume_retrieval.chat import Chat
-from ume_retrieval.embedder.base import Embeddings
-from ume_retrieval.pipeline import ReasoningEmbedder
-from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation, Sampling
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ume_qdrant.contents import export
-from ume_qdrant.store import Store
-from ume_retrieval.cache import TraceCache
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_qdrant.admin.contents import export
+from ume_qdrant.stores.base import Store
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.trace_cache import TraceCache
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

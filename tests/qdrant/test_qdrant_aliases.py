@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ume_qdrant.edge import EdgeStore
-from ume_qdrant.edge_folder import Shelf
-from ume_qdrant.layout import Layout
-from ume_qdrant.schema import CollectionMeta
-from ume_qdrant.store import Point, Store
+from ume_qdrant.stores.base import Point, Store
+from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant.stores.edge_folder import Shelf
+from ume_qdrant.stores.layout import Layout
+from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreError
 
 META = CollectionMeta("model", "rev", "embed-rl", 4)

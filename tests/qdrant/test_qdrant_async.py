@@ -32,8 +32,8 @@ from ume_qdrant import (
     open_async_store,
     search,
 )
-from ume_qdrant.schema import CollectionMeta
-from ume_qdrant.store import Point
+from ume_qdrant.stores.base import Point
+from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreMismatch
 
 META = CollectionMeta("model", "rev", "embed-rl", 4)

@@ -16,13 +16,13 @@ import pytest
 from qdrant_client import QdrantClient
 from qdrant_stub import OK, Stub, info
 
-from ume_qdrant.client import ClientStore
-from ume_qdrant.edge import META_FILE, EdgeStore
-from ume_qdrant.location import open_store
-from ume_qdrant.schema import CollectionMeta
-from ume_qdrant.store import Point, Store
+from ume_qdrant.stores.base import Point, Store
+from ume_qdrant.stores.client import ClientStore
+from ume_qdrant.stores.edge import META_FILE, EdgeStore
+from ume_qdrant.stores.open import open_store
+from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreLocked, StoreMismatch
-from ume_retrieval.retry import Retry
+from ume_retrieval.util.retry import Retry
 
 KEY = "s3cr3t-k3y"
 META = CollectionMeta("model", "rev", "embed-rl", 4)
@@ -259,7 +259,7 @@ def test_names_that_cannot_be_a_folder(tmp_path: Path, name: str) -> None:
 
 HOLD = """
 import sys
-from ume_qdrant.edge import EdgeStore
+from ume_qdrant.stores.edge import EdgeStore
 store = EdgeStore(sys.argv[1], "films")
 store.count()
 print("held", flush=True)

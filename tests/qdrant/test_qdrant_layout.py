@@ -14,9 +14,9 @@ from qdrant_client import QdrantClient
 from qdrant_stub import OK, Stub, info
 
 from ume_qdrant import EdgeStore, Effort, Filter, Layout, Retry, open_store
-from ume_qdrant.client import ClientStore
-from ume_qdrant.schema import CollectionMeta
-from ume_qdrant.store import Point, Store
+from ume_qdrant.stores.base import Point, Store
+from ume_qdrant.stores.client import ClientStore
+from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import InputError, StoreMismatch, StoreUnsupported
 
 DIMENSION = 64

@@ -12,10 +12,10 @@ from qdrant_world import dump, models, same
 from small_media import fill
 
 from ume_qdrant import Layout, Progress, enrich, index, migrate, search
-from ume_qdrant.client import ClientStore
-from ume_qdrant.edge import EdgeStore
-from ume_qdrant.schema import CollectionMeta
-from ume_qdrant.store import Point, Store
+from ume_qdrant.stores.base import Point, Store
+from ume_qdrant.stores.client import ClientStore
+from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreMismatch, StoreUnsupported
 
 

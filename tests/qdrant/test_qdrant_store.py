@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
-from ume_qdrant.client import ClientStore
-from ume_qdrant.filters import Filter
-from ume_qdrant.schema import CollectionMeta, within
-from ume_qdrant.store import Point, Store
+from ume_qdrant.stores.base import Point, Store
+from ume_qdrant.stores.client import ClientStore
+from ume_qdrant.stores.filters import Filter
+from ume_qdrant.stores.schema import CollectionMeta, within
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreMismatch
 
 META = CollectionMeta("model", "rev", "embed-rl", 4)

@@ -13,21 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_qdrant.filters import Filter, any_of
-from ume_qdrant.fusion import Place, diversify, fuse, group
-from ume_qdrant.location import open_store
-from ume_qdrant.refusals import BusyError
-from ume_qdrant.schema import point_id, within
-from ume_qdrant.search_plan import Wish
-from ume_qdrant.sources import item_of, source_path
-from ume_qdrant.traces import clean, evidence_of, tcot_of, to_payload
+from ume_qdrant.searching.fusion import Place, diversify, fuse, group
+from ume_qdrant.searching.search_plan import Wish
+from ume_qdrant.stores.client import BusyError
+from ume_qdrant.stores.filters import Filter, any_of
+from ume_qdrant.stores.open import open_store
+from ume_qdrant.stores.schema import point_id, within
+from ume_qdrant.stores.sources import item_of, source_path
+from ume_qdrant.stores.traces import clean, evidence_of, tcot_of, to_payload
 from ume_retrieval.errors import InputError, StoreError
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media.files import display_name
 from ume_retrieval.results import Trace
-from ume_retrieval.retry import Retry
 from ume_retrieval.tcot.evidence import EvidenceRef
 from ume_retrieval.tcot.trace import Box, Problem, TCot
+from ume_retrieval.util.retry import Retry
 
 PLACES = st.fixed_dictionaries(
     {

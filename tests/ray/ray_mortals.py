@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ume_retrieval.chat import Chat
-from ume_retrieval.embedder.base import Embeddings
-from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation, Sampling
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -13,7 +13,7 @@ from ray_world import CUT, here, operators, through
 from small_media import BLUE, RED, YELLOW, clip, document, fill, picture
 
 from ume_qdrant import EdgeStore, Sharding, index, open_store
-from ume_qdrant.ingest import IndexReasoning
+from ume_qdrant.indexing.ingest import IndexReasoning
 from ume_ray.models import Models
 from ume_ray.sources import places_of
 from ume_ray.stages import Job

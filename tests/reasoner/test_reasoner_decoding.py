@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from ume_retrieval.chat import Chat, Message, TextPart
+from ume_retrieval.engines.base import Generation, Sampling, Streams
+from ume_retrieval.engines.registry import resolve_reasoner
+from ume_retrieval.engines.resize import fit_chat
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError
-from ume_retrieval.fitting import fit_chat
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.reasoner.base import Generation, Sampling, Streams
-from ume_retrieval.reasoner.transformers import TransformersReasoner
-from ume_retrieval.registry import resolve_reasoner
 from ume_retrieval.tcot.prompts import reasoner_chat
-from ume_training.tiny.architecture import PROMPTS, REASONER_SPEC
+from ume_training.shapes.pair.architecture import PROMPTS, REASONER_SPEC
 
 Items = Callable[[int], list[LoadedItem]]
 

@@ -6,8 +6,8 @@ import PIL.Image
 import pytest
 
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
+from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.inputs import Frames
-from ume_retrieval.reasoner.seeds import chat_seeds
 
 
 def picture(colour: str, width: int = 8) -> PIL.Image.Image:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from ume_retrieval.chat import Chat
+from ume_retrieval.engines.base import Reasoner, Sampling
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.reasoner.base import Reasoner, Sampling
-from ume_retrieval.reasoner.transformers import TransformersReasoner
 from ume_retrieval.tcot.prompts import reasoner_chat
-from ume_training.tiny.architecture import PROMPTS, REASONER_SPEC
+from ume_training.shapes.pair.architecture import PROMPTS, REASONER_SPEC
 
 Items = Callable[[int], list[LoadedItem]]
 SHORT = Sampling(max_tokens=12)

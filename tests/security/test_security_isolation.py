@@ -32,10 +32,10 @@ from ume_retrieval.errors import (
 )
 from ume_retrieval.inputs import Clip, Frames, Item, Page
 from ume_retrieval.media import Entry, Isolation, Limits, discover, load
-from ume_retrieval.media import pool as pools
-from ume_retrieval.media.decoding import Apart, decoder
-from ume_retrieval.media.pool import close_pools, pool_of
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.media.isolation import pool as pools
+from ume_retrieval.media.isolation.decoder import Apart, decoder
+from ume_retrieval.media.isolation.pool import close_pools, pool_of
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 BUDGET = VisualBudget()
@@ -70,7 +70,7 @@ def trouble(monkeypatch: pytest.MonkeyPatch, code: str) -> Limits:
 def on_image(body: str) -> str:
     """Code that makes the workers' `open_image` do `body` for files named bad*."""
     return (
-        "import os, time, ume_retrieval.media.worker as w\n"
+        "import os, time, ume_retrieval.media.isolation.worker as w\n"
         "true = w.open_image\n"
         "def open_image(source, *a, **k):\n"
         "    if 'bad' in str(source):\n"
@@ -222,7 +222,9 @@ def test_an_answer_that_lies_is_not_believed(folder: Path, lie: dict[str, Any]) 
 
 @POSIX
 def test_a_worker_that_lies_is_let_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import ume_retrieval.media.worker as w\nw._answer = lambda *_: w.Answer({'pages': 3}, [b'xxx'] * 9)"
+    code = (
+        "import ume_retrieval.media.isolation.worker as w\nw._answer = lambda *_: w.Answer({'pages': 3}, [b'xxx'] * 9)"
+    )
     limits = trouble(monkeypatch, code)
     with pytest.raises(MediaCrashed, match="its answer is none"):
         load(Item(images=(picture(folder / "bad.png", RED),)), BUDGET, limits)
@@ -253,7 +255,7 @@ def test_a_worker_that_was_killed_while_it_waited_is_replaced(folder: Path) -> N
 def test_a_fork_has_workers_of_its_own(folder: Path) -> None:
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom ume_retrieval.media import *\n"
-        "from ume_retrieval.media.decoding import decoder\n"
+        "from ume_retrieval.media.isolation.decoder import decoder\n"
         "limits = Limits(isolation=Isolation(workers=1)); pdf = Path(sys.argv[1])\n"
         "print(decoder(limits).count_pages(pdf, limits), flush=True)\n"
         "child = os.fork()\n"
@@ -273,7 +275,8 @@ def test_a_fork_has_workers_of_its_own(folder: Path) -> None:
 def test_the_parents_death_ends_its_workers(folder: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom ume_retrieval.media import *\n"
-        "from ume_retrieval.media.decoding import decoder\nfrom ume_retrieval.media.pool import pool_of\n"
+        "from ume_retrieval.media.isolation.decoder import decoder\n"
+        "from ume_retrieval.media.isolation.pool import pool_of\n"
         "limits = Limits(isolation=Isolation(workers=1))\n"
         "decoder(limits).count_pages(Path(sys.argv[1]), limits)\n"
         "print(pool_of(limits.isolation)._idle[0].process.pid, flush=True)\ntime.sleep(60)\n"

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ume_retrieval.errors import ModelError
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("ume_retrieval", "integrations", "training")

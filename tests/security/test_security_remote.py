@@ -20,9 +20,9 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, MediaError, RemoteNotAllowed
 from ume_retrieval.inputs import Item
 from ume_retrieval.media import Limits, load
-from ume_retrieval.media.hosts import AllowedHosts
-from ume_retrieval.media.remote import fetch
-from ume_retrieval.pipeline import ReasoningEmbedder
+from ume_retrieval.media.remote.allowlist import AllowedHosts
+from ume_retrieval.media.remote.fetch import fetch
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import HashEmbedder
 
 PRIVATE = [

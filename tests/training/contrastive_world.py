@@ -12,10 +12,10 @@ from ume_retrieval.tcot.grammar import render
 from ume_training.contrastive.settings import ContrastiveSettings, LoraSettings
 from ume_training.data.sources import LoadedPair
 from ume_training.shapes.levels import LEVELS
+from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model, build_processor
+from ume_training.shapes.pair.tokenizer import build_tokenizer
 from ume_training.shapes.samples import Pair
 from ume_training.shapes.tasks import TASKS, family
-from ume_training.tiny.architecture import EMBEDDER_SPEC, Size, build_model, build_processor
-from ume_training.tiny.tokenizer import build_tokenizer
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval.cache import TraceCache
 from ume_retrieval.chat import Chat, TextPart
+from ume_retrieval.engines.base import Generation, Sampling
 from ume_retrieval.errors import InputError, ModelError, TrainingError
-from ume_retrieval.reasoner.base import Generation, Sampling
+from ume_retrieval.pipeline.trace_cache import TraceCache
 from ume_retrieval.testing import FakeReasoner
-from ume_training.annotate import AnnotateSettings, annotate
+from ume_training.data.annotate import AnnotateSettings, annotate
 from ume_training.data.faults import PairError
 from ume_training.data.files import PairReader
 from ume_training.data.records import PairRecord

@@ -12,10 +12,10 @@ from contrastive_world import small, source, write_start
 
 from ume_retrieval.chat import images_of
 from ume_retrieval.checkpoint import EmbedderSpec
-from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.embedder.transformers import TransformersEmbedder
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.registry import QWEN3_VL_EMBEDDING, resolve_embedder
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.errors import InputError, ReasoningError
-from ume_retrieval.registry import QWEN3_VL_EMBEDDING, resolve_embedder
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import parse
 from ume_training.contrastive.inputs import training_chat
@@ -24,7 +24,7 @@ from ume_training.contrastive.run import Order, _build
 from ume_training.contrastive.settings import ContrastiveSettings
 from ume_training.contrastive.shards import StepShards
 from ume_training.contrastive.start import resolve_start
-from ume_training.tiny.architecture import BUDGET, EMBEDDER_SPEC
+from ume_training.shapes.pair.architecture import BUDGET, EMBEDDER_SPEC
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ume_retrieval.engines.base import Generation
 from ume_retrieval.errors import InputError
-from ume_retrieval.reasoner.base import Generation
 from ume_retrieval.testing import FakeReasoner
 from ume_training.egrl.process import (
     Question,

@@ -17,14 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ume_retrieval.engines.registry import resolve_reasoner
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.reasoner.transformers import TransformersReasoner
-from ume_retrieval.registry import resolve_reasoner
-from ume_training.data.shapes import ShapesSource
 from ume_training.egrl import EgrlSettings, WatchSettings, WordsDiscriminator
 from ume_training.egrl.hard import hard_pairs
 from ume_training.egrl.run import _claim, count_steps, run_egrl
 from ume_training.egrl.settings import EgrlLora
+from ume_training.shapes.pairs import ShapesSource
 
 SETTINGS = EgrlSettings(
     reasoner="ume-tiny",

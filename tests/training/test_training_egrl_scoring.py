@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ume_retrieval.embedder.transformers import TransformersEmbedder
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.tcot.grammar import parse, render
 from ume_retrieval.tcot.trace import TCot
-from ume_training.data.shapes import ShapesSource
 from ume_training.egrl import EgrlSettings, RewardWeights, WordsDiscriminator
 from ume_training.egrl.rollouts import Prompts, embed_rollouts
 from ume_training.egrl.sampler import PairRows
 from ume_training.egrl.scoring import Scorer
+from ume_training.shapes.pairs import ShapesSource
 
 ROLLOUTS = 4
 SETTINGS = EgrlSettings(discriminator="words", rollouts=ROLLOUTS, pairs=8)

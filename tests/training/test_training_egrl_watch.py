@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from ume_training.data.log import LOG
 from ume_training.egrl.settings import WatchSettings
 from ume_training.egrl.watch import Watch, append_log, read_figures, resumed_watch
-from ume_training.loop import LOG
 
 FINE = {"format": 0.9, "kl": 0.1, "entropy": 0.5}
 

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 
 from ume_retrieval import Item, ReasoningEmbedder
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import IncompatibleModel, InputError
-from ume_retrieval.reasoner.transformers import TransformersReasoner
 from ume_training.contrastive import train_contrastive
 from ume_training.contrastive.run import read_facts
 from ume_training.export import Card, Score, StageFact, card_of_run, export, merge_embedder, render_card
 from ume_training.export.stock import stock_template, write_stock_modules
-from ume_training.tiny.architecture import EMBEDDER_SPEC, REASONER_SPEC
+from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, REASONER_SPEC
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_merged_weights_give_the_vectors_of_the_adapters(run: Path, exported: Pa
 
 
 def _chats(embedder: ReasoningEmbedder, items: list[Any]) -> list[Any]:
-    from ume_retrieval.embedder.families import embedding_chat
+    from ume_retrieval.engines.families import embedding_chat
 
     return [embedding_chat(embedder.embedder.spec, item, None, None) for item in items]
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ume_retrieval.chat import Chat, TextPart
+from ume_retrieval.engines.base import Generation, Sampling
 from ume_retrieval.errors import InputError, ModelError, TrainingError
-from ume_retrieval.reasoner.base import Generation, Sampling
 from ume_retrieval.tcot.trace import TCot
 from ume_retrieval.testing import FakeReasoner
 from ume_training.data.files import PairReader
-from ume_training.filtering import REASONS, filter_pairs
-from ume_training.judge import Judgement, ReasonerJudge, WordsJudge, judge_chat, read_answer
+from ume_training.data.filter import REASONS, filter_pairs
+from ume_training.data.judge import Judgement, ReasonerJudge, WordsJudge, judge_chat, read_answer
 
 
 def tcot(answer: str) -> str:

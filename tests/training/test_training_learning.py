@@ -11,18 +11,19 @@ import pytest
 import torch
 
 from ume_retrieval.chat import TextPart, images_of
-from ume_retrieval.chat_inputs import ChatInputs
+from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.inputs import Item
 from ume_training.contrastive import pool_at_token, symmetric_infonce
-from ume_training.loop import LOG, Schedule, fit
+from ume_training.data.log import LOG
 from ume_training.shapes.benchmark import Query
 from ume_training.shapes.evaluate import hit_at_1
 from ume_training.shapes.levels import LEVELS
+from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model, build_processor
+from ume_training.shapes.pair.lessons import also_right, pairs_with_look_alikes, shown_to_embedder, trace_lesson
+from ume_training.shapes.pair.loop import Schedule, fit
+from ume_training.shapes.pair.supervised import Lesson, completion_loss
+from ume_training.shapes.pair.tokenizer import build_tokenizer
 from ume_training.shapes.tasks import TASKS
-from ume_training.supervised import Lesson, completion_loss
-from ume_training.tiny.architecture import EMBEDDER_SPEC, Size, build_model, build_processor
-from ume_training.tiny.lessons import also_right, pairs_with_look_alikes, shown_to_embedder, trace_lesson
-from ume_training.tiny.tokenizer import build_tokenizer
 
 TINY = Size(hidden=32, layers=2, vision_hidden=32, vision_layers=2)
 

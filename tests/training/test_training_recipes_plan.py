@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from ume_training.data.shapes import write_shapes_pairs
-from ume_training.recipes import memory
-from ume_training.recipes.estimates import MEASURED, tiny_architecture
-from ume_training.recipes.memory import GB, HEADROOM, Memory
-from ume_training.recipes.missing import Machine
-from ume_training.recipes.plan import count_pairs, plan_recipe
+from ume_training.recipes.planning import memory
+from ume_training.recipes.planning.estimates import MEASURED, tiny_architecture
+from ume_training.recipes.planning.memory import GB, HEADROOM, Memory
+from ume_training.recipes.planning.missing import Machine
+from ume_training.recipes.planning.plan import count_pairs, plan_recipe
+from ume_training.recipes.planning.sizes import PUBLISHED, Architecture, architecture_of
 from ume_training.recipes.schema import bundled_recipes, load_recipe, parse_recipe
-from ume_training.recipes.sizes import PUBLISHED, Architecture, architecture_of
 from ume_training.recipes.stages import SizeSettings
-from ume_training.tiny.architecture import Size, build_model
-from ume_training.tiny.tokenizer import build_tokenizer
+from ume_training.shapes.pair.architecture import Size, build_model
+from ume_training.shapes.pair.tokenizer import build_tokenizer
+from ume_training.shapes.pairs import write_shapes_pairs
 
 NO_GPU = Machine(gpu=0, disk=10**15)
 H100 = Machine(gpu=80 * GB, disk=10**15)

@@ -16,7 +16,6 @@ from ume_training.contrastive.run import read_facts
 from ume_training.data.faults import PairError
 from ume_training.data.files import PairReader
 from ume_training.data.growing import RecordLog
-from ume_training.data.shapes import write_shapes_pairs
 from ume_training.egrl.settings import EgrlSettings
 from ume_training.export.card import render_card
 from ume_training.recipes.export_stage import card_of
@@ -28,6 +27,7 @@ from ume_training.recipes.stages import EgrlStage, ExportStage
 from ume_training.recipes.stamps import REPLACED, STAMP, Stamp, differences, print_of, read_stamp, write_stamp
 from ume_training.recipes.work import Work
 from ume_training.recipes.workers import Workers
+from ume_training.shapes.pairs import write_shapes_pairs
 
 TASKS = ("text_to_image", "image_to_text")
 
@@ -193,7 +193,7 @@ stages:
 """,
         "hard.yaml",
     )
-    from ume_training.tiny.architecture import BUDGET
+    from ume_training.shapes.pair.architecture import BUDGET
 
     stage = recipe.stages[0]
     assert isinstance(stage, EgrlStage)

@@ -10,8 +10,8 @@ from typing import Literal
 
 from ume_retrieval.errors import BrokenMedia, Failure, MediaTooLarge, UmeError
 from ume_retrieval.inputs import Clip, Item, Page
-from ume_retrieval.media.decoding import decoder
 from ume_retrieval.media.files import file_digest, open_file
+from ume_retrieval.media.isolation.decoder import decoder
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments, segments
 from ume_retrieval.media.walking import FoundFile, walk

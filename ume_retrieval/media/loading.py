@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.inputs import Item, LoadedItem, VideoInput
-from ume_retrieval.media.decoding import decoder
 from ume_retrieval.media.files import is_remote
 from ume_retrieval.media.identity import content_id
+from ume_retrieval.media.isolation.decoder import decoder
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
-from ume_retrieval.media.remote import fetch
+from ume_retrieval.media.remote.fetch import fetch
 
 PAGE_OVERSAMPLING = 4
 """PDF pages are rendered with this many times the pixels that the model sees, so that crops of them stay legible."""

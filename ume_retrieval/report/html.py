@@ -10,7 +10,7 @@ import jinja2
 from ume_retrieval.report.content import ReportPage
 from ume_retrieval.report.views import query_view
 from ume_retrieval.report.wording import legible, one_line
-from ume_retrieval.writing import write_whole
+from ume_retrieval.util.files import write_whole
 
 
 def write_html(page: ReportPage, path: str | Path) -> Path:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ume_retrieval.chat import Chat
-from ume_retrieval.chat_inputs import ChatInputs
 from ume_retrieval.checkpoint import EmbedderSpec
-from ume_retrieval.embedder.families import embedding_chat
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.errors import InputError, ReasoningError
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.tcot.evidence import extract

@@ -58,7 +58,7 @@ def plan_run(
         TrainingError: When no two pairs come together, so that none has a negative.
 
     Example:
-        >>> from ume_training.data.shapes import ShapesSource
+        >>> from ume_training.shapes.pairs import ShapesSource
         >>> source = ShapesSource("text_to_image", "default", seed=0, kin=2, count=8)
         >>> settings = ContrastiveSettings(embedder="e", batch=4, sub_batch=4, epochs=1)
         >>> [[len(part.rows) for part in step] for step in plan_run([source], settings).steps]

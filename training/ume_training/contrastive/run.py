@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ume_retrieval.checkpoint import EmbedderSpec, write_spec
+from ume_retrieval.engines.transformers.loading import choose_device, choose_dtype, fingerprint, load_checkpoint
 from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.loading import choose_device, choose_dtype, fingerprint, load_checkpoint
 from ume_training.contrastive.lora import add_adapters, unfreeze
 from ume_training.contrastive.plan import Plan, plan_run, steps_of
 from ume_training.contrastive.records import (

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ume_retrieval.chat import Chat
-from ume_retrieval.chat_inputs import ChatInputs
 from ume_retrieval.checkpoint import EmbedderSpec
+from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.errors import UmeError
 from ume_retrieval.inputs import LoadedItem
 from ume_training.contrastive.inputs import checked_length, chunk_tensors, chunked, training_chat

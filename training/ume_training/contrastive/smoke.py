@@ -1,7 +1,7 @@
 """What a step costs at true size: `python -m ume_training.contrastive.smoke FOLDER --language-layers 2 …`.
 
-Qwen3-VL-2B's real widths with random weights (`ume_training.true_size`), trained for a few steps on Shapes, whose
-pictures are scaled to the published visual budget. What is learned means nothing; memory and seconds do.
+Qwen3-VL-2B's real widths with random weights (`ume_training.shapes.pair.true_size`), trained for a few steps on Shapes,
+whose pictures are scaled to the published visual budget. What is learned means nothing; memory and seconds do.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import typer
 from ume_retrieval.checkpoint import EmbedderSpec
 from ume_training.contrastive.run import train_contrastive
 from ume_training.contrastive.settings import ContrastiveSettings, LoraSettings
-from ume_training.data.shapes import ShapesSource
-from ume_training.true_size import TrueSize, build_qwen3_vl
+from ume_training.shapes.pair.true_size import TrueSize, build_qwen3_vl
+from ume_training.shapes.pairs import ShapesSource
 
 TASKS = ("text_to_image", "image_change")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
-from ume_retrieval.embedder.transformers import pooled_token
+from ume_retrieval.engines.registry import EMBED_RL, presets, resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.transformers.embedder import pooled_token
 from ume_retrieval.errors import InputError
-from ume_retrieval.registry import EMBED_RL, presets, resolve_embedder, resolve_reasoner
 
 logger = logging.getLogger(__name__)
 

@@ -174,7 +174,7 @@ def batches(
         InputError: See `Mixture`.
 
     Example:
-        >>> from ume_training.data.shapes import ShapesSource
+        >>> from ume_training.shapes.pairs import ShapesSource
         >>> source = ShapesSource("text_to_image", "default", seed=0, kin=2, count=6)
         >>> order = list(batches([source], None, batch_size=4, seed=0, steps=3))
         >>> [sorted(batch.positions) for batch in order]

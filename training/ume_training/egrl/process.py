@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.chat import Message, TextPart
+from ume_retrieval.engines.base import Reasoner, Sampling
 from ume_retrieval.inputs import Side
-from ume_retrieval.reasoner.base import Reasoner, Sampling
 from ume_retrieval.tcot import choice
 from ume_retrieval.tcot.choice import CHOICE_TOKENS, read_choice
 from ume_retrieval.tcot.grammar import parse, render
@@ -110,8 +110,8 @@ def load_discriminator(settings: EgrlSettings) -> Discriminator:
     """
     if settings.discriminator == "words" or not settings.weights.process:
         return WordsDiscriminator()
-    from ume_retrieval.engines import LoadOptions, choose_engine
-    from ume_retrieval.registry import resolve_reasoner
+    from ume_retrieval.engines.load import LoadOptions, choose_engine
+    from ume_retrieval.engines.registry import resolve_reasoner
 
     engine = choose_engine(settings.discriminator_engine)
     return ReasonerDiscriminator(engine.load_reasoner(resolve_reasoner(settings.discriminator), LoadOptions()))

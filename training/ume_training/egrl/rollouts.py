@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ReasonerSpec
-from ume_retrieval.embedder.base import Embedder
-from ume_retrieval.embedder.families import embedding_chat
-from ume_retrieval.fitting import fit_chat
+from ume_retrieval.engines.base import Embedder
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.inputs import LoadedItem, Modality, Side
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import is_usable, parse

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, write_spec
-from ume_retrieval.embedder.transformers import TransformersEmbedder
+from ume_retrieval.engines.base import Sampling
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+from ume_retrieval.engines.transformers.loading import fingerprint
+from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError, MissingExtra, TrainingError
-from ume_retrieval.loading import fingerprint
-from ume_retrieval.reasoner.base import Sampling
-from ume_retrieval.reasoner.transformers import TransformersReasoner
-from ume_retrieval.registry import resolve_embedder, resolve_reasoner
 from ume_training.data.files import make_folder, whole
 from ume_training.data.sources import PairSource
 from ume_training.egrl.process import load_discriminator

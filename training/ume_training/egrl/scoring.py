@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.embedder.base import Embedder
+from ume_retrieval.engines.base import Embedder
 from ume_retrieval.inputs import Side
 from ume_retrieval.tcot.grammar import parse
 from ume_training.egrl.process import Discriminator, build_question, canonical, process_rewards

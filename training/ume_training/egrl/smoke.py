@@ -1,8 +1,8 @@
 """What a step of EG-RL costs at true size: `python -m ume_training.egrl.smoke FOLDER --language-layers 2 …`.
 
-Qwen3-VL-2B's real widths with random weights (`ume_training.true_size`) as Reasoner and as frozen Embedder, on Shapes
-pictures. Random weights write no T-CoT in form, so bounds on the form are off and every reply runs to its full length:
-what is learned means nothing; memory, seconds and where they go do.
+Qwen3-VL-2B's real widths with random weights (`ume_training.shapes.pair.true_size`) as Reasoner and as frozen
+Embedder, on Shapes pictures. Random weights write no T-CoT in form, so bounds on the form are off and every reply runs
+to its full length: what is learned means nothing; memory, seconds and where they go do.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import typer
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
-from ume_training.data.shapes import ShapesSource
 from ume_training.egrl.run import run_egrl
 from ume_training.egrl.settings import EgrlLora, EgrlSettings, WatchSettings
-from ume_training.true_size import TrueSize, build_qwen3_vl
+from ume_training.shapes.pair.true_size import TrueSize, build_qwen3_vl
+from ume_training.shapes.pairs import ShapesSource
 
 TASKS = ("text_to_image", "image_change")
 

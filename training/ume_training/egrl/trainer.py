@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ume_retrieval.chat import images_of, videos_of
-from ume_retrieval.chat_inputs import ChatInputs
+from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_training.egrl.rollouts import Prompted, Prompts
 from ume_training.egrl.sampler import RolloutOrder
 from ume_training.egrl.scoring import Part, Scorer, Scores

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ume_training.data.log import LOG, rewind_log
 from ume_training.egrl.settings import WatchSettings
-from ume_training.loop import LOG, rewind_log
 
 NAMES = {
     "reward": "reward",

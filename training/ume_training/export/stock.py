@@ -12,9 +12,9 @@ from typing import Any
 
 import PIL.Image
 
-from ume_retrieval.chat_inputs import ChatInputs
 from ume_retrieval.checkpoint import EmbedderSpec
-from ume_retrieval.embedder.families import embedding_chat
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.inputs import LoadedItem
 

@@ -12,14 +12,14 @@ from ume_training.recipes.stages import OWN_DATA, AnnotateStage, FilterStage
 from ume_training.recipes.work import Made, Tell, Work, bar
 
 if TYPE_CHECKING:
-    from ume_training.judge import Judge
+    from ume_training.data.judge import Judge
 
 PAIRS = "pairs.jsonl"
 
 
 def run_annotate(stage: AnnotateStage, work: Work) -> Made:
     """Write T-CoTs for every pair."""
-    from ume_training.annotate import AnnotateSettings, annotate
+    from ume_training.data.annotate import AnnotateSettings, annotate
 
     settings = AnnotateSettings(
         leak_share=stage.leak_share,
@@ -54,7 +54,7 @@ def run_annotate(stage: AnnotateStage, work: Work) -> Made:
 
 
 def _write_world(work: Work) -> Path:
-    from ume_training.data.shapes import write_shapes_pairs
+    from ume_training.shapes.pairs import write_shapes_pairs
 
     shapes = work.recipe.data.shapes
     if shapes is None:  # the caller has looked
@@ -67,8 +67,8 @@ def _write_world(work: Work) -> Path:
 
 def run_filter(stage: FilterStage, work: Work) -> Made:
     """Let a judge keep and reject pairs."""
-    from ume_training.filtering import filter_pairs
-    from ume_training.judge import ReasonerJudge, WordsJudge
+    from ume_training.data.filter import filter_pairs
+    from ume_training.data.judge import ReasonerJudge, WordsJudge
 
     files = pair_files(stage.data, work.recipe)
     if len(files) != 1:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ume_retrieval.checkpoint import read_spec
 from ume_retrieval.errors import IncompatibleModel
+from ume_training.recipes.planning.sizes import model_behind
 from ume_training.recipes.schema import Recipe
-from ume_training.recipes.sizes import model_behind
 from ume_training.recipes.stages import MADE_BY, ContrastiveStage, EgrlStage, ExportStage, ScoreStage, Stage
 from ume_training.recipes.stamps import Stamp, read_stamp
 from ume_training.recipes.work import Made, Work

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ume_retrieval.engines.registry import Role, resolve_embedder, resolve_reasoner
 from ume_retrieval.errors import UmeError
-from ume_retrieval.registry import Role, resolve_embedder, resolve_reasoner
 from ume_training.recipes.schema import Recipe, references
 from ume_training.recipes.stages import (
     COUNTS_WORDS,

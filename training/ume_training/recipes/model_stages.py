@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from ume_retrieval.checkpoint import ReasonerSpec
-from ume_retrieval.registry import resolve_reasoner
+from ume_retrieval.engines.registry import resolve_reasoner
 from ume_training.recipes.sources import hard_ones, name_left_out, open_sources, readable_ones
 from ume_training.recipes.stages import OWN_DATA, ContrastiveStage, EgrlStage
 from ume_training.recipes.work import LOG, Made, Work, bar, last_figures

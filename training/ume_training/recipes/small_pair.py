@@ -16,7 +16,7 @@ SCORES = "scores.json"
 
 
 def _tiny(work: Work, **settings: Any) -> Any:
-    from ume_training.tiny.recipe import TinyRecipe
+    from ume_training.shapes.pair.recipe import TinyRecipe
 
     shapes = work.recipe.data.shapes
     if shapes is None:  # the schema refuses such recipes
@@ -26,7 +26,7 @@ def _tiny(work: Work, **settings: Any) -> Any:
 
 def run_captions(stage: CaptionsStage, work: Work) -> Made:
     """Learn short captions."""
-    from ume_training.tiny.recipe import learn_captions
+    from ume_training.shapes.pair.recipe import learn_captions
 
     recipe = _tiny(work, size=stage.size.value(), lesson_batch=stage.batch, captions=stage.schedule.value())
     return _lessons(work, learn_captions(recipe, work.run))
@@ -34,7 +34,7 @@ def run_captions(stage: CaptionsStage, work: Work) -> Made:
 
 def run_traces(stage: TracesStage, work: Work) -> Made:
     """Learn T-CoTs."""
-    from ume_training.tiny.recipe import learn_traces
+    from ume_training.shapes.pair.recipe import learn_traces
 
     recipe = _tiny(work, lesson_batch=stage.batch, traces=stage.schedule.value())
     return _lessons(work, learn_traces(recipe, work.run, Path(stage.start)))
@@ -42,7 +42,7 @@ def run_traces(stage: TracesStage, work: Work) -> Made:
 
 def run_questions(stage: QuestionsStage, work: Work) -> Made:
     """Learn harder T-CoTs."""
-    from ume_training.tiny.recipe import learn_questions
+    from ume_training.shapes.pair.recipe import learn_questions
 
     recipe = _tiny(work, lesson_batch=stage.batch, questions=stage.schedule.value())
     return _lessons(work, learn_questions(recipe, work.run, Path(stage.start)))
@@ -50,7 +50,7 @@ def run_questions(stage: QuestionsStage, work: Work) -> Made:
 
 def run_vectors(stage: VectorsStage, work: Work) -> Made:
     """Learn vectors."""
-    from ume_training.tiny.recipe import learn_vectors
+    from ume_training.shapes.pair.recipe import learn_vectors
 
     recipe = _tiny(
         work,
@@ -70,7 +70,7 @@ def _lessons(work: Work, checkpoint: Path) -> Made:
 
 def run_score(stage: ScoreStage, work: Work) -> Made:
     """Score a pair on held-out Shapes data."""
-    from ume_retrieval.pipeline import ReasoningEmbedder
+    from ume_retrieval.pipeline.embedder import ReasoningEmbedder
     from ume_training.shapes.benchmark import build_benchmark
     from ume_training.shapes.evaluate import evaluate
 

@@ -16,7 +16,7 @@ from ume_training.recipes.schema import Recipe, ShapesData
 from ume_training.recipes.stages import OWN_DATA
 
 if TYPE_CHECKING:
-    from ume_retrieval.reasoner.base import Reasoner
+    from ume_retrieval.engines.base import Reasoner
     from ume_training.egrl.settings import EgrlSettings
     from ume_training.recipes.work import Work
 
@@ -62,7 +62,7 @@ def pair_files(data: str, recipe: Recipe) -> tuple[Path, ...]:
 
 
 def _world(shapes: ShapesData, seed: int) -> tuple[PairSource, ...]:
-    from ume_training.data.shapes import ShapesSource
+    from ume_training.shapes.pairs import ShapesSource
     from ume_training.shapes.tasks import TASKS
 
     return tuple(ShapesSource(task, shapes.level, seed, kin=shapes.kin, count=shapes.pairs) for task in TASKS)
@@ -134,7 +134,7 @@ def _find_hard(sources: Sequence[PairSource], settings: EgrlSettings) -> dict[st
 
 def load_reasoner(name: str) -> Reasoner:
     """A Reasoner by name."""
-    from ume_retrieval.engines import LoadOptions, choose_engine
-    from ume_retrieval.registry import resolve_reasoner
+    from ume_retrieval.engines.load import LoadOptions, choose_engine
+    from ume_retrieval.engines.registry import resolve_reasoner
 
     return choose_engine().load_reasoner(resolve_reasoner(name), LoadOptions())

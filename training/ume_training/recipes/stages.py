@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ume_retrieval.registry import Role
+from ume_retrieval.engines.registry import Role
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
 from ume_training.egrl.settings import EgrlSettings
-from ume_training.loop import Schedule
-from ume_training.tiny.architecture import Size
+from ume_training.shapes.pair.architecture import Size
+from ume_training.shapes.pair.loop import Schedule
 
 MADE_BY = "stage:"
 """`stage:NAME` is what an earlier stage of the same recipe made, `stage:NAME/rejected` what a filter rejected."""

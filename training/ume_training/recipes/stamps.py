@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from ume_retrieval.engines.transformers.loading import SAMPLED_ABOVE, fingerprint
 from ume_retrieval.errors import InputError
-from ume_retrieval.loading import SAMPLED_ABOVE, fingerprint
 
 STAMP = "stage.json"
 REPLACED = "replaced"

@@ -1,0 +1,48 @@
+"""`ume cache`: what the Reasoner wrote, kept so that it is never asked twice."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from ume_cli.options import JsonOption
+from ume_cli.output import command, plain
+from ume_retrieval.errors import InputError
+from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
+
+cache_app = typer.Typer(no_args_is_help=True)
+
+
+@cache_app.command()
+def info(*, as_json: JsonOption = False) -> None:
+    """Say where the traces are, how many, and how large."""
+    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+        data = {"path": str(default_cache_path()), "traces": len(cache), "bytes": cache.size_bytes}
+        output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {plain(str(data['path']))}")
+
+
+@cache_app.command()
+def clear(*, as_json: JsonOption = False) -> None:
+    """Forget every trace."""
+    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+        removed = cache.clear()
+        output.result({"removed": removed}, f"{removed} traces removed")
+
+
+@cache_app.command()
+def prune(
+    *,
+    days: Annotated[float | None, typer.Option(help="Remove traces older than this.", show_default=False)] = None,
+    megabytes: Annotated[float | None, typer.Option(help="Then the oldest, down to this.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove old traces."""
+    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+        for name, number in (("--days", days), ("--megabytes", megabytes)):
+            if number is not None and not 0 <= number < math.inf:
+                raise InputError(f"{name} is {number}", hint="use a number from 0 on")
+        most = None if megabytes is None else int(megabytes * 1e6)
+        removed = cache.prune(older_than_days=days, max_bytes=most)
+        output.result({"removed": removed}, f"{removed} traces removed")

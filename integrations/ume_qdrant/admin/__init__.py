@@ -1,0 +1,1 @@
+"""Inspect, move and upgrade collections."""

@@ -1,0 +1,100 @@
+"""From one store to another: a directory to a server, a server to a directory, or a collection to another layout."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ume_qdrant.reports import OnProgress, Progress
+from ume_qdrant.stores.base import VECTORS, Store, batches
+from ume_qdrant.stores.layout import Layout
+from ume_retrieval.errors import InputError, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What `migrate` did. `copied` and `unchanged` add up to the points of the source.
+
+    Attributes:
+        copied: Points that were written.
+        unchanged: Points that the target had already, with the same payload.
+        others: Points of the target that the source has not; they stay.
+        seconds: Wall-clock time.
+    """
+
+    copied: int
+    unchanged: int
+    others: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
+
+
+def migrate(
+    source: Store,
+    target: Store,
+    *,
+    layout: Layout | None = None,
+    batch_size: int = 256,
+    on_progress: OnProgress | None = None,
+) -> MigrationReport:
+    """Copy every point, with vectors, payload and trace, and what the collection says of itself. No model is asked.
+
+    It may be stopped and started again: points that the target has with the same payload are not sent twice, and points
+    that have changed since are sent anew. Ids stay, so `index` and `enrich` go on with the target where they were.
+
+    Args:
+        source: Where the points are; it is only read.
+        target: Where they go; made when it is not there.
+        layout: How a new target keeps its vectors; None is as the source does.
+        batch_size: Points that are compared and written together, >= 1.
+        on_progress: Called after each batch.
+
+    Raises:
+        CollectionNotFound: When the source is not there.
+        StoreMismatch: When the target was made with other models, or has another layout than the one asked for.
+        StoreUnsupported: When the target's engine cannot keep vectors so.
+        StoreError: When a store cannot be reached, or does not hold all points in the end.
+
+    Example:
+        >>> import tempfile
+        >>> from qdrant_client import QdrantClient
+        >>> from ume_qdrant import ClientStore, CollectionMeta, open_store
+        >>> source = open_store(tempfile.mkdtemp(), "films")
+        >>> source.create(CollectionMeta("model", "1", "family", 4))
+        >>> migrate(source, ClientStore(QdrantClient(":memory:"), "films")).copied
+        0
+    """
+    started = time.perf_counter()
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}", hint="use 1 or more")
+    if (source.location, source.collection) == (target.location, target.collection):
+        raise InputError("source and target are the same collection", hint="give the target another name or place")
+    meta = source.meta()
+    total = source.count()
+    target.create(meta, layout if layout is not None or target.exists() else source.layout())
+    held = target.meta()
+    held.check(meta, target.collection)
+    if meta.reasoner and not held.reasoner:
+        target.pin(meta)
+    copied = done = 0
+    for batch in batches(source.scroll(), batch_size):
+        there = {point.id: point.payload for point in target.retrieve([point.id for point in batch])}
+        lacking = [point.id for point in batch if there.get(point.id) != point.payload]
+        if lacking:
+            target.upsert(source.retrieve(lacking, vectors=VECTORS))
+        copied += len(lacking)
+        done += len(batch)
+        if on_progress is not None:
+            on_progress(Progress("migrate", done, total, batch[-1].payload.get("source", "")))
+    others = target.count() - done
+    if others < 0:
+        raise StoreError(
+            f"{target.location} holds {target.count()} of {done} points of collection {source.collection!r}",
+            hint="something else removes points from the target; stop it and run this again",
+        )
+    target.optimize()
+    return MigrationReport(copied, done - copied, others, time.perf_counter() - started)

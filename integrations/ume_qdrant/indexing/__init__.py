@@ -1,0 +1,1 @@
+"""From files and items to points: plan, embed, write, enrich."""

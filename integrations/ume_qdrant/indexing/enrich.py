@@ -1,0 +1,231 @@
+"""Reasoning over what was indexed without it: resumable, and never twice over the same content."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from ume_qdrant.indexing.points import entry_id, reasoned_update, refused_update
+from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
+from ume_qdrant.stores.base import Point, Store, batches
+from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.schema import meta_of
+from ume_qdrant.stores.sources import source_path
+from ume_retrieval.errors import Failure, InputError
+from ume_retrieval.inputs import Item
+from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
+from ume_retrieval.pipeline.embedder import CHUNK_ITEMS, ReasoningEmbedder
+from ume_retrieval.pipeline.run import Encoded
+from ume_retrieval.results import Usage
+
+BUDGETED_ITEMS: Final = 16
+"""Points of a batch under a budget: few, so that it is known early what a T-CoT costs."""
+
+CHANGED: Final = "its content is no longer what was indexed"
+
+
+def enrich(
+    embedder: ReasoningEmbedder,
+    store: Store,
+    *,
+    where: Filter | None = None,
+    retry_failed: bool = False,
+    budget: int | None = None,
+    strict: bool = False,
+    batch_size: int = CHUNK_ITEMS,
+    relative_to: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> EnrichReport:
+    """Give points that wait for it their `reasoned` vector and trace.
+
+    Files are read again, so they must still be where they were indexed. A batch is written when it is finished, and
+    every trace is kept before it is used: a run that is killed and started again goes on where it was.
+
+    A point whose trace cannot be made (an unusable reply, an input that a model refuses) is marked, named once and left
+    alone until `retry_failed`. A point whose file has changed or is out of reach, that failed for a passing reason, or
+    because of a server and not of itself (a wrong key), stays waiting.
+
+    Args:
+        embedder: The models that the collection was made with; it needs a Reasoner.
+        store: The collection.
+        where: Which points to look at; its `reasoning` is not used.
+        retry_failed: Try marked points again.
+        budget: Tokens that the Reasoner may write, about; files that look most like others come first, and the rest
+            stays waiting. None reasons over everything.
+        strict: Raise the first failure. What was written until then stays.
+        batch_size: Points that are reasoned over and written together, >= 1.
+        relative_to: Where files are whose names have no root; None is where `sources.MEDIA_ROOT` says, or here.
+        on_progress: Called after each batch.
+
+    Raises:
+        CollectionNotFound: When there is no such collection.
+        StoreMismatch: When it was made with other models or prompts.
+        InputError: When the embedder has no Reasoner.
+        UmeError: If strict, the first failure; always, what strikes the run as a whole.
+    """
+    started = time.perf_counter()
+    need_reasoner(embedder)
+    if batch_size < 1 or (budget is not None and budget < 1):
+        raise InputError(f"batch_size is {batch_size}, budget {budget}", hint="use 1 or more of each")
+    held, wanted = store.meta(), meta_of(embedder, reasoned=True)
+    held.check(wanted, store.collection)
+    states: tuple[ReasoningState, ...] = ("later", "failed") if retry_failed else ("later",)
+    waiting = replace(where or Filter(), reasoning=states)
+    pending: dict[str, list[Point]] = {}
+    for point in store.scroll(waiting, fields=("source", "cut")):
+        pending.setdefault(point.payload["source"], []).append(point)
+    if pending and not held.reasoner:
+        store.pin(wanted)
+    run = _Run(embedder, store, strict, relative_to)
+    total = sum(map(len, pending.values()))
+    # What comes next is found, decoded, reasoned over and embedded while a batch is written.
+    ahead: deque[_Located] = deque()
+    order = dict(sorted(pending.items())) if budget is None else crowded_first(store, pending)
+    items = _items(run.locate(order), ahead)
+    if budget is not None:
+        items = affordable(items, budget, lambda: stream.usage)
+        batch_size = min(batch_size, BUDGETED_ITEMS)
+    with embedder.stream_corpus(items, total=total, chunk_items=batch_size) as stream:
+        results = ((ahead.popleft(), one) for one in stream)
+        for batch in batches(results, batch_size):
+            run.write(batch)
+            if on_progress is not None:
+                on_progress(
+                    Progress("reason", run.written + run.missed, total, batch[-1][0].entry.source, stream.rates)
+                )
+        run.usage += stream.usage
+    return EnrichReport(
+        enriched=run.enriched,
+        remaining=store.count(replace(waiting, reasoning=("later",))),
+        failed=once_a_source(run.failures),
+        usage=run.usage,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def need_reasoner(embedder: ReasoningEmbedder) -> None:
+    """Refuse an embedder that cannot reason.
+
+    Raises:
+        InputError: With what to do.
+    """
+    if embedder.reasoner is None:
+        raise InputError(
+            f"{embedder.info.embedder.name} has no Reasoner with it",
+            hint="load one with from_pretrained(..., reasoner=...), or index with reasoning='never'",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """A waiting point with its media."""
+
+    key: str
+    entry: Entry
+
+
+@dataclass(slots=True)
+class _Run:
+    embedder: ReasoningEmbedder
+    store: Store
+    strict: bool
+    folder: str | Path | None
+    enriched: int = 0
+    written: int = 0
+    missed: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+
+    def locate(self, pending: Mapping[str, Sequence[Point]]) -> Iterator[_Located]:
+        """Find the points' media again, file by file; a file with other content than was indexed is refused."""
+        for source, points in pending.items():
+            segment_s, overlap_s = points[0].payload.get("cut", (SEGMENT_S, OVERLAP_S))
+            found: dict[str, Entry] = {}
+            failure = Failure(0, source, "media_error", CHANGED, "index its folder again", retryable=True)
+            path = source_path(source, self.folder)
+            for entry in discover([path], limits=self.embedder.limits, segment_s=segment_s, overlap_s=overlap_s):
+                if isinstance(entry, Failure):
+                    failure = replace(entry, source=source)
+                else:
+                    named = replace(entry, source=source)
+                    found[entry_id(named)] = named
+            for point in points:
+                if point.id in found:
+                    yield _Located(point.id, found[point.id])
+                else:
+                    self._fail(failure)
+
+    def write(self, batch: Sequence[tuple[_Located, Encoded]]) -> None:
+        """Write what came of a batch."""
+        updates: list[Point] = []
+        for located, one in batch:
+            if one.vector is not None and one.trace is not None:
+                text = one.trace.tcot.answer if located.entry.item.text is None else None
+                updates.append(reasoned_update(located.key, one.vector, one.trace, self.embedder.info, text=text))
+                self.enriched += 1
+            elif one.failure is not None:
+                updates.append(refused_update(located.key, one.failure))
+                self.failures.append(replace(one.failure, source=located.entry.source))
+        self.store.update(updates)
+        self.written += len(batch)
+        self._stop_if_strict()
+
+    def _fail(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        self.missed += 1
+        self._stop_if_strict()
+
+    def _stop_if_strict(self) -> None:
+        if self.strict and self.failures:
+            raise error_of(self.failures[0])
+
+
+def _items(found: Iterable[_Located], ahead: deque[_Located]) -> Iterator[Item]:
+    """Items of located points; the points wait in `ahead` for their results."""
+    for located in found:
+        ahead.append(located)
+        yield located.entry.item
+
+
+PAGE: Final = 256
+
+
+def crowded_first(store: Store, pending: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
+    """Order files by their most crowded point: the one whose direct vector has the nearest neighbour.
+
+    Args:
+        store: Where the points are; asked for one search a point.
+        pending: Points by file.
+    """
+    nearest: dict[str, float] = {}
+    ids = [point.id for points in pending.values() for point in points]
+    for start in range(0, len(ids), PAGE):
+        for point in store.retrieve(ids[start : start + PAGE], vectors=("direct",), fields=()):
+            near = store.search("direct", point.vectors["direct"], limit=2, fields=())
+            nearest[point.id] = max((hit.score for hit in near if hit.id != point.id), default=-1.0)
+    crowding = {source: max(nearest.get(point.id, -1.0) for point in points) for source, points in pending.items()}
+    return {source: pending[source] for source in sorted(pending, key=lambda source: (-crowding[source], source))}
+
+
+def affordable(items: Iterable[Item], tokens: int, usage: Callable[[], Usage]) -> Iterator[Item]:
+    """Items in order, until their T-CoTs will have taken `tokens` tokens.
+
+    Items on their way to the Reasoner count with the mean length of its T-CoTs so far, so a budget is overdrawn by
+    little more than the first items.
+
+    Args:
+        items: What may be reasoned over.
+        tokens: What the Reasoner may write.
+        usage: What it has written by now.
+    """
+    for drawn, item in enumerate(items):
+        now = usage()
+        waiting = max(0, drawn - now.reasoner_calls - now.cached_traces)
+        mean = now.completion_tokens / max(1, now.reasoner_calls)
+        if now.completion_tokens + waiting * mean >= tokens:
+            return
+        yield item

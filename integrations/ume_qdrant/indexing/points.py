@@ -1,0 +1,125 @@
+"""From a discovered entry to a point, and from a point to its twin under another name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ume_qdrant.stores.base import Point, Vector
+from ume_qdrant.stores.filters import ReasoningState
+from ume_qdrant.stores.schema import MAX_TEXT, point_id, within
+from ume_qdrant.stores.sources import is_relative
+from ume_qdrant.stores.traces import clean, to_payload
+from ume_retrieval.errors import Failure, ServerError
+from ume_retrieval.media import Entry
+from ume_retrieval.results import PipelineInfo, Trace
+
+Cut: TypeAlias = tuple[float, float]
+"""Length and overlap of video segments, in seconds."""
+
+ContentKey: TypeAlias = tuple[str, str, float | None, float | None, int | None]
+"""What an entry shows, whatever its file is called: digest, kind, start, end, page."""
+
+
+def entry_id(entry: Entry) -> str:
+    """The id of an entry's point."""
+    return point_id(entry.source, entry.file_digest, start_s=entry.start_s, end_s=entry.end_s, page=entry.page)
+
+
+def entry_key(entry: Entry) -> ContentKey:
+    """What an entry shows."""
+    return entry.file_digest, entry.kind, entry.start_s, entry.end_s, entry.page
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An entry as a part of its file.
+
+    Attributes:
+        entry: What was discovered.
+        parts: How many points the file has in all; fewer in the store mean that it is not done yet.
+        cut: How its video was cut.
+    """
+
+    entry: Entry
+    parts: int
+    cut: Cut
+
+    def payload(self, state: ReasoningState) -> dict[str, Any]:
+        """The point's fields. None is left out: engines differ in whether they keep it."""
+        entry = self.entry
+        fields = {
+            "source": entry.source,
+            "doc_id": entry.source,
+            # "." holds files of relative names, and nothing that others keep in the collection.
+            "within": [*within(entry.source), *([os.curdir] if is_relative(entry.source) else [])],
+            "kind": entry.kind,
+            "start_s": entry.start_s,
+            "end_s": entry.end_s,
+            "page": entry.page,
+            "parts": self.parts,
+            "cut": list(self.cut) if entry.kind == "video" else None,
+            "file_digest": entry.file_digest,
+            "size": entry.size,
+            "mtime_ns": entry.mtime_ns,
+            "text": clean((entry.item.text or "")[:MAX_TEXT]),
+            "reasoning": state,
+            "reasoning_error": "",
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def point(self, vector: Vector, state: ReasoningState) -> Point:
+        """A point with its direct vector."""
+        return Point(entry_id(self.entry), {"direct": vector}, self.payload(state))
+
+    def twin(self, donor: Point, state: ReasoningState) -> Point:
+        """A point with the vectors and the trace of a point that shows the same."""
+        if "reasoned" in donor.vectors:
+            kept: ReasoningState = "done"
+        else:
+            kept = "failed" if donor.payload["reasoning"] == "failed" and state != "never" else state
+        inherited = {name: donor.payload[name] for name in REASONING_FIELDS if name in donor.payload}
+        payload = {**self.payload(kept), **(inherited if kept in {"done", "failed"} else {}), "reasoning": kept}
+        return Point(entry_id(self.entry), dict(donor.vectors), payload)
+
+
+REASONING_FIELDS = ("trace", "reasoner", "prompt_version", "reasoning_error", "text")
+"""Payload fields that come from reasoning."""
+
+
+def refused_update(key: str, failure: Failure) -> Point:
+    """What a failure to reason makes of a point that exists: marked when it is for good, else nothing.
+
+    What a server refuses today (a wrong key, say) it may take tomorrow; what an item lacks it lacks for good.
+
+    Args:
+        key: The point's id.
+        failure: Why there is no trace.
+    """
+    if failure.retryable or failure.error == ServerError.code:
+        return Point(key)
+    return Point(key, {}, {"reasoning": "failed", "reasoning_error": failure.error})
+
+
+def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo, *, text: str | None = None) -> Point:
+    """What reasoning adds to a point that exists.
+
+    Args:
+        key: The point's id.
+        vector: Its `reasoned` vector.
+        trace: What the Reasoner wrote.
+        info: The models.
+        text: What stands in for a text, so that tools which read that field have something to show; None leaves it.
+    """
+    reasoner = f"{info.reasoner.name}@{info.reasoner.revision}" if info.reasoner else ""
+    payload = {
+        "reasoning": "done",
+        "reasoning_error": "",
+        "trace": to_payload(trace),
+        "reasoner": reasoner,
+        "prompt_version": info.prompt_version or "",
+    }
+    if text is not None:
+        payload["text"] = clean(text[:MAX_TEXT])
+    return Point(key, {"reasoned": vector}, payload)

@@ -1,0 +1,1 @@
+"""From a question to hits: search both vectors, fuse them, read traces and pictures."""

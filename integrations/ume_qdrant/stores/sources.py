@@ -1,0 +1,126 @@
+"""How a collection names files, and from what a point says of its file back to the file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+from ume_qdrant.stores.base import Payload, Store
+from ume_qdrant.stores.filters import Filter
+from ume_retrieval.errors import Failure, InputError
+from ume_retrieval.inputs import Clip, Item, Page
+from ume_retrieval.media import display_name
+
+MEDIA_ROOT: Final = "UME_MEDIA_ROOT"
+"""The variable of the environment that says where files of relative names are; else they are in the working folder."""
+
+_ESCAPE: Final = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How files are named: by absolute paths, or from a folder on.
+
+    Attributes:
+        base: That folder as it stands at the beginning of absolute names, a separator at its end; empty when there is
+            none.
+
+    Example:
+        >>> Naming("/data/").of("/data/films/a.mp4"), Naming().of("/data/films/a.mp4")
+        ('films/a.mp4', '/data/films/a.mp4')
+    """
+
+    base: str = ""
+
+    @classmethod
+    def below(cls, folder: str | Path | None, roots: Sequence[str | Path]) -> Self:
+        """Names from a folder on, or absolute ones for None.
+
+        Args:
+            folder: Where names begin.
+            roots: What is to be named, absolute.
+
+        Raises:
+            InputError: When a root is not below the folder.
+        """
+        if folder is None:
+            return cls()
+        path = os.path.abspath(folder)  # noqa: PTH100  # as `roots_of` makes roots absolute
+        for root in roots:
+            if not Path(root).is_relative_to(path):
+                raise InputError(
+                    f"{display_name(root)} is not below {display_name(path)}",
+                    hint="name a folder that holds everything that is indexed",
+                )
+        return cls(display_name(path).rstrip(os.sep) + os.sep)
+
+    def of(self, source: str) -> str:
+        """The name of what has this absolute name; "." is the folder itself."""
+        return (source + os.sep).removeprefix(self.base).rstrip(os.sep) or os.curdir if self.base else source
+
+    def of_failure(self, failure: Failure) -> Failure:
+        """A failure that names files so."""
+        if not self.base:
+            return failure
+        return replace(failure, source=self.of(failure.source), message=failure.message.replace(self.base, ""))
+
+    def check(self, store: Store) -> None:
+        """Refuse to name files in two ways in one collection: each would be there twice.
+
+        Raises:
+            InputError: When the collection's files are named in the other way.
+        """
+        # Absolute names lie within the root of all folders, relative ones within ".".
+        other = Path(self.base).anchor if self.base else os.curdir
+        if next(iter(store.scroll(Filter(under=(other,)), fields=("source",))), None) is not None:
+            way, hint = ("absolute", "leave relative_to out") if self.base else ("relative", "give relative_to too")
+            raise InputError(
+                f"files have {way} names in {store.collection!r}", hint=f"{hint}, or use another collection"
+            )
+
+
+def is_relative(source: str) -> bool:
+    """Whether a file is named from a folder on; objects of a store have addresses."""
+    return "://" not in source and not Path(source).is_absolute()
+
+
+def source_path(source: str, folder: str | Path | None = None) -> Path:
+    r"""The path that `ume_retrieval.media.files.display_name` wrote.
+
+    Args:
+        source: The name.
+        folder: Where relative names begin; by default what UME_MEDIA_ROOT says, or the working folder.
+
+    Example:
+        >>> source_path("holiday/caf\\xe9.jpg")
+        PosixPath('holiday/caf\udce9.jpg')
+    """
+    root = os.environ.get(MEDIA_ROOT, "") if folder is None else folder
+    if os.sep == "\\":
+        return Path(root, source)
+
+    def character(match: re.Match[str]) -> str:
+        byte, *codes = match.groups()
+        if byte:
+            return chr(0xDC00 + int(byte, 16))
+        return next((chr(int(code, 16)) for code in codes if code), "\\")
+
+    return Path(root, _ESCAPE.sub(character, source))
+
+
+def item_of(payload: Payload) -> Item:
+    """A point's media as an input: an image, stretch of video or page in its file; of a text what the point keeps."""
+    path = source_path(payload["source"])
+    match payload["kind"]:
+        case "video":
+            return Item(videos=(Clip(path, payload.get("start_s") or 0.0, payload.get("end_s")),))
+        case "page":
+            return Item(images=(Page(path, payload["page"]),))
+        case "image":
+            return Item(images=(path,))
+        case _:
+            return Item(text=payload["text"])

@@ -1,0 +1,203 @@
+"""Rows of published test files: found on disk as the hub stores them, and read from Parquet, JSON lines or JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from ume_eval.tasks import Task
+from ume_retrieval.errors import InputError, MediaNotFound, MissingExtra
+from ume_retrieval.media.files import display_name
+
+SUFFIXES: Final = (".parquet", ".jsonl", ".json")
+BATCH_ROWS: Final = 256
+"""Rows of a Parquet file in memory at once; those of a corpus hold pictures."""
+
+
+class RowsNotFound(InputError):
+    """A task's rows are not in the benchmark's folder."""
+
+    code = "rows_not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row.
+
+    Attributes:
+        where: File and number, for reports.
+        values: Its columns, or None when it could not be parsed.
+    """
+
+    where: str
+    values: dict[str, Any] | None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns.
+
+        Raises:
+            InputError: When the row could not be parsed.
+        """
+        if self.values is None:
+            raise InputError(f"{self.where} is no JSON object", hint="download the file again")
+        return self.values
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCell:
+    """A picture that is stored in a Parquet file, as the hub's image columns are.
+
+    Attributes:
+        file: The file.
+        group: Row group in it.
+        place: Row in the group.
+        column: The image column, a struct with the field `bytes`.
+    """
+
+    file: Path
+    group: int
+    place: int
+    column: str = "image"
+
+    def read(self) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            MediaNotFound: When the cell is empty or its file is gone.
+        """
+        try:
+            stored = _pictures(self.file, self.group, self.column)[self.place]
+        except (OSError, ValueError, IndexError, KeyError) as error:  # KeyError: the file has no such column
+            raise MediaNotFound(f"cannot read {display_name(self.file)}: {error}", hint="download it again") from error
+        if not isinstance(stored, bytes) or not stored:
+            raise MediaNotFound(f"{display_name(self.file)} row group {self.group} has no picture at {self.place}")
+        return stored
+
+
+@lru_cache(maxsize=2)
+def _pictures(file: Path, group: int, column: str) -> list[Any]:
+    """The pictures of the row group read last, since neighbours are asked for one after the other."""
+    with _parquet_module().ParquetFile(file) as opened:
+        cells = opened.read_row_group(group, columns=[column]).column(column).to_pylist()
+    return [cell.get("bytes") if isinstance(cell, dict) else None for cell in cells]
+
+
+def picture_cells(file: Path, key: str, column: str = "image") -> Iterator[tuple[Any, PictureCell]]:
+    """The value of a column in each row, and where that row's picture is; no picture is read.
+
+    Raises:
+        InputError: When the file cannot be read.
+        MissingExtra: Without pyarrow.
+    """
+    try:
+        with _parquet_module().ParquetFile(file) as opened:
+            for group in range(opened.num_row_groups):
+                values = opened.read_row_group(group, columns=[key]).column(key).to_pylist()
+                yield from ((value, PictureCell(file, group, place, column)) for place, value in enumerate(values))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot read {display_name(file)}: {error}", hint="download the file again") from error
+
+
+def find_rows(folder: Path, task: Task, configuration: str | None = None) -> list[Path]:
+    """Files that hold a task's rows.
+
+    Looked for in `FOLDER/<area>/<repository>` (the layout that the published code reads offline), then in
+    `FOLDER/<owner>/<repository>` (a snapshot of the hub), then in `FOLDER/<area>`, where the area is the first part of
+    the task's media folder, such as `video-tasks`.
+
+    Args:
+        folder: The benchmark's folder.
+        task: Whose rows.
+        configuration: Instead of the task's own; "queries", "corpus" and "qrels" of page tasks.
+
+    Raises:
+        RowsNotFound: When there are none; the hint says what to download.
+    """
+    repository, own, split = task.rows
+    configuration = configuration or own
+    area = folder / task.media.split("/")[0]
+    name = repository.rpartition("/")[2]
+    for root in (area / name, folder / repository, area):
+        if files := _files(root, configuration, split, bare=root != area):
+            return files
+    raise RowsNotFound(
+        f"{task.name}: no rows of {repository}{f' ({configuration})' if configuration else ''}",
+        hint=f"hf download {repository} --repo-type dataset --local-dir {display_name(folder / repository)}",
+    )
+
+
+def _files(root: Path, configuration: str | None, split: str, *, bare: bool) -> list[Path]:
+    """Data files of a configuration and split; the hub names them after both, after either, or after neither."""
+    places = [root, root / "data"] if bare else []
+    if configuration:
+        places = [root / configuration, root / "data" / configuration, root / "json", *places]
+    held = [_held(place, configuration) for place in places]
+    of_split = ([file for file in files if split in re.split(r"[^A-Za-z0-9]+", file.name)] for files in held)
+    return next((files for files in (*of_split, *held) if files), [])
+
+
+def _held(place: Path, configuration: str | None) -> list[Path]:
+    """Data files in a folder; those of one configuration where it is not the folder's own."""
+    files = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES) if place.is_dir() else []
+    if configuration is None or place.name == configuration:
+        return files
+    return [file for file in files if re.match(rf"{re.escape(configuration)}[-.]", file.name)]
+
+
+def read_rows(files: Sequence[Path]) -> Iterator[Row]:
+    """Every row, one file after the other; a line that is no JSON object is handed on without values.
+
+    Raises:
+        InputError: When a file cannot be read at all.
+        MissingExtra: When a Parquet file is met without pyarrow.
+    """
+    for file in files:
+        try:
+            yield from _parquet(file) if file.suffix == ".parquet" else _json(file)
+        except (OSError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"cannot read {display_name(file)}: {reason}", hint="download the file again") from error
+
+
+def _parquet_module() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra("Parquet needs pyarrow", hint="pip install 'ume-retrieval[eval]'") from error
+    return pyarrow.parquet
+
+
+def _parquet(file: Path) -> Iterator[Row]:
+    number = 0
+    with _parquet_module().ParquetFile(file) as opened:
+        for batch in opened.iter_batches(batch_size=BATCH_ROWS):
+            for values in batch.to_pylist():
+                yield Row(f"{display_name(file.name)}:{number}", values)
+                number += 1
+
+
+def _json(file: Path) -> Iterator[Row]:
+    name = display_name(file.name)
+    if file.suffix == ".json":
+        whole = json.loads(file.read_text(encoding="utf-8"))
+        rows = whole if isinstance(whole, list) else [whole]
+        yield from (Row(f"{name}:{n}", row if isinstance(row, dict) else None) for n, row in enumerate(rows))
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines):
+            if line.strip():
+                yield Row(f"{name}:{number}", _object(line))
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,1 @@
+"""Estimate memory, time and disk space of a recipe before it runs."""

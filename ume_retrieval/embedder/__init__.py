@@ -1,1 +1,0 @@
-"""Embedders: chats in, unit vectors out."""

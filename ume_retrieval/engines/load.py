@@ -1,0 +1,160 @@
+"""Engines by name, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
+from ume_retrieval.engines.base import Embedder, Reasoner
+from ume_retrieval.engines.registry import Resolved
+from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
+from ume_retrieval.engines.server.options import ServerOptions
+from ume_retrieval.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a model is put to work.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:1", …; of several, "cuda:0,cuda:1" or "cuda:all", the engine "transformers"
+            puts a replica on each.
+        dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
+        trust_remote_code: Whether code that comes with a checkpoint may run.
+        server: Where the models of the engine "server" are; None asks the environment.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    server: ServerOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How one engine loads the two kinds of model.
+
+    Attributes:
+        load_embedder: From a resolved name to an Embedder.
+        load_reasoner: From a resolved name to a Reasoner.
+    """
+
+    load_embedder: Callable[[Resolved, LoadOptions], Embedder]
+    load_reasoner: Callable[[Resolved, LoadOptions], Reasoner]
+
+
+def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
+    several = [_embedder_on(device, resolved, options) for device in devices_of(options.device)]
+    return ReplicatedEmbedder(several) if several[1:] else several[0]
+
+
+def _embedder_on(device: str, resolved: Resolved, options: LoadOptions) -> Embedder:
+    spec = cast("EmbedderSpec", resolved.spec)
+    if spec.family == "sentence-transformers":
+        from ume_retrieval.engines.sentence_transformers import SentenceTransformersEmbedder
+
+        return SentenceTransformersEmbedder.from_pretrained(
+            resolved.model,
+            revision=resolved.revision,
+            device=device,
+            dtype=options.dtype,
+            spec=spec,
+            trust_remote_code=options.trust_remote_code,
+        )
+    from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+
+    return TransformersEmbedder.from_pretrained(
+        resolved.model, revision=resolved.revision, device=device, dtype=options.dtype, spec=spec
+    )
+
+
+def _transformers_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
+    from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
+
+    several = [
+        TransformersReasoner.from_pretrained(
+            resolved.model,
+            revision=resolved.revision,
+            device=device,
+            dtype=options.dtype,
+            spec=cast("ReasonerSpec", resolved.spec),
+        )
+        for device in devices_of(options.device)
+    ]
+    return ReplicatedReasoner(several) if several[1:] else several[0]
+
+
+def _vllm_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
+    from ume_retrieval.engines.vllm.embedder import VllmEmbedder
+
+    return VllmEmbedder.from_pretrained(
+        resolved.model,
+        revision=resolved.revision,
+        device=options.device,
+        dtype=options.dtype,
+        spec=cast("EmbedderSpec", resolved.spec),
+    )
+
+
+def _vllm_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
+    from ume_retrieval.engines.vllm.reasoner import VllmReasoner
+
+    return VllmReasoner.from_pretrained(
+        resolved.model,
+        revision=resolved.revision,
+        device=options.device,
+        dtype=options.dtype,
+        spec=cast("ReasonerSpec", resolved.spec),
+    )
+
+
+def _server_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
+    from ume_retrieval.engines.server.embedder import ServerEmbedder
+
+    return ServerEmbedder.connect(
+        resolved.model,
+        revision=resolved.revision,
+        options=options.server or ServerOptions.from_environment(),
+        spec=cast("EmbedderSpec", resolved.spec),
+    )
+
+
+def _server_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
+    from ume_retrieval.engines.server.reasoner import ServerReasoner
+
+    return ServerReasoner.connect(
+        resolved.model,
+        revision=resolved.revision,
+        options=options.server or ServerOptions.from_environment(),
+        spec=cast("ReasonerSpec", resolved.spec),
+    )
+
+
+ENGINES: Mapping[str, Engine] = MappingProxyType(
+    {
+        "transformers": Engine(_transformers_embedder, _transformers_reasoner),
+        "vllm": Engine(_vllm_embedder, _vllm_reasoner),
+        "server": Engine(_server_embedder, _server_reasoner),
+    }
+)
+"""Every engine that exists; "auto" takes the first."""
+
+
+def choose_engine(name: str = "auto") -> Engine:
+    """The engine of that name.
+
+    Raises:
+        InputError: When there is none; the hint names those that exist.
+
+    Example:
+        >>> choose_engine() is ENGINES["transformers"]
+        True
+    """
+    if name == "auto":
+        return next(iter(ENGINES.values()))
+    if name not in ENGINES:
+        raise InputError(f"there is no engine {name!r}", hint=f"use one of auto, {', '.join(ENGINES)}")
+    return ENGINES[name]

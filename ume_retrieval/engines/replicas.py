@@ -1,0 +1,244 @@
+"""One model on several devices: each piece of a call goes to a replica that is free, and results keep their order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar, cast
+
+import numpy as np
+
+from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, ReasonerSpec
+from ume_retrieval.engines.base import Embedder, Embeddings, Generation, Reasoner, Sampling, Streams
+from ume_retrieval.errors import InputError, SomeEmbedded, SomeFailed, UmeError
+
+Replica = TypeVar("Replica")
+Done = TypeVar("Done")
+
+PIECES_A_REPLICA: Final = 4
+"""Pieces that a call is cut into, a replica: so many that none waits long for the last one."""
+
+LEAST_CHATS: Final = 8
+"""Of a piece, so that engines still find company for every chat."""
+
+
+def devices_of(device: str) -> tuple[str, ...]:
+    """The devices that a name stands for: one, several with commas between them, or every GPU.
+
+    Raises:
+        InputError: For "cuda:all" where there is no GPU.
+
+    Example:
+        >>> devices_of("cuda:0,cuda:1"), devices_of("auto")
+        (('cuda:0', 'cuda:1'), ('auto',))
+    """
+    if device != "cuda:all":
+        return tuple(name.strip() for name in device.split(",") if name.strip()) or ("auto",)
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError("cuda:all, and there is no GPU", hint="run `ume doctor`")
+    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+
+
+class ReplicatedEmbedder:
+    """Several Embedders of the same weights as one.
+
+    Vectors are those of one replica up to the rounding of other batches.
+
+    Args:
+        replicas: At least one.
+    """
+
+    def __init__(self, replicas: Sequence[Embedder]) -> None:
+        self._replicas = tuple(replicas)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which weights these are."""
+        return self._replicas[0].info
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Family and visual budget."""
+        return self._replicas[0].spec
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return self._replicas[0].dimension
+
+    def embed(self, chats: Sequence[Chat]) -> Embeddings:
+        """Embed each chat; the vector of `chats[i]` is row i.
+
+        Raises:
+            UmeError: As a replica does.
+            SomeEmbedded: When some of several chats fail; it carries the vectors of the others.
+        """
+        pieces = _pieces(len(chats), len(self._replicas))
+        made = _share(self._replicas, pieces, lambda one, piece: _embedded(one, chats[piece]))
+        failed = [part.first for part in made if isinstance(part, SomeFailed)]
+        if failed and len(chats) == 1:
+            raise failed[0]
+        if failed:
+            outcomes: list[object] = []
+            for part in made:
+                outcomes.extend(part.outcomes if isinstance(part, SomeFailed) else part.vectors)
+            raise SomeEmbedded(outcomes, sum(_tokens(part) for part in made))
+        parts = [part for part in made if isinstance(part, Embeddings)]
+        if not parts:
+            return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
+        return Embeddings(np.concatenate([part.vectors for part in parts]), sum(part.tokens for part in parts))
+
+
+class ReplicatedReasoner:
+    """Several Reasoners of the same weights as one; sampled replies do not depend on which of them writes.
+
+    Args:
+        replicas: At least one.
+    """
+
+    def __init__(self, replicas: Sequence[Reasoner]) -> None:
+        self._replicas = tuple(replicas)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which weights these are."""
+        return self._replicas[0].info
+
+    @property
+    def spec(self) -> ReasonerSpec:
+        """Prompts and visual budget."""
+        return self._replicas[0].spec
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        """Answer each chat; the reply to `chats[i]` is at position i.
+
+        Raises:
+            UmeError: As in `replies`.
+        """
+        replies = dict(self.replies(chats, sampling))
+        return [replies[position] for position in range(len(chats))]
+
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
+        """Answer each chat once: its position and the reply, in the order in which they are finished.
+
+        Raises:
+            UmeError: As a replica does.
+            SomeFailed: When some of several chats fail; it carries the replies to the others, and comes after them.
+        """
+        pieces = _pieces(len(chats), len(self._replicas))
+        finished: queue.Queue[tuple[int, Generation | UmeError] | BaseException | None] = queue.Queue()
+        outcomes: dict[int, Generation | UmeError] = {}
+        stopped = threading.Event()
+
+        def answer(replica: Reasoner, piece: slice) -> None:
+            for position, outcome in _outcomes(replica, chats[piece], sampling):
+                finished.put((piece.start + position, outcome))
+                if stopped.is_set():
+                    return
+
+        def run() -> None:
+            try:
+                _share(self._replicas, pieces, answer, stopped)
+            except BaseException as error:  # noqa: BLE001  # raised again where the replies are read
+                finished.put(error)
+            else:
+                finished.put(None)
+
+        worker = threading.Thread(target=run, name="replicas", daemon=True)
+        worker.start()
+        try:
+            while (one := finished.get()) is not None:
+                if isinstance(one, BaseException):
+                    raise one
+                position, outcome = one
+                outcomes[position] = outcome
+                if isinstance(outcome, Generation):
+                    yield position, outcome
+        finally:
+            stopped.set()
+            worker.join()
+        failed = [outcome for outcome in outcomes.values() if isinstance(outcome, UmeError)]
+        if failed and len(chats) == 1:
+            raise failed[0]
+        if failed:
+            raise SomeFailed([outcomes[position] for position in range(len(chats))])
+
+
+def _pieces(count: int, replicas: int) -> list[slice]:
+    size = max(LEAST_CHATS, -(-count // (replicas * PIECES_A_REPLICA)))
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _share(
+    replicas: Sequence[Replica],
+    pieces: Sequence[slice],
+    work: Callable[[Replica, slice], Done],
+    stopped: threading.Event | None = None,
+) -> list[Done]:
+    """What each piece becomes, in order; after an error or a stop no further piece is begun."""
+    waiting: queue.SimpleQueue[tuple[int, slice]] = queue.SimpleQueue()
+    for numbered in enumerate(pieces):
+        waiting.put(numbered)
+    done: dict[int, Done] = {}
+    broken = stopped or threading.Event()
+
+    def serve(replica: Replica) -> None:
+        while not broken.is_set():
+            try:
+                number, piece = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done[number] = work(replica, piece)
+            except BaseException:
+                broken.set()
+                raise
+
+    with ThreadPoolExecutor(len(replicas), thread_name_prefix="replica") as threads:
+        for future in [threads.submit(serve, replica) for replica in replicas]:
+            future.result()
+    return [done[number] for number in sorted(done)]
+
+
+def _embedded(embedder: Embedder, chats: Sequence[Chat]) -> Embeddings | SomeFailed:
+    try:
+        return embedder.embed(chats)
+    except SomeFailed as some:
+        return some
+    except UmeError as error:
+        if len(chats) > 1:
+            raise
+        return SomeFailed([error])
+
+
+def _tokens(part: Embeddings | SomeFailed) -> int:
+    return part.tokens if isinstance(part, (Embeddings, SomeEmbedded)) else 0
+
+
+def _outcomes(
+    reasoner: Reasoner, chats: Sequence[Chat], sampling: Sampling
+) -> Iterator[tuple[int, Generation | UmeError]]:
+    """Replies as they are finished, and then the errors of chats that failed without the others."""
+    handed: set[int] = set()
+    try:
+        for position, reply in _stream(reasoner, chats, sampling):
+            handed.add(position)
+            yield position, reply
+    except SomeFailed as some:
+        told = cast("Sequence[Generation | UmeError]", some.outcomes)
+        yield from ((position, outcome) for position, outcome in enumerate(told) if position not in handed)
+    except UmeError as error:
+        if len(chats) > 1:
+            raise
+        yield 0, error
+
+
+def _stream(reasoner: Reasoner, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
+    if isinstance(reasoner, Streams):
+        return reasoner.replies(chats, sampling)
+    return iter(enumerate(reasoner.generate(chats, sampling)))

@@ -1,0 +1,1 @@
+"""Both models behind OpenAI-compatible servers."""

@@ -1,0 +1,229 @@
+"""Servers that speak the OpenAI API: bounded concurrent requests, each tried again where that may help."""
+
+from __future__ import annotations
+
+import json
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+
+from ume_retrieval.engines.server.endpoints import Endpoint, Endpoints
+from ume_retrieval.engines.server.options import API_KEY, ServerOptions
+from ume_retrieval.errors import InputError, MissingExtra, ServerError, SomeFailed, Stopped, UmeError
+from ume_retrieval.util.retry import Busy, Retry, retry_after
+from ume_retrieval.util.threads import side_by_side
+
+T = TypeVar("T")
+
+Dialect: TypeAlias = Literal["vllm", "openai"]
+"""What a server understands beyond the standard: vLLM's settings of media and forms, or nothing."""
+
+BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
+REFUSED = {400, 413, 422}
+CONNECT_S = 10.0
+TRUST = "--trust-request-mm-kwargs"
+"""vLLM's own switch; without it a server takes no settings of pictures, and would resize them once more."""
+
+MOST_WORDS = 200
+"""Characters of a server's own explanation that an error shows."""
+
+
+class ServerBusy(Busy, ServerError):
+    """A request that may succeed later."""
+
+    given_up: ClassVar[type[UmeError]] = ServerError
+
+
+class Server:
+    """One model on one server, or on several alike.
+
+    A request goes to the server with the fewest requests on their way. One that fails rests, its requests go to the
+    others, and it is asked again later; one that cannot be reached at first joins when it can.
+
+    Args:
+        urls: Addresses with `/v1`, at least one.
+        model: What the servers call the model; None takes the only one that they serve.
+        options: Key, concurrency of each server, patience.
+        retry: How requests are tried again; by default as the options say.
+
+    Raises:
+        ServerError: When no server can be reached, or one refuses the key or does not serve the model.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], model: str | None, options: ServerOptions, *, retry: Retry | None = None
+    ) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingExtra("engine 'server' needs httpx", hint="pip install 'ume-retrieval[server]'") from error
+        self._endpoints = Endpoints(urls)
+        self._concurrency = options.concurrency * len(urls)
+        self._key = options.api_key
+        self._options = options
+        self._retry = retry or Retry(options.attempts)
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {options.key}"} if options.key else {},
+            timeout=httpx.Timeout(options.timeout_s, connect=min(CONNECT_S, options.timeout_s)),
+            limits=httpx.Limits(max_connections=self._concurrency),
+        )
+        weakref.finalize(self, self._http.close)
+        self.model, self.dialect = self._choose(model)
+
+    def ask(self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]) -> list[T]:
+        """Send requests side by side; the answer to `requests[i]` is at position i.
+
+        Args:
+            path: After `/v1`, such as "/embeddings".
+            requests: Each makes the body of one request when its turn comes, so that few pictures are encoded at once.
+            read: From an answer's JSON to a value; KeyError, IndexError, TypeError or ValueError say that it is broken.
+
+        Raises:
+            UmeError: Of the only request, when it fails.
+            SomeFailed: When some of several fail; it carries the answers to the others.
+        """
+        answers = dict(self.answers(path, requests, read))
+        return [answers[position] for position in range(len(requests))]
+
+    def answers(
+        self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]
+    ) -> Iterator[tuple[int, T]]:
+        """The same, handing out every answer as soon as it is there; what fails is raised when all others are.
+
+        Yields:
+            Position of a request and the answer to it.
+
+        Raises:
+            UmeError: Of the only request, when it fails.
+            SomeFailed: When some of several fail; it carries the answers to the others.
+        """
+
+        def one(request: Callable[[], dict[str, Any]], stopped: threading.Event) -> T | UmeError:
+            def attempt() -> T:
+                if stopped.is_set():  # an interrupt sends nothing that is not yet on its way
+                    raise Stopped
+                return self._post(path, read, body)
+
+            try:
+                body = json.dumps(request()).encode()
+                return self._retry.call(attempt)
+            except UmeError as error:
+                return error
+
+        outcomes: dict[int, T | UmeError] = {}
+        failed: list[UmeError] = []
+        calls = [partial(one, request) for request in requests]
+        with closing(side_by_side(calls, self._concurrency)) as answered:
+            for position, outcome in answered:
+                outcomes[position] = outcome
+                if isinstance(outcome, UmeError):
+                    failed.append(outcome)
+                else:
+                    yield position, outcome
+        if failed and len(outcomes) == 1:
+            raise failed[0]
+        if failed:
+            raise SomeFailed([outcomes[position] for position in range(len(requests))]) from failed[0]
+
+    def _choose(self, model: str | None) -> tuple[str, Dialect]:
+        surveyed = self._retry.call(self._survey)
+        first, served = next(iter(surveyed.items()))
+        if model is None:
+            if len(served) != 1:
+                raise ServerError(f"{first.url} serves {len(served)} models", hint="name one of them in ServerOptions")
+            model = next(iter(served))
+        for endpoint, models in surveyed.items():
+            if model not in models:
+                near = ", ".join(sorted(models)[:5])
+                raise ServerError(f"{endpoint.url} does not serve {model}", hint=f"it serves {near}")
+            endpoint.is_known = True
+        return model, "vllm" if served[model] == "vllm" else "openai"
+
+    def _survey(self) -> dict[Endpoint, dict[str, str]]:
+        """What each server that can be reached serves."""
+        surveyed: dict[Endpoint, dict[str, str]] = {}
+        missed: Busy | None = None
+        for endpoint in self._endpoints.all:
+            try:
+                with self._endpoints.this(endpoint):
+                    surveyed[endpoint] = self._send(endpoint, "GET", "/models", _read_models)
+            except Busy as busy:
+                missed = busy
+        if missed is not None and not surveyed:
+            raise missed
+        return surveyed
+
+    def _post(self, path: str, read: Callable[[Any], T], body: bytes) -> T:
+        with self._endpoints.least_busy() as endpoint:
+            if not endpoint.is_known:
+                if self.model not in self._send(endpoint, "GET", "/models", _read_models):
+                    raise ServerBusy(f"{endpoint.url} does not serve {self.model}", hint="start it with that model")
+                endpoint.is_known = True
+            return self._send(endpoint, "POST", path, read, body)
+
+    def _send(
+        self, endpoint: Endpoint, method: str, path: str, read: Callable[[Any], T], body: bytes | None = None
+    ) -> T:
+        import httpx
+
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            response = self._http.request(method, endpoint.url + path, content=body, headers=headers)
+        except httpx.TimeoutException:
+            raise ServerBusy(
+                f"{endpoint.url} was silent for too long", hint="ask less at a time, or raise timeout_s"
+            ) from None
+        except (httpx.InvalidURL, UnicodeError):  # a host such as "a..b"
+            raise InputError(f"{endpoint.url} is no address", hint="mend the server's address") from None
+        except httpx.DecodingError:  # compressed, and broken on its way
+            raise _half(endpoint.url + path) from None
+        except httpx.RequestError as error:
+            raise ServerBusy(
+                f"{endpoint.url} cannot be reached: {self._words(str(error))}", hint="is it running?"
+            ) from None
+        if response.status_code != httpx.codes.OK:
+            raise self._refusal(endpoint.url, response.status_code, response.text, response.headers.get("retry-after"))
+        try:
+            return read(response.json())
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            raise _half(endpoint.url + path) from None
+
+    def _refusal(self, url: str, status: int, text: str, wait: str | None) -> UmeError:
+        said = f"{url} answered {status}: {self._words(_explanation(text))}"
+        if status in BUSY:
+            return ServerBusy(said, hint="ask less at a time (concurrency), or later", wait_s=retry_after(wait))
+        if status in {401, 403}:
+            return ServerError(said, hint=f"set {API_KEY} to a key that the server takes")
+        if TRUST in said:
+            return ServerError(said, hint=f"start vLLM with {TRUST}")
+        if status in REFUSED:
+            return InputError(said, hint="is the input too long for the server's model?")
+        return ServerError(said, hint="is this the address of an OpenAI-compatible server, and its model right?")
+
+    def _words(self, text: str) -> str:
+        """What a server says, on one line, cut, and without the key in case it repeats it."""
+        key = self._options.key
+        bare = text.replace(key, "***") if key else text
+        line = " ".join("".join(letter if letter.isprintable() else " " for letter in bare).split())
+        return line[:MOST_WORDS] or "no explanation"
+
+
+def _half(address: str) -> ServerBusy:
+    return ServerBusy(f"{address} gave half an answer", hint="is it an OpenAI-compatible server?")
+
+
+def _read_models(answer: Any) -> dict[str, str]:
+    """Names of the models that are served, each with who says so."""
+    return {str(model["id"]): str(model.get("owned_by", "")) for model in answer["data"]}
+
+
+def _explanation(text: str) -> str:
+    """The sentence in an error's JSON, or the text as it is."""
+    try:
+        error = json.loads(text)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        return text

@@ -1,0 +1,111 @@
+"""The Embedder on a server whose `/v1/embeddings` takes messages, as vLLM's does."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
+from ume_retrieval.engines.base import Embeddings
+from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.server.client import Server
+from ume_retrieval.engines.server.messages import media_settings, messages_of
+from ume_retrieval.engines.server.options import EMBEDDER_URL, ServerOptions, base_urls
+from ume_retrieval.engines.transformers.loading import known_revision, short_name
+from ume_retrieval.errors import IncompatibleModel, SomeEmbedded, SomeFailed
+from ume_retrieval.inputs import LoadedItem
+
+
+class ServerEmbedder:
+    """Embeds chats by concurrent requests; the server has to pool the last token.
+
+    Args:
+        server: Where the model is.
+        info: Which weights the server runs, as far as is known here.
+        spec: Family and visual budget.
+
+    Raises:
+        IncompatibleModel: When the family is none that is pooled at the last token.
+        ServerError: When the server does not embed chats.
+    """
+
+    def __init__(self, server: Server, *, info: ModelInfo, spec: EmbedderSpec) -> None:
+        if spec.family == "sentence-transformers":
+            raise IncompatibleModel(
+                f"a server pools the last token only, and {info.name} may not", hint="use engine='transformers'"
+            )
+        self.server = server
+        self.info = info
+        self.spec = spec
+        probe = embedding_chat(spec, LoadedItem("dimension", (), (), None, ""), None, None)
+        ((vector, _),) = server.ask("/embeddings", [partial(self._body, probe)], _read)
+        self.dimension = len(vector)
+
+    @classmethod
+    def connect(
+        cls, name: str, *, spec: EmbedderSpec, options: ServerOptions, revision: str | None = None
+    ) -> ServerEmbedder:
+        """Find the model on its server.
+
+        Args:
+            name: The folder or hub id whose weights the server runs, for collections.
+            spec: Family and visual budget.
+            options: Where the server is.
+            revision: Commit of the hub, when known.
+
+        Raises:
+            InputError: When there is no address.
+            IncompatibleModel: When the family is none that is pooled at the last token.
+            ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
+        """
+        server = Server(base_urls(options.embedder_url, EMBEDDER_URL), options.embedder_model, options)
+        return cls(server, info=ModelInfo(short_name(name), known_revision(name, revision), "server"), spec=spec)
+
+    def embed(self, chats: Sequence[Chat]) -> Embeddings:
+        """Embed each chat; the vector of `chats[i]` is row i.
+
+        Raises:
+            InputError: When the server refuses the only chat (it is too long).
+            ServerError: When the server does not answer the only chat.
+            SomeEmbedded: When some of several chats fail; it carries the vectors of the others.
+        """
+        if not chats:
+            return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
+        try:
+            requests = [partial(self._body, chat) for chat in chats]
+            answers = self.server.ask("/embeddings", requests, partial(_read, dimension=self.dimension))
+        except SomeFailed as some:
+            outcomes = [one[0] if isinstance(one, tuple) else one for one in some.outcomes]
+            tokens = sum(one[1] for one in some.outcomes if isinstance(one, tuple))
+            raise SomeEmbedded(outcomes, tokens) from some.first
+        return Embeddings(np.stack([vector for vector, _ in answers]), sum(tokens for _, tokens in answers))
+
+    def _body(self, chat: Chat) -> dict[str, Any]:
+        # embed-rl's chat ends in an open reply, at the token that is pooled; the other family's in the opening of one.
+        goes_on = chat[-1].role == "assistant"
+        if self.spec.family == "embed-rl" and not goes_on:
+            raise IncompatibleModel(f"an input has no {self.spec.emb_token}", hint="end the chat with the model's turn")
+        return {
+            "model": self.server.model,
+            "messages": messages_of(chat, "vllm"),
+            "encoding_format": "base64",
+            "add_generation_prompt": not goes_on,
+            "continue_final_message": goes_on,
+            **media_settings(chat),
+        }
+
+
+def _read(answer: Any, dimension: int | None = None) -> tuple[npt.NDArray[np.float32], int]:
+    """The unit vector, of a length that is known already or not, and the number of tokens that went into it."""
+    [row] = answer["data"]
+    vector = np.frombuffer(base64.b64decode(row["embedding"], validate=True), dtype="<f4")
+    length = float(np.linalg.norm(vector))
+    if vector.size != (dimension or vector.size) or not vector.size or not np.isfinite(length) or not length:
+        raise ValueError("not a vector")
+    return (vector / length).astype(np.float32), int(answer["usage"]["prompt_tokens"])

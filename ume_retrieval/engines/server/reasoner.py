@@ -1,0 +1,117 @@
+"""The Reasoner on any server with `/v1/chat/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
+from ume_retrieval.engines.base import Form, Generation, Sampling
+from ume_retrieval.engines.resize import fit_chat
+from ume_retrieval.engines.seeds import chat_seeds
+from ume_retrieval.engines.server.client import Server
+from ume_retrieval.engines.server.messages import media_settings, messages_of
+from ume_retrieval.engines.server.options import REASONER_URL, ServerOptions, base_urls
+from ume_retrieval.engines.transformers.loading import known_revision, short_name
+from ume_retrieval.errors import InputError
+from ume_retrieval.tcot.pattern import chat_pattern
+
+
+class ServerReasoner:
+    """Answers chats by concurrent requests.
+
+    Args:
+        server: Where the model is.
+        info: Which weights the server runs, as far as is known here.
+        spec: Prompts and visual budget.
+    """
+
+    def __init__(self, server: Server, *, info: ModelInfo, spec: ReasonerSpec) -> None:
+        self.server = server
+        self.info = info
+        self.spec = spec
+
+    @classmethod
+    def connect(
+        cls, name: str, *, spec: ReasonerSpec, options: ServerOptions, revision: str | None = None
+    ) -> ServerReasoner:
+        """Find the model on its server.
+
+        Args:
+            name: The folder or hub id whose weights the server runs, for caches and collections.
+            spec: Prompts and visual budget.
+            options: Where the server is.
+            revision: Commit of the hub, when known.
+
+        Raises:
+            InputError: When there is no address.
+            ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
+        """
+        server = Server(base_urls(options.reasoner_url, REASONER_URL), options.reasoner_model, options)
+        return cls(server, info=ModelInfo(short_name(name), known_revision(name, revision), "server"), spec=spec)
+
+    @property
+    def form(self) -> Form:
+        """A vLLM server holds T-CoTs to their form; others are not asked to."""
+        return "tcot" if self.server.dialect == "vllm" else "free"
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        """Answer each chat; the reply to `chats[i]` is at position i.
+
+        Raises:
+            InputError: As in `replies`.
+            ServerError: As in `replies`.
+            SomeFailed: As in `replies`.
+        """
+        replies = dict(self.replies(chats, sampling))
+        return [replies[position] for position in range(len(chats))]
+
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
+        """Answer all chats by concurrent requests, handing out every reply as soon as it is there.
+
+        Sampled replies follow from `seeds.chat_seeds`, where the server keeps to seeds, not from a chat's company;
+        only equal chats count among themselves.
+
+        Yields:
+            The chat's position and the reply to it.
+
+        Raises:
+            InputError: When the server refuses the only chat (it is too long), or cannot hold replies to a form.
+            ServerError: When the server does not answer the only chat.
+            SomeFailed: When some of several chats fail; it carries the replies to the others, and comes after them.
+        """
+        if sampling.form == "tcot" and self.server.dialect != "vllm":
+            raise InputError("this server cannot hold replies to the form of a T-CoT", hint="use form='free'")
+        seeds = chat_seeds(chats, sampling.seed, pictures=sampling.temperature > 0)
+        requests = [partial(self._body, chat, sampling, seed) for chat, seed in zip(chats, seeds, strict=True)]
+        yield from self.server.answers("/chat/completions", requests, _read)
+
+    def _body(self, chat: Chat, sampling: Sampling, seed: int) -> dict[str, Any]:
+        fitted = fit_chat(chat, self.spec.budget)
+        body: dict[str, Any] = {
+            "model": self.server.model,
+            "messages": messages_of(fitted, self.server.dialect),
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if sampling.temperature > 0:
+            body["seed"] = seed
+        if self.server.dialect == "vllm":
+            # What is not said here a server takes from the checkpoint's own defaults.
+            body |= media_settings(fitted) | {"top_k": 0, "repetition_penalty": 1.0}
+        if sampling.form == "tcot":
+            body["structured_outputs"] = {"regex": chat_pattern(fitted)}
+        return body
+
+
+def _read(answer: Any) -> Generation:
+    choice, usage = answer["choices"][0], answer["usage"]
+    return Generation(
+        text=str(choice["message"]["content"] or ""),
+        prompt_tokens=int(usage["prompt_tokens"]),
+        completion_tokens=int(usage["completion_tokens"]),
+        finish="stop" if choice["finish_reason"] == "stop" else "length",
+    )

@@ -1,0 +1,1 @@
+"""Both models on Hugging Face transformers, in this process."""

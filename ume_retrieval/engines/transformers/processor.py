@@ -1,0 +1,257 @@
+"""Chats to model tensors, through the checkpoint's own template, tokenizer and picture processors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, images_of, videos_of
+from ume_retrieval.engines.resize import GRID
+from ume_retrieval.errors import IncompatibleModel
+from ume_retrieval.inputs import Frames
+
+if TYPE_CHECKING:
+    import torch
+
+TICKS_PER_SECOND = 1000
+"""Frame times travel as whole milliseconds: the processor knows frame numbers and a rate, not times."""
+
+
+SHARED_SHARE = 0.1
+"""Least share of a batch's tokens that must be spared for rows to share their beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A fitted chat as the model's template writes it.
+
+    Attributes:
+        chat: The chat.
+        text: One placeholder a picture.
+        length: Tokens, pictures and their time marks included.
+    """
+
+    chat: Chat
+    text: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Chats as tensors without padding: rows of tokens that lie end to end.
+
+    Attributes:
+        tokens: Shape (all tokens,): those that all rows begin with, once, and then what is left of each row.
+        kinds: 0 text, 1 image, 2 video, shape (all tokens,); stays on the CPU.
+        shared: How many words all rows begin with, where it pays to compute them once; else 0.
+        lengths: Tokens of each row, the shared ones counted in each.
+        images: Images of each row.
+        videos: Videos of each row.
+        pictures: Pixels and grids of all rows, as the model's forward pass takes them.
+    """
+
+    tokens: torch.Tensor
+    kinds: torch.Tensor
+    shared: int
+    lengths: tuple[int, ...]
+    images: tuple[int, ...]
+    videos: tuple[int, ...]
+    pictures: dict[str, torch.Tensor]
+
+    def to(self, device: Any) -> Rows:
+        """On a device; copies to a GPU do not wait for each other."""
+        if device.type != "cuda":
+            return replace(self, tokens=self.tokens.to(device), pictures=_moved(self.pictures, device))
+        pinned = {name: value.pin_memory() for name, value in self.pictures.items()}
+        tokens = self.tokens.pin_memory().to(device, non_blocking=True)
+        return replace(self, tokens=tokens, pictures=_moved(pinned, device))
+
+
+class ChatInputs:
+    """Builds the tensors of a batch of chats with a Qwen3-VL processor.
+
+    Args:
+        processor: A transformers processor with `image_processor`, `video_processor` and `tokenizer`.
+        padding_side: "left" for generation, "right" for pooling.
+    """
+
+    def __init__(self, processor: Any, padding_side: Literal["left", "right"]) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.tokenizer.padding_side = padding_side
+
+    def render(self, chat: Chat) -> str:
+        """The chat as the model's template writes it, one placeholder a picture.
+
+        A chat whose last turn is not the assistant's ends with the opening of a reply.
+        """
+        reply = chat[-1].role != "assistant"
+        messages = [
+            {"role": message.role, "content": [_template_part(part) for part in message.parts]} for message in chat
+        ]
+        rendered: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
+        return rendered
+
+    def write(self, chats: Sequence[Chat]) -> list[Written]:
+        """Render fitted chats and count their tokens, without looking at a pixel."""
+        if not chats:
+            return []
+        texts = [self.render(chat) for chat in chats]
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [
+            Written(chat, text, len(ids) + self._picture_tokens(chat))
+            for chat, text, ids in zip(chats, texts, encoded, strict=True)
+        ]
+
+    def _picture_tokens(self, chat: Chat) -> int:
+        """Tokens that pictures take beyond their one placeholder."""
+        images = sum(_grid_tokens(image.width, image.height) - 1 for image in images_of(chat))
+        return images + sum(map(self._video_tokens, videos_of(chat)))
+
+    def _video_tokens(self, frames: Frames) -> int:
+        marks = _time_marks(frames)
+        written = self.tokenizer(marks, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        first = frames.images[0]
+        # Behind its mark, each pair stands between two tokens of its own.
+        return sum(map(len, written)) + len(marks) * (_grid_tokens(first.width, first.height) + 2) - 1
+
+    def count_tokens(self, chat: Chat) -> int:
+        """Length of a fitted chat in tokens, pictures and their time marks included, without decoding a pixel."""
+        return self.write([chat])[0].length
+
+    def rows(self, written: Sequence[Written], *, until: int | None = None) -> Rows:
+        """Tensors of fitted chats without padding.
+
+        Args:
+            written: At least one; pictures already fitted to the budget.
+            until: Id of a token after whose last place a row ends, or None for whole rows. What stands after a token
+                decides nothing about it in a causal model.
+
+        Raises:
+            IncompatibleModel: When a row does not have that token.
+        """
+        import torch
+
+        chats = [one.chat for one in written]
+        batch = self._process([one.text for one in written], chats, padding=False)
+        tokens: list[list[int]] = batch["input_ids"]
+        kinds: list[list[int]] = batch["mm_token_type_ids"]
+        if until is not None:
+            tokens = [row[: self._end(row, until)] for row in tokens]
+            kinds = [row[: len(kept)] for row, kept in zip(kinds, tokens, strict=True)]
+        shared = _shared_words(tokens, kinds)
+        return Rows(
+            tokens=torch.tensor(_once(tokens, shared)),
+            kinds=torch.tensor(_once(kinds, shared)),
+            shared=shared,
+            lengths=tuple(map(len, tokens)),
+            images=tuple(len(images_of(chat)) for chat in chats),
+            videos=tuple(len(videos_of(chat)) for chat in chats),
+            pictures={name: value for name, value in batch.items() if isinstance(value, torch.Tensor)},
+        )
+
+    def tensors(self, chats: Sequence[Chat], completions: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """Padded tensors of a batch of fitted chats, ready for the model's forward pass.
+
+        Args:
+            chats: At least one; pictures already fitted to the budget.
+            completions: Text to append to each chat's open reply (for training), or None.
+
+        Returns:
+            `input_ids` and `attention_mask` of shape (n, longest), plus pixel tensors when there are pictures.
+        """
+        texts = [self.render(chat) for chat in chats]
+        if completions is not None:
+            texts = [text + completion for text, completion in zip(texts, completions, strict=True)]
+        batch = self._process(texts, chats, padding=True, text_kwargs={"return_tensors": "pt"})
+        return {name: value for name, value in batch.items() if hasattr(value, "shape")}
+
+    def _end(self, row: list[int], until: int) -> int:
+        if until not in row:
+            name = self.tokenizer.convert_ids_to_tokens(until)
+            raise IncompatibleModel(f"an input has no {name}", hint="check the model's chat template")
+        return len(row) - row[::-1].index(until)
+
+    def _process(self, texts: list[str], chats: Sequence[Chat], **settings: Any) -> Any:
+        pictures: dict[str, Any] = {}
+        images = [image for chat in chats for image in images_of(chat)]
+        videos = [frames for chat in chats for frames in videos_of(chat)]
+        if images:
+            pictures["images"] = images
+            pictures["images_kwargs"] = {"do_resize": False, "return_tensors": "pt"}
+        if videos:
+            pictures["videos"] = [list(frames.images) for frames in videos]
+            pictures["videos_kwargs"] = {
+                "do_resize": False,
+                "do_sample_frames": False,
+                "cap_pixels_per_frame": False,
+                "video_metadata": [video_metadata(frames) for frames in videos],
+                "return_tensors": "pt",
+            }
+        return self.processor(
+            text=texts, add_special_tokens=False, return_mm_token_type_ids=True, **settings, **pictures
+        )
+
+
+def _shared_words(tokens: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> int:
+    """How many words all rows begin with; 0 where sharing them would save less than it costs.
+
+    A causal model computes the same for them in every row. The last token of a row is its own, because it is read.
+    """
+    ends = min(map(len, tokens)) - 1
+    first, words = tokens[0], kinds[0]
+    # Rows are compared with the first: what each shares with it, all share.
+    for row in tokens[1:]:
+        ends = next((place for place in range(ends) if row[place] != first[place]), ends)
+    shared = next((place for place in range(ends) if words[place]), ends)
+    return shared if (len(tokens) - 1) * shared >= SHARED_SHARE * sum(map(len, tokens)) else 0
+
+
+def _once(rows: Sequence[Sequence[int]], shared: int) -> list[int]:
+    """Rows end to end, with what they share in front.
+
+    Example:
+        >>> _once([[1, 2, 3], [1, 2, 4]], shared=2)
+        [1, 2, 3, 4]
+    """
+    return [*rows[0][:shared], *(value for row in rows for value in row[shared:])]
+
+
+def _moved(tensors: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:
+    return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+
+
+def _template_part(part: Part) -> dict[str, str]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    return {"type": "image"} if isinstance(part, ImagePart) else {"type": "video"}
+
+
+def _grid_tokens(width: int, height: int) -> int:
+    return (width // GRID) * (height // GRID)
+
+
+def _time_marks(frames: Frames) -> list[str]:
+    """What the model's processor writes before each pair of frames.
+
+    Example:
+        >>> import PIL.Image
+        >>> _time_marks(Frames((PIL.Image.new("RGB", (4, 4)),) * 3, (5.0, 6.0, 18.0), 20.0))
+        ['<0.5 seconds>', '<13.0 seconds>']
+    """
+    ticks = [*video_metadata(frames)["frames_indices"]]
+    ticks += ticks[-1:] * (len(ticks) % 2)
+    seconds = [(a + b) / 2 / TICKS_PER_SECOND for a, b in zip(ticks[::2], ticks[1::2], strict=True)]
+    return [f"<{mark:.1f} seconds>" for mark in seconds]
+
+
+def video_metadata(frames: Frames) -> dict[str, Any]:
+    """A video's times for Qwen3-VL's processor, from the stretch's own start: equal segments look equal."""
+    start = frames.timestamps[0]
+    return {
+        "fps": TICKS_PER_SECOND,
+        "frames_indices": [round((time - start) * TICKS_PER_SECOND) for time in frames.timestamps],
+        "total_num_frames": max(1, round(frames.duration_s * TICKS_PER_SECOND)),
+        "duration": frames.duration_s,
+    }

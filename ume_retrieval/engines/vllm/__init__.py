@@ -1,0 +1,1 @@
+"""Both models on vLLM, in this process."""

@@ -1,0 +1,112 @@
+"""The Embedder on vLLM: Qwen3-VL models of the embed-rl and qwen3-vl-embedding families, pooled at the last token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
+from ume_retrieval.engines.base import Embeddings
+from ume_retrieval.engines.transformers.embedder import pooled_token
+from ume_retrieval.engines.vllm.engine import VllmEngine
+from ume_retrieval.errors import IncompatibleModel
+
+
+class VllmEmbedder:
+    """Embeds chats with vLLM's pooling runner.
+
+    Args:
+        engine: A running engine that pools.
+        spec: Family and visual budget.
+
+    Raises:
+        IncompatibleModel: When the model does not fit its family.
+    """
+
+    def __init__(self, engine: VllmEngine, *, spec: EmbedderSpec) -> None:
+        self.engine = engine
+        self.spec = spec
+        if spec.family == "sentence-transformers":
+            raise IncompatibleModel(
+                f"vLLM pools the last token only, and does not know how {engine.info.name} pools",
+                hint="use engine='transformers' for this model",
+            )
+        if spec.family == "embed-rl":
+            pooled_token(_skeleton(engine.config), engine.inputs.tokenizer, spec)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        spec: EmbedderSpec,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> VllmEmbedder:
+        """Start an engine on a folder or a hub id.
+
+        Raises:
+            MissingExtra: When vLLM is not installed.
+            ModelError: When the model cannot be found, loaded or fitted into memory.
+            IncompatibleModel: When it does not fit its family.
+        """
+        engine = VllmEngine(
+            name,
+            runner="pooling",
+            budget=spec.budget,
+            max_tokens=spec.max_tokens,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+        )
+        return cls(engine, spec=spec)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which weights these are."""
+        return self.engine.info
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector: the width of the language model."""
+        return int(self.engine.config.get_text_config().hidden_size)
+
+    def embed(self, chats: Sequence[Chat]) -> Embeddings:
+        """Embed each chat; the vector of `chats[i]` is row i.
+
+        Raises:
+            InputError: When a chat is longer than the model's `max_tokens`; it is never cut silently.
+            IncompatibleModel: When a chat has no place to pool.
+            ModelError: When vLLM refuses the prompts or has died.
+        """
+        if not chats:
+            return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
+        self.engine.require_length(chats, self.spec.max_tokens, "an input")
+        outputs = self.engine.call("embed", [self.engine.prompt(chat, self._text(chat)) for chat in chats])
+        vectors = np.array([output.outputs.embedding for output in outputs], dtype=np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return Embeddings(vectors, sum(len(output.prompt_token_ids) for output in outputs))
+
+    def _text(self, chat: Chat) -> str:
+        """The chat up to the token that is pooled: attention is causal, so what follows would change nothing."""
+        text = self.engine.inputs.render(chat)
+        if self.spec.family != "embed-rl":
+            return text
+        before, token, _ = text.rpartition(self.spec.emb_token)
+        if not token:
+            raise IncompatibleModel(f"an input has no {self.spec.emb_token}", hint="check the model's chat template")
+        return before + token
+
+
+def _skeleton(config: Any) -> Any:
+    """The model without its weights: what is asked of it is its shape."""
+    import torch
+    import transformers
+
+    classes: Any = transformers
+    with torch.device("meta"):
+        return classes.AutoModel.from_config(config)

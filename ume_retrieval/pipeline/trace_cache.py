@@ -1,0 +1,261 @@
+"""Traces on disk, so that a second run makes no model call.
+
+What is kept is the Reasoner's raw reply: a better parser reads old replies anew. A reply without words to embed is not
+kept: it would fail for ever, and nobody would be asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import platformdirs
+
+from ume_retrieval.checkpoint import ModelInfo, Prompts, VisualBudget
+from ume_retrieval.engines.base import Sampling
+from ume_retrieval.inputs import Modality, Side
+from ume_retrieval.tcot.grammar import is_usable, parse
+from ume_retrieval.util.sqlite import KeyedFile
+
+APPLICATION_ID = 0x756D6531
+"""Marks the file as ours ("ume1"), so that another program's database is never written to."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS traces (
+    key TEXT PRIMARY KEY,
+    text TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    finish TEXT NOT NULL,
+    reasoner TEXT NOT NULL,
+    created_at REAL NOT NULL
+)
+"""
+
+KEEP = """
+INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET
+    text = excluded.text, prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
+    finish = excluded.finish, reasoner = excluded.reasoner, created_at = excluded.created_at
+WHERE NOT has_words(traces.text)
+"""
+
+FORGET_OLDEST = """
+DELETE FROM traces WHERE key IN (
+    SELECT key FROM (
+        SELECT key, sum(bytes) OVER (ORDER BY created_at DESC, key DESC) AS up_to_here, sum(bytes) OVER () AS total
+        FROM (SELECT key, created_at, length(CAST(text AS BLOB)) + 256 AS bytes FROM traces)
+    ) WHERE up_to_here > total * ?
+)
+"""
+"""Keeps the newest traces that together are the given share of all; 256 bytes are about what a row takes beside its
+text. The share must be below 1: then at least the oldest goes."""
+
+
+def trace_key(
+    *,
+    content_id: str,
+    side: Side,
+    target: Modality | None,
+    reasoner: ModelInfo,
+    prompts: Prompts,
+    budget: VisualBudget,
+    sampling: Sampling,
+) -> str:
+    """Key under which a trace is kept: everything that decides what the Reasoner would write.
+
+    The wording of the prompts counts as well as their version. The engine does not: the same weights write the same
+    trace.
+
+    Args:
+        content_id: Digest of the item's content and sampling (`media.content_id`), never a file name.
+        side: Which prompts were used.
+        target: What the query looks for, when the caller said so.
+        reasoner: Name and revision of the Reasoner.
+        prompts: The Reasoner's prompts.
+        budget: What the Reasoner sees of pictures.
+        sampling: How it decodes.
+
+    Returns:
+        A SHA-256 digest, 64 hex digits.
+    """
+    parts = {
+        "content_id": content_id,
+        "side": side,
+        "target": target,
+        "reasoner": [reasoner.name, reasoner.revision],
+        "prompts": prompts.model_dump(),
+        "budget": budget.model_dump(),
+        "sampling": sampling.identity(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def default_cache_path() -> Path:
+    """Where traces are kept unless a path is given: under `UME_CACHE_DIR`, else in the user's cache folder."""
+    chosen = os.environ.get("UME_CACHE_DIR")
+    folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("ume-retrieval")
+    return folder / "traces.sqlite3"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """One reply of a Reasoner.
+
+    Attributes:
+        text: The reply as it was written.
+        prompt_tokens: Tokens that it took to ask.
+        completion_tokens: Tokens that it took to answer.
+        finish: "stop" when the model ended it, "length" when the token limit did.
+        reasoner: Name and revision of the model, for reading.
+        created_at: Seconds since 1970.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish: Literal["stop", "length"]
+    reasoner: str = ""
+    created_at: float = field(default_factory=time.time)
+
+
+class TraceCache(KeyedFile):
+    """A file of traces, safe under several threads, several processes and `kill -9`.
+
+    A write is there entirely or not at all. No connection is held between calls, so an instance may be shared, forked
+    and dropped.
+
+    Args:
+        path: The SQLite file; made, with its folders, when it is not there.
+
+    Raises:
+        CacheError: When the file is damaged, belongs to another program, or cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, TraceCache(Path(folder) / "traces.sqlite3") as cache:
+        ...     cache.put_many({"key": TraceRecord("<answer>a cat</answer>", 12, 5, "stop")})
+        ...     len(cache), cache.get_many(["key", "other"])["key"].text
+        (1, '<answer>a cat</answer>')
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(
+            path,
+            what="the trace cache",
+            table="traces",
+            schema=SCHEMA,
+            application_id=APPLICATION_ID,
+            when_damaged="move the file away or delete it; traces are generated again when they are needed",
+        )
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
+        """Records of the keys that are known; the others, and replies without words to embed, are left out.
+
+        Raises:
+            CacheError: When the file cannot be read.
+        """
+        with self._database() as database:
+            rows = database.execute(
+                "SELECT key, text, prompt_tokens, completion_tokens, finish, reasoner, created_at"
+                " FROM traces WHERE key IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(keys)),),
+            ).fetchall()
+        records = {key: TraceRecord(*values) for key, *values in rows}
+        # Earlier versions kept such replies.
+        return {key: record for key, record in records.items() if _has_words(record.text)}
+
+    def put_many(self, records: Mapping[str, TraceRecord]) -> None:
+        """Keep records in one transaction, but no reply without words to embed.
+
+        A key that is known already keeps its first record that has words.
+
+        Raises:
+            CacheError: When the file cannot be written.
+        """
+        rows = [
+            (key, r.text, r.prompt_tokens, r.completion_tokens, r.finish, r.reasoner, r.created_at)
+            for key, r in records.items()
+            if _has_words(r.text)
+        ]
+        if not rows:
+            return
+        with self._transaction() as database:
+            database.create_function("has_words", 1, _has_words, deterministic=True)
+            database.executemany(KEEP, rows)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the traces take on disk, the write-ahead log included."""
+        files = (self.path, Path(f"{self.path}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def clear(self) -> int:
+        """Forget every trace and return how many there were."""
+        with self._database() as database:
+            forgotten = database.execute("DELETE FROM traces").rowcount
+            database.execute("VACUUM")
+        return forgotten
+
+    def prune(self, *, older_than_days: float | None = None, max_bytes: int | None = None) -> int:
+        """Forget old traces, and the oldest ones until the file is small enough.
+
+        Args:
+            older_than_days: Forget traces that were written more days ago than this.
+            max_bytes: Then forget the oldest traces until the file is at most this. Its write-ahead log, which `close`
+                folds in, does not count.
+
+        Returns:
+            How many were forgotten.
+        """
+        forgotten = 0
+        with self._database() as database:
+            if older_than_days is not None:
+                limit = time.time() - older_than_days * 86400
+                forgotten += database.execute("DELETE FROM traces WHERE created_at < ?", (limit,)).rowcount
+            size = _packed_bytes(database)
+            while max_bytes is not None and size > max_bytes:
+                oldest = database.execute(FORGET_OLDEST, (max_bytes / size,)).rowcount
+                if not oldest:
+                    break
+                forgotten += oldest
+                size = _packed_bytes(database)
+        return forgotten
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file, so that the one file can be copied. The cache stays usable."""
+        with self._database() as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _has_words(text: str) -> bool:
+    return is_usable(parse(text))
+
+
+def _packed_bytes(database: sqlite3.Connection) -> int:
+    """Bytes of the file once its free pages are given back.
+
+    The files' sizes would not do: the write-ahead log grows with each VACUUM while another connection is open.
+    """
+    [free] = database.execute("PRAGMA freelist_count").fetchone()
+    if free:
+        database.execute("VACUUM")
+    [pages] = database.execute("PRAGMA page_count").fetchone()
+    [page_bytes] = database.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(page_bytes)

@@ -1,1 +1,0 @@
-"""Reasoners: chats in, texts out."""

@@ -1,0 +1,1 @@
+"""Files, retries, threads and SQLite; nothing here knows about retrieval."""
