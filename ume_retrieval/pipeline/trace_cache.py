@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +21,16 @@ from typing import Literal, Self
 import platformdirs
 
 from ume_retrieval.checkpoint import ModelInfo, Prompts, VisualBudget
-from ume_retrieval.engines.base import Sampling
+from ume_retrieval.engines.base import Generation, Sampling
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.tcot.grammar import is_usable, parse
-from ume_retrieval.util.sqlite import KeyedFile
+from ume_retrieval.util.sqlite import SQLiteStore
 
 APPLICATION_ID = 0x756D6531
 """Marks the file as ours ("ume1"), so that another program's database is never written to."""
+
+REMEMBERED = 16_384
+"""Traces that a call keeps in memory without a cache on disk: some 50 MB where traces are long."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS traces (
@@ -126,8 +130,16 @@ class TraceRecord:
     reasoner: str = ""
     created_at: float = field(default_factory=time.time)
 
+    @classmethod
+    def of(cls, reply: Generation, reasoner: ModelInfo) -> TraceRecord:
+        """Make the record of a new reply."""
+        # SQLite cannot store a lone surrogate; a first run must read the same text as a second one.
+        text = reply.text.encode("utf-8", "replace").decode("utf-8")
+        name = f"{reasoner.name}@{reasoner.revision}"
+        return cls(text, reply.prompt_tokens, reply.completion_tokens, reply.finish, name)
 
-class TraceCache(KeyedFile):
+
+class TraceCache(SQLiteStore):
     """A file of traces, safe under several threads, several processes and `kill -9`.
 
     A write is there entirely or not at all. No connection is held between calls, so an instance may be shared, forked
@@ -242,6 +254,34 @@ class TraceCache(KeyedFile):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class InMemoryTraceCache:
+    """Traces of one call that has no cache on disk, behind the same two methods as `TraceCache`.
+
+    Args:
+        most: Most traces that are kept, >= 1; the least recently used goes first, so that memory does not grow with a
+            stream.
+    """
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._records = OrderedDict[str, TraceRecord]()
+        self._most = most
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
+        """Return the records of known keys."""
+        known = {key: self._records[key] for key in keys if key in self._records}
+        for key in known:
+            self._records.move_to_end(key)
+        return known
+
+    def put_many(self, records: Mapping[str, TraceRecord]) -> None:
+        """Keep records."""
+        for key, record in records.items():
+            self._records[key] = record
+            self._records.move_to_end(key)
+        while len(self._records) > self._most:
+            self._records.popitem(last=False)
 
 
 def _has_words(text: str) -> bool:
