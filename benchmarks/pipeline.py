@@ -28,7 +28,7 @@ from bench_measure import CLOCKS, finish, machine, medians, note, take_turns
 
 from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.chat_inputs import ChatInputs
-from ume_retrieval.embedder.families import embedding_chat
+from ume_retrieval.embedder.families import embedding_chat, evidence_of
 from ume_retrieval.fitting import fit_chat
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.reasoner.base import tcot_sampling
@@ -91,7 +91,7 @@ class Generate:
         for item, reply in zip(batch, replies, strict=True):
             frames = sum(len(video.images) for video in item.videos)
             tcot = parse(reply, images=len(item.images), frames=frames or None)
-            evidence = extract(tcot, item, self.embedder_spec.budget.evidence_images)
+            evidence = evidence_of(self.embedder_spec, item, tcot)
             chats.append(embedding_chat(self.embedder_spec, item, tcot, evidence))
         tensors = self.embedding.tensors(chats)
         with torch.inference_mode():

@@ -15,6 +15,7 @@ from ume_retrieval.asking import CallMemory
 from ume_retrieval.async_encode import AsyncEncoding, cancellation
 from ume_retrieval.cache import TraceCache, default_cache_path
 from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.encode_options import CorpusOptions, Inputs, QueryOptions, ReasoningMode, Vectors
 from ume_retrieval.engines import LoadOptions, choose_engine
@@ -25,6 +26,7 @@ from ume_retrieval.intake import Input, Intake, as_sequence
 from ume_retrieval.ledger import Ledger, Progress
 from ume_retrieval.media.hosts import AllowedHosts
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.profiles import Profile
 from ume_retrieval.reasoner.base import Generation, Reasoner, Sampling, tcot_sampling
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
@@ -95,6 +97,7 @@ class ReasoningEmbedder(AsyncEncoding):
         name: str | Path = "ume-tiny",
         *,
         reasoner: str | Path | Reasoner | None = "auto",
+        profile: str | Profile | None = None,
         engine: str = "auto",
         device: str = "auto",
         dtype: str = "auto",
@@ -112,6 +115,9 @@ class ReasoningEmbedder(AsyncEncoding):
             name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
             reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or
                 the pair names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
+            profile: How items are written for the Embedder, by a name of `profiles.PROFILES` ("train" shows videos to
+                Embed-RL as in its training) or as a value; by default as the checkpoint or its family says. Vectors of
+                different profiles do not belong into one collection.
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
             device: "auto" (a GPU when there is one), "cpu", "cuda", …; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
@@ -126,12 +132,14 @@ class ReasoningEmbedder(AsyncEncoding):
 
         Raises:
             ModelError: When a name means nothing or a model cannot be loaded; the hint says what to do.
-            InputError: When the engine does not exist.
+            InputError: When the engine does not exist, or the family has no such profile.
             CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
         options = LoadOptions(device, dtype, trust_remote_code, server)
         resolved = resolve_embedder(str(name))
+        if profile is not None and isinstance(resolved.spec, EmbedderSpec):
+            resolved = replace(resolved, spec=resolved.spec.with_profile(profile))
         if reasoner == "auto":
             reasoner = resolved.reasoner
         # Every name is understood before a model is loaded: a typing error shows at once.
@@ -393,7 +401,7 @@ class ReasoningEmbedder(AsyncEncoding):
             reasoner=self.reasoner,
             sampling=self.sampling or tcot_sampling(self.reasoner),
             traces=self.cache if self.cache is not None else CallMemory(),
-            evidence_limit=self.embedder.spec.budget.evidence_images,
+            embedder=self.embedder.spec,
             side=side,
             target=target,
             lock=self._reasoner_lock,

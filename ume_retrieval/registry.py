@@ -60,7 +60,11 @@ class Resolved:
     reasoner: str | None = None
 
 
-EMBED_RL = EmbedderSpec(family="embed-rl")
+EMBED_RL = EmbedderSpec(
+    family="embed-rl",
+    # ZoengHN/Embed-RL 87b52f7: all pictures that a T-CoT names are shown; qwen2_vision_process.py bounds a video part.
+    budget=VisualBudget(evidence_images=64, video_max_pixels=2 * 8 * 300 * PIXELS_PER_TOKEN),
+)
 
 QWEN3_VL_EMBEDDING = EmbedderSpec(
     family="qwen3-vl-embedding",
@@ -70,10 +74,12 @@ QWEN3_VL_EMBEDDING = EmbedderSpec(
         image_min_pixels=4 * PIXELS_PER_TOKEN,
         image_max_pixels=1800 * PIXELS_PER_TOKEN,
         frame_max_pixels=768 * PIXELS_PER_TOKEN,
-        # Frames travel in pairs, so this is at most 3840 of its 8192 tokens.
-        video_max_pixels=10 * 768 * PIXELS_PER_TOKEN,
+        # Frames travel in pairs, for which qwen-vl-utils doubles the total: at most 7,680 of the 8,192 tokens. The
+        # authors leave files without this bound; what exceeds it there is soon too long for the model.
+        video_max_pixels=2 * 10 * 768 * PIXELS_PER_TOKEN,
         video_fps=1.0,
         video_frames=64,
+        video_min_frames=4,
     ),
     max_tokens=8192,
 )

@@ -12,7 +12,7 @@ from typing import Literal
 from ume_qdrant.schema import CollectionMeta
 from ume_retrieval.asking import CallMemory
 from ume_retrieval.cache import TraceCache, default_cache_path
-from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.checkpoint import EmbedderSpec, VisualBudget
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.engines import LoadOptions, choose_engine
 from ume_retrieval.errors import InputError
@@ -96,18 +96,20 @@ class Models:
         """
         embedder = self.embedder()
         meta = CollectionMeta(embedder.info.name, embedder.info.revision, embedder.spec.family, embedder.dimension)
-        budget = embedder.spec.budget
         if not reasoned or self.reasoner is None:
-            return Description(meta, PipelineInfo(embedder.info, None, None), budget, None)
+            return Description(meta, PipelineInfo(embedder.info, None, None), embedder.spec, None)
         reasoner = self.reasoner()
         version = reasoner.spec.prompts.version
         meta = replace(
             meta, reasoner=reasoner.info.name, reasoner_revision=reasoner.info.revision, prompt_version=version
         )
-        return Description(meta, PipelineInfo(embedder.info, reasoner.info, version), budget, reasoner.spec.budget)
+        return Description(meta, PipelineInfo(embedder.info, reasoner.info, version), embedder.spec, reasoner.spec.budget)
 
-    def reasoning(self, evidence_limit: int) -> Reasoning:
+    def reasoning(self, embedder: EmbedderSpec) -> Reasoning:
         """The stage that reasons, with a Reasoner of its own.
+
+        Args:
+            embedder: How the Embedder wants its input.
 
         Raises:
             InputError: When there is no Reasoner.
@@ -121,7 +123,7 @@ class Models:
             reasoner=reasoner,
             sampling=self.sampling or tcot_sampling(reasoner),
             traces=CallMemory() if path is None else TraceCache(path),
-            evidence_limit=evidence_limit,
+            embedder=embedder,
             side="corpus",
             target=None,
             lock=threading.Lock(),
@@ -135,13 +137,13 @@ class Description:
     Attributes:
         meta: What a collection made with them says of itself.
         info: Names and revisions.
-        embedder_budget: What the Embedder sees of pictures.
+        embedder: How the Embedder wants its input.
         reasoner_budget: What the Reasoner sees, when it is concerned.
     """
 
     meta: CollectionMeta
     info: PipelineInfo
-    embedder_budget: VisualBudget
+    embedder: EmbedderSpec
     reasoner_budget: VisualBudget | None
 
     @property
