@@ -33,7 +33,6 @@ from ume_retrieval.fitting import fit_chat
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.reasoner.base import tcot_sampling
 from ume_retrieval.registry import resolve_embedder, resolve_reasoner
-from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import parse
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_training.shapes.levels import LEVELS

@@ -79,9 +79,7 @@ class ChatInputs:
             begin behind one.
     """
 
-    def __init__(
-        self, processor: Any, padding_side: Literal["left", "right"], *, special_tokens: bool = False
-    ) -> None:
+    def __init__(self, processor: Any, padding_side: Literal["left", "right"], *, special_tokens: bool = False) -> None:
         self.processor = processor
         self.special_tokens = special_tokens
         self.tokenizer = processor.tokenizer
@@ -111,9 +109,7 @@ class ChatInputs:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of rendered chats, one placeholder a picture, with the special tokens that are wanted."""
-        encoded = self.tokenizer(
-            list(texts), add_special_tokens=self.special_tokens, return_attention_mask=False
-        )
+        encoded = self.tokenizer(list(texts), add_special_tokens=self.special_tokens, return_attention_mask=False)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 

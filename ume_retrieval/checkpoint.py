@@ -155,6 +155,16 @@ class EmbedderSpec(BaseModel):
         found = find_profile(self.family, profile) if isinstance(profile, str) else profile
         return self.model_copy(update={"profile": found})
 
+    @property
+    def writing(self) -> str:
+        """Family and profile in one word, for whoever keeps vectors: those of different ones cannot be compared.
+
+        Example:
+            >>> EmbedderSpec(family="embed-rl").writing, EmbedderSpec(family="embed-rl", profile="ume").writing
+            ('embed-rl/mmeb', 'embed-rl')
+        """
+        return self.family if self.profile == OWN else f"{self.family}/{self.profile.name}"
+
 
 def read_spec(folder: Path) -> ReasonerSpec | EmbedderSpec | None:
     """Read a checkpoint's own description, or None when it brings none.

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import PIL.Image
 
 from ume_retrieval.chat import Chat, ImagePart, Part, VideoPart
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.inputs import Frames
-from ume_retrieval.profiles import Resizing
+from ume_retrieval.profiles import OWN, Profile
 
 GRID = 32
 """Sides are multiples of this many pixels: Qwen3-VL merges 2 x 2 patches of 16 pixels into one token."""
@@ -54,31 +55,42 @@ def fitted_size(width: int, height: int, min_pixels: int, max_pixels: int, multi
     return min(fit_width, longest), min(fit_height, longest)
 
 
-def fit_image(
-    image: PIL.Image.Image, min_pixels: int, max_pixels: int, multiple: int = GRID
-) -> PIL.Image.Image:
+def fit_image(image: PIL.Image.Image, min_pixels: int, max_pixels: int, multiple: int = GRID) -> PIL.Image.Image:
     """Resize a picture into the budget (bicubic); a picture that fits already is returned as it is."""
     size = fitted_size(image.width, image.height, min_pixels, max_pixels, multiple)
     return image if size == image.size else image.resize(size, PIL.Image.Resampling.BICUBIC)
 
 
-def fit_frames(frames: Frames, budget: VisualBudget, first: Resizing | None = None) -> Frames:
+def fit_frames(frames: Frames, budget: VisualBudget, profile: Profile = OWN) -> Frames:
     """Resize every frame of a video into the budget; all frames of a video keep one size.
 
     Args:
         frames: The video.
         budget: Bounds of a frame, and of all frames together.
-        first: What frames go through before, unless the library took them from a file.
+        profile: What resizes frames, and what those that the library did not take from a file go through before.
     """
     share = budget.frame_max_pixels
     if budget.video_max_pixels is not None:
         share = max(GRID * GRID, min(share, budget.video_max_pixels // len(frames.images)))
     least = min(budget.frame_min_pixels, share)
     images = frames.images
-    if first is not None and not frames.from_file:
+    if (first := profile.first_resizing) is not None and not frames.from_file:
         bounds = (first.min_pixels or budget.frame_min_pixels, first.max_pixels or budget.frame_max_pixels)
         images = tuple(fit_image(image, *bounds, first.multiple) for image in images)
+    size = fitted_size(*images[0].size, least, share)
+    if size != images[0].size and profile.frame_resampling == "torch":
+        return replace(frames, images=tuple(_resized_by_torch(image, size) for image in images))
     return replace(frames, images=tuple(fit_image(image, least, share) for image in images))
+
+
+def _resized_by_torch(image: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
+    """Resize in float32 and round once, as torchvision does with the frames of a video."""
+    import torch
+
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(pixels, size=size[::-1], mode="bicubic", antialias=True)
+    rounded = resized[0].clamp(0, 255).round().to(torch.uint8)
+    return PIL.Image.fromarray(rounded.permute(1, 2, 0).numpy())
 
 
 def fit_chat(chat: Chat, budget: VisualBudget) -> Chat:

@@ -58,7 +58,7 @@ class Resizing(BaseModel):
 
 
 class Profile(BaseModel):
-    """How an item is written for an Embedder. The defaults are the library's own way, which `ume-tiny` is trained on."""
+    """How an item is written for an Embedder. The defaults are the library's own way; `ume-tiny` is trained on it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,12 +71,14 @@ class Profile(BaseModel):
     several_as_frames: bool = False
     """Whether several images, and the evidence of them or of a video, get the budget of a frame."""
     videos: Literal["part", "images"] = "part"
-    """Whether a video is one part with time marks, or its frames are images without marks."""
+    """Whether a video is one part with time marks, or its frames are images without marks, after the item's own."""
     doubled_vision_tokens: bool = True
     """Whether a video part keeps the template's own vision tokens around those of its frames. transformers 4.57, with
     which both families were published, wrote none; 5.x leaves what a template writes."""
     first_resizing: Resizing | None = None
     """What frames that were decoded elsewhere go through before the budget's own resizing."""
+    frame_resampling: Literal["pillow", "torch"] = "pillow"
+    """What resizes the frames of a video part to the budget. Both are bicubic; torch rounds once, Pillow twice."""
     repeat_odd_frame: bool = False
     """Whether the last of an odd number of frames is shown again one step later; else the model's processor repeats it
     at the same time."""
@@ -120,17 +122,19 @@ _TRAIN: Final = _MMEB.model_copy(
         "name": "train",
         "videos": "part",
         "first_resizing": Resizing(multiple=64),
+        "frame_resampling": "torch",
         "repeat_odd_frame": True,
     }
 )
 
 _QWEN3_VL_EMBEDDING: Final = Profile(
-    name="qwen3-vl-embedding",
+    name="published",
     order=("videos", "images", "text"),
     order_of_several=("videos", "images", "text"),
     doubled_vision_tokens=False,
     # qwen-vl-utils 0.0.14, fetch_video: frames of a list are images whose patch is counted as 32 pixels, not 16.
     first_resizing=Resizing(multiple=64, min_pixels=4 * 64 * 64, max_pixels=16_384 * 64 * 64),
+    frame_resampling="torch",
     repeat_odd_frame=True,
     thin_frames=True,
     control_tokens="qwen",

@@ -95,7 +95,7 @@ class Models:
             UmeError: When a model cannot be loaded.
         """
         embedder = self.embedder()
-        meta = CollectionMeta(embedder.info.name, embedder.info.revision, embedder.spec.family, embedder.dimension)
+        meta = CollectionMeta(embedder.info.name, embedder.info.revision, embedder.spec.writing, embedder.dimension)
         if not reasoned or self.reasoner is None:
             return Description(meta, PipelineInfo(embedder.info, None, None), embedder.spec, None)
         reasoner = self.reasoner()
@@ -103,7 +103,9 @@ class Models:
         meta = replace(
             meta, reasoner=reasoner.info.name, reasoner_revision=reasoner.info.revision, prompt_version=version
         )
-        return Description(meta, PipelineInfo(embedder.info, reasoner.info, version), embedder.spec, reasoner.spec.budget)
+        return Description(
+            meta, PipelineInfo(embedder.info, reasoner.info, version), embedder.spec, reasoner.spec.budget
+        )
 
     def reasoning(self, embedder: EmbedderSpec) -> Reasoning:
         """The stage that reasons, with a Reasoner of its own.

@@ -87,11 +87,13 @@ def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evid
     Returns:
         A chat whose pictures are fitted to the budget.
     """
-    profile = spec.profile
     several = _is_several(spec, item)
-    content = {"text": _words(spec, item), "images": _images(spec, item, several), "videos": _videos(spec, item)}
-    order = profile.order_of_several if several else profile.order
-    parts = (*(part for kind in order for part in content[kind]), *_trace(spec, tcot, evidence, several))
+    content = {"text": _words(spec, item), "images": _images(spec, item), "videos": _videos(spec, item)}
+    order = spec.profile.order_of_several if several else spec.profile.order
+    # Evidence of several pictures gets the budget of a frame where those do.
+    bounds = _frame_bounds(spec, item) or (spec.budget.crop_min_pixels, spec.budget.crop_max_pixels)
+    crops = [ImagePart(fit_image(image, *bounds)) for image in (evidence.images if evidence else ())]
+    parts = (*(part for kind in order for part in content[kind]), *_trace(spec, tcot, crops))
     if spec.family == "embed-rl":
         # arXiv 2602.13823, section 3: [text, image, video, T-CoT, <emb>]; turn order as in the released code.
         return (
@@ -106,30 +108,33 @@ def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evid
 
 
 def _is_several(spec: EmbedderSpec, item: LoadedItem) -> bool:
-    """Whether an item counts as several pictures; a video part always does, a single frame shown as an image does not."""
+    """Whether an item counts as several pictures: a video part does, a single frame shown as an image does not."""
     as_images = spec.profile.videos == "images"
     return len(item.images) + sum(len(video.images) if as_images else 2 for video in item.videos) > 1
 
 
-def _images(spec: EmbedderSpec, item: LoadedItem, several: bool) -> list[Part]:
-    budget = spec.budget
-    bounds = (budget.image_min_pixels, budget.image_max_pixels)
-    if several and spec.profile.several_as_frames:
-        bounds = (budget.frame_min_pixels, budget.frame_max_pixels)
-    return [ImagePart(fit_image(image, *bounds)) for image in item.images]
+def _frame_bounds(spec: EmbedderSpec, item: LoadedItem) -> tuple[int, int] | None:
+    """Bounds of all pictures of an item that is shown like the frames of a video; None for any other item."""
+    if spec.profile.several_as_frames and _is_several(spec, item):
+        return spec.budget.frame_min_pixels, spec.budget.frame_max_pixels
+    return None
+
+
+def _images(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
+    bounds = _frame_bounds(spec, item) or (spec.budget.image_min_pixels, spec.budget.image_max_pixels)
+    images = item.images
+    if spec.profile.videos == "images":
+        images = (*images, *(image for video in item.videos for image in video.images))
+    return [ImagePart(fit_image(image, *bounds)) for image in images]
 
 
 def _videos(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
     profile, budget = spec.profile, spec.budget
     if profile.videos == "images":
-        frames = replace(item, images=tuple(image for video in item.videos for image in video.images), videos=())
-        return _images(spec, frames, _is_several(spec, item))
+        return []
     videos = [_thinned(video, budget.video_frames) if profile.thin_frames else video for video in item.videos]
     videos = [_even(video) if profile.repeat_odd_frame else video for video in videos]
-    return [
-        VideoPart(fit_frames(video, budget, profile.first_resizing), doubled=profile.doubled_vision_tokens)
-        for video in videos
-    ]
+    return [VideoPart(fit_frames(video, budget, profile), doubled=profile.doubled_vision_tokens) for video in videos]
 
 
 def _thinned(frames: Frames, most: int) -> Frames:
@@ -165,21 +170,17 @@ def _instruction(item: LoadedItem) -> str | None:
     return item.instruction if item.instruction and item.instruction.strip() else None
 
 
-def _trace(spec: EmbedderSpec, tcot: TCot | None, evidence: Evidence | None, several: bool) -> list[Part]:
+def _trace(spec: EmbedderSpec, tcot: TCot | None, crops: list[ImagePart]) -> list[Part]:
     if tcot is None:
         return []
-    budget, profile = spec.budget, spec.profile
-    bounds = (budget.crop_min_pixels, budget.crop_max_pixels)
-    if several and profile.several_as_frames:
-        bounds = (budget.frame_min_pixels, budget.frame_max_pixels)
-    crops = [ImagePart(fit_image(image, *bounds)) for image in (evidence.images if evidence else ())]
+    profile = spec.profile
     if profile.trace == "rendered" or not tcot.raw:
         # A T-CoT that was built by hand has no other form than the canonical one.
         thinking, conclusion = split_for_evidence(tcot)
     elif (pieces := split_reply(_safe(spec, tcot.raw))) is not None:
         thinking, conclusion = pieces
     else:
-        return [TextPart(_safe(spec, tcot.raw)), *crops]
+        return [TextPart(_safe(spec, tcot.raw)), *crops]  # nowhere to cut it
     if profile.trace == "reply":
         thinking += profile.after_thinking
     return [TextPart(thinking), *crops, *([TextPart(conclusion)] if conclusion else [])]
