@@ -10,6 +10,7 @@ from typing import cast
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.errors import InputError
+from ume_retrieval.profiles import Profile
 from ume_retrieval.reasoner.base import Reasoner
 from ume_retrieval.registry import Resolved
 from ume_retrieval.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
@@ -26,12 +27,14 @@ class LoadOptions:
         dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
         trust_remote_code: Whether code that comes with a checkpoint may run.
         server: Where the models of the engine "server" are; None asks the environment.
+        profile: How items are written for the Embedder; None leaves it to the checkpoint or its family.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
     server: ServerOptions | None = None
+    profile: Profile | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,18 @@ class Engine:
     load_reasoner: Callable[[Resolved, LoadOptions], Reasoner]
 
 
+def _embedder_spec(resolved: Resolved, options: LoadOptions) -> EmbedderSpec:
+    spec = cast("EmbedderSpec", resolved.spec)
+    return spec if options.profile is None else spec.with_profile(options.profile)
+
+
 def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
     several = [_embedder_on(device, resolved, options) for device in devices_of(options.device)]
     return ReplicatedEmbedder(several) if several[1:] else several[0]
 
 
 def _embedder_on(device: str, resolved: Resolved, options: LoadOptions) -> Embedder:
-    spec = cast("EmbedderSpec", resolved.spec)
+    spec = _embedder_spec(resolved, options)
     if spec.family == "sentence-transformers":
         from ume_retrieval.embedder.sentence_transformers import SentenceTransformersEmbedder
 
@@ -96,7 +104,7 @@ def _vllm_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
         revision=resolved.revision,
         device=options.device,
         dtype=options.dtype,
-        spec=cast("EmbedderSpec", resolved.spec),
+        spec=_embedder_spec(resolved, options),
     )
 
 
@@ -119,7 +127,7 @@ def _server_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
         resolved.model,
         revision=resolved.revision,
         options=options.server or ServerOptions.from_environment(),
-        spec=cast("EmbedderSpec", resolved.spec),
+        spec=_embedder_spec(resolved, options),
     )
 
 

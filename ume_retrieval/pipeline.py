@@ -15,7 +15,6 @@ from ume_retrieval.asking import CallMemory
 from ume_retrieval.async_encode import AsyncEncoding, cancellation
 from ume_retrieval.cache import TraceCache, default_cache_path
 from ume_retrieval.chat import Chat
-from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.embedder.base import Embedder
 from ume_retrieval.encode_options import CorpusOptions, Inputs, QueryOptions, ReasoningMode, Vectors
 from ume_retrieval.engines import LoadOptions, choose_engine
@@ -115,9 +114,7 @@ class ReasoningEmbedder(AsyncEncoding):
             name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
             reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or
                 the pair names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
-            profile: How items are written for the Embedder, by a name of `profiles.PROFILES` ("train" shows videos to
-                Embed-RL as in its training) or as a value; by default as the checkpoint or its family says. Vectors of
-                different profiles do not belong into one collection.
+            profile: How items are written for it, a name of `profiles.PROFILES` or a value; None as its checkpoint says.
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
             device: "auto" (a GPU when there is one), "cpu", "cuda", …; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
@@ -127,8 +124,7 @@ class ReasoningEmbedder(AsyncEncoding):
             sampling: How the Reasoner decodes; greedily by default.
             chunk_items: Most inputs that go through a stage together.
             trust_remote_code: Whether code that comes with a sentence-transformers checkpoint may run.
-            server: Where the models of `engine="server"` are; by default as `UME_REASONER_URL` and
-                `UME_EMBEDDER_URL` say, see `server.options.ServerOptions`.
+            server: Where the models of `engine="server"` are; by default as the environment says (`ServerOptions`).
 
         Raises:
             ModelError: When a name means nothing or a model cannot be loaded; the hint says what to do.
@@ -136,17 +132,13 @@ class ReasoningEmbedder(AsyncEncoding):
             CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
-        options = LoadOptions(device, dtype, trust_remote_code, server)
+        options = LoadOptions(device, dtype, trust_remote_code, server, profile)
         resolved = resolve_embedder(str(name))
-        if profile is not None and isinstance(resolved.spec, EmbedderSpec):
-            resolved = replace(resolved, spec=resolved.spec.with_profile(profile))
-        if reasoner == "auto":
-            reasoner = resolved.reasoner
+        reasoner = resolved.reasoner if reasoner == "auto" else reasoner
         # Every name is understood before a model is loaded: a typing error shows at once.
         wanted = resolve_reasoner(str(reasoner)) if isinstance(reasoner, (str, Path)) else None
         given = None if isinstance(reasoner, (str, Path)) else reasoner
-        if cache == "auto":
-            cache = default_cache_path()
+        cache = default_cache_path() if cache == "auto" else cache
         return cls(
             chosen.load_embedder(resolved, options),
             chosen.load_reasoner(wanted, options) if wanted else given,

@@ -132,7 +132,9 @@ def meta_of(embedder: ReasoningEmbedder, *, reasoned: bool) -> CollectionMeta:
         reasoned: Whether `reasoned` vectors are concerned; only then does the Reasoner count.
     """
     info = embedder.info
-    meta = CollectionMeta(info.embedder.name, info.embedder.revision, embedder.embedder.spec.writing, embedder.dimension)
+    meta = CollectionMeta(
+        info.embedder.name, info.embedder.revision, embedder.embedder.spec.writing, embedder.dimension
+    )
     if not reasoned or info.reasoner is None:
         return meta
     return replace(
