@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -111,6 +113,32 @@ class ReasonerSpec(BaseModel):
     """Longest prompt; a longer one is refused, never cut silently."""
 
 
+PUBLISHED_BUDGETS: Mapping[str, VisualBudget] = MappingProxyType(
+    {
+        # ZoengHN/Embed-RL 87b52f7: all pictures that a T-CoT names are shown; qwen2_vision_process.py bounds a video part.
+        "embed-rl": VisualBudget(evidence_images=64, video_max_pixels=2 * 8 * 300 * PIXELS_PER_TOKEN),
+        # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py.
+        "qwen3-vl-embedding": VisualBudget(
+            image_min_pixels=4 * PIXELS_PER_TOKEN,
+            image_max_pixels=1800 * PIXELS_PER_TOKEN,
+            frame_max_pixels=768 * PIXELS_PER_TOKEN,
+            # Frames travel in pairs, for which qwen-vl-utils doubles the total: at most 7,680 of the 8,192 tokens. The
+            # authors leave files without this bound; what exceeds it there is soon too long for the model.
+            video_max_pixels=2 * 10 * 768 * PIXELS_PER_TOKEN,
+            video_fps=1.0,
+            video_frames=64,
+            video_min_frames=4,
+        ),
+    }
+)
+"""What each family's models see of pictures, as their authors use them."""
+
+
+def _usual_budget(given: dict[str, Any]) -> VisualBudget:
+    published = PUBLISHED_BUDGETS.get(given.get("family", ""))
+    return published if published and given.get("profile") != OWN else VisualBudget()
+
+
 class EmbedderSpec(BaseModel):
     """What an Embedder checkpoint says of itself."""
 
@@ -126,7 +154,8 @@ class EmbedderSpec(BaseModel):
     """Closing words of the user turn; only the embed-rl family reads it."""
     default_instruction: str = "Represent the user's input."
     """System turn when the item brings no instruction; only the qwen3-vl-embedding family reads it."""
-    budget: VisualBudget = VisualBudget()
+    budget: VisualBudget = Field(default_factory=_usual_budget)
+    """What the model sees of pictures; by default as the family's authors use it."""
     max_tokens: Annotated[int, Field(gt=0)] = 8192
     """Longest input; a longer one is refused, never cut silently."""
     matryoshka_dims: tuple[int, ...] = ()

@@ -114,7 +114,7 @@ class ReasoningEmbedder(AsyncEncoding):
             name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
             reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or
                 the pair names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
-            profile: How items are written for it, a name of `profiles.PROFILES` or a value; None as its checkpoint says.
+            profile: How items are written for it, a name of `profiles.PROFILES` or a value; None as its family says.
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
             device: "auto" (a GPU when there is one), "cpu", "cuda", …; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, ReasonerSpec, VisualBudget, read_spec
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
 from ume_retrieval.errors import ModelError
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 
@@ -60,29 +60,10 @@ class Resolved:
     reasoner: str | None = None
 
 
-EMBED_RL = EmbedderSpec(
-    family="embed-rl",
-    # ZoengHN/Embed-RL 87b52f7: all pictures that a T-CoT names are shown; qwen2_vision_process.py bounds a video part.
-    budget=VisualBudget(evidence_images=64, video_max_pixels=2 * 8 * 300 * PIXELS_PER_TOKEN),
-)
+EMBED_RL = EmbedderSpec(family="embed-rl")
 
-QWEN3_VL_EMBEDDING = EmbedderSpec(
-    family="qwen3-vl-embedding",
-    default_instruction="Represent the user's input.",
-    # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py.
-    budget=VisualBudget(
-        image_min_pixels=4 * PIXELS_PER_TOKEN,
-        image_max_pixels=1800 * PIXELS_PER_TOKEN,
-        frame_max_pixels=768 * PIXELS_PER_TOKEN,
-        # Frames travel in pairs, for which qwen-vl-utils doubles the total: at most 7,680 of the 8,192 tokens. The
-        # authors leave files without this bound; what exceeds it there is soon too long for the model.
-        video_max_pixels=2 * 10 * 768 * PIXELS_PER_TOKEN,
-        video_fps=1.0,
-        video_frames=64,
-        video_min_frames=4,
-    ),
-    max_tokens=8192,
-)
+QWEN3_VL_EMBEDDING = EmbedderSpec(family="qwen3-vl-embedding")
+
 MATRYOSHKA_2B = (64, 128, 256, 512, 1024, 2048)
 
 INSTRUCT = ReasonerSpec(prompts=DEFAULT_PROMPTS)

@@ -143,8 +143,8 @@ def _thinned(frames: Frames, most: int) -> Frames:
     if count <= most:
         return frames
     places = [place * (count - 1) // (most - 1) if most > 1 else 0 for place in range(most)]
-    images, times = (tuple(of[place] for place in places) for of in (frames.images, frames.timestamps))
-    return replace(frames, images=images, timestamps=times)
+    images = tuple(frames.images[place] for place in places)
+    return replace(frames, images=images, timestamps=tuple(frames.timestamps[place] for place in places))
 
 
 def _even(frames: Frames) -> Frames:
