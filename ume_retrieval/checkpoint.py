@@ -115,7 +115,7 @@ class ReasonerSpec(BaseModel):
 
 PUBLISHED_BUDGETS: Mapping[str, VisualBudget] = MappingProxyType(
     {
-        # ZoengHN/Embed-RL 87b52f7: all pictures that a T-CoT names are shown; qwen2_vision_process.py bounds a video part.
+        # ZoengHN/Embed-RL 87b52f7: a T-CoT shows all that it names; qwen2_vision_process.py bounds a video part.
         "embed-rl": VisualBudget(evidence_images=64, video_max_pixels=2 * 8 * 300 * PIXELS_PER_TOKEN),
         # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py.
         "qwen3-vl-embedding": VisualBudget(
