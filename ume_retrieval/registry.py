@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, ReasonerSpec, VisualBudget, read_spec
-from ume_retrieval.errors import ModelError
+from ume_retrieval.checkpoint_files import Family, family_of, is_qwen3_vl, refuse_adapters
+from ume_retrieval.errors import IncompatibleModel, ModelError
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 
 Role: TypeAlias = Literal["embedder", "reasoner"]
@@ -77,6 +80,15 @@ QWEN3_VL_EMBEDDING = EmbedderSpec(
     ),
     max_tokens=8192,
 )
+SPECS: Mapping[Family, EmbedderSpec] = MappingProxyType(
+    {
+        "embed-rl": EMBED_RL,
+        "qwen3-vl-embedding": QWEN3_VL_EMBEDDING,
+        "sentence-transformers": EmbedderSpec(family="sentence-transformers"),
+    }
+)
+"""How a folder that is recognised by its content wants its input."""
+
 MATRYOSHKA_2B = (64, 128, 256, 512, 1024, 2048)
 
 INSTRUCT = ReasonerSpec(prompts=DEFAULT_PROMPTS)
@@ -146,8 +158,9 @@ def resolve_embedder(name: str) -> Resolved:
     """Understand the name of an Embedder; reads local files only.
 
     In this order: a preset (any case) or the hub id of one; a folder that describes itself (`ume.json`), that holds a
-    pair (`embedder/` and `reasoner/`), or that sentence-transformers wrote (`modules.json`); any other hub id, which
-    is taken for a sentence-transformers model unless its name says Embed-RL or Qwen3-VL-Embedding.
+    pair (`embedder/` and `reasoner/`), or whose files show what it is (see `checkpoint_files.family_of`), as in the
+    hub's cache, where folders are named by a hash; any other hub id, which is taken for a sentence-transformers model.
+    Where neither files nor preset tell, a name that says Embed-RL or Qwen3-VL-Embedding does.
 
     Args:
         name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
@@ -223,16 +236,23 @@ def _from_preset(preset: Preset) -> Resolved:
 
 
 def _embedder_folder(folder: Path) -> Resolved:
+    refuse_adapters(folder)
     if spec := _spec_of_role(folder, "embedder"):
         return Resolved(str(folder), None, spec)
     if (folder / "embedder").is_dir():
         inner = _embedder_folder(folder / "embedder")
         has_reasoner = (folder / "reasoner").is_dir()
         return Resolved(inner.model, None, inner.spec, str(folder / "reasoner") if has_reasoner else None)
+    if family := family_of(folder):
+        return Resolved(str(folder), None, SPECS[family])
     if spec := _guess_family(folder.name):
         return Resolved(str(folder), None, spec)
-    if (folder / "modules.json").is_file():
-        return Resolved(str(folder), None, EmbedderSpec(family="sentence-transformers"))
+    if is_qwen3_vl(folder):
+        raise IncompatibleModel(
+            f"the folder {folder} holds a Qwen3-VL that is no Embedder: its config names no emb_token_ids, and its "
+            "tokenizer appends no token to pool",
+            hint="hand it in as the reasoner, or name an Embedder such as qwen3-vl-embedding-2b",
+        )
     raise ModelError(
         f"the folder {folder} does not say what kind of Embedder it holds",
         hint="write ume.json into it with ume_retrieval.checkpoint.write_spec",
@@ -240,10 +260,15 @@ def _embedder_folder(folder: Path) -> Resolved:
 
 
 def _reasoner_folder(folder: Path) -> Resolved:
+    refuse_adapters(folder)
     if spec := _spec_of_role(folder, "reasoner"):
         return Resolved(str(folder), None, spec)
     if (folder / "reasoner").is_dir():
         return _reasoner_folder(folder / "reasoner")
+    if (family := family_of(folder)) in {"embed-rl", "qwen3-vl-embedding"}:
+        raise ModelError(
+            f"the folder {folder} holds an embedder ({family}), not a reasoner", hint="hand it in as the embedder"
+        )
     if (folder / "config.json").is_file():
         return Resolved(str(folder), None, INSTRUCT)
     raise ModelError(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
+from ume_retrieval.checkpoint_files import locate, require_safetensors
 from ume_retrieval.embedder.base import Embeddings
 from ume_retrieval.errors import IncompatibleModel, MissingExtra, ModelError
-from ume_retrieval.loading import choose_device, choose_dtype, fingerprint, short_name
+from ume_retrieval.loading import choose_device, choose_dtype, known_revision, short_name
 
 BATCH_SIZE = 32
 """sentence-transformers batches by count; it sorts by length on its own."""
@@ -57,10 +57,11 @@ class SentenceTransformersEmbedder:
                 hint="pip install 'ume-retrieval[sentence-transformers]'",
             ) from error
         target = choose_device(device)
+        located = locate(name, revision, code=trust_remote_code)
+        require_safetensors(located.folder)
         try:
             model = SentenceTransformer(
-                name,
-                revision=revision,
+                str(located.folder),
                 device=str(target),
                 trust_remote_code=trust_remote_code,
                 # Other weights than safetensors are pickles, which may run code.
@@ -69,7 +70,7 @@ class SentenceTransformersEmbedder:
         except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
             first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ModelError(f"cannot load {name}: {first_line}", hint="check the name and the network") from error
-        known = revision or (fingerprint(Path(name)) if Path(name).is_dir() else "unknown")
+        known = known_revision(str(located.folder), located.commit)
         return cls(model, info=ModelInfo(short_name(name), known, "sentence-transformers"), spec=spec)
 
     @property
