@@ -19,6 +19,19 @@ Family: TypeAlias = Literal["embed-rl", "qwen3-vl-embedding", "sentence-transfor
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTERS, MODULES, TOKENIZER = "adapter_config.json", "modules.json", "tokenizer.json"
 
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+OPTIONAL = (
+    *PROCESSOR_FILES,
+    "chat_template.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    TOKENIZER,
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+    "vocab.json",
+)
+"""Files that a checkpoint may lack, but that must not be damaged: transformers does not always say which one is."""
+
 HUB_TIMEOUT_S = 4.0
 """Longest wait for the hub's first answer, in seconds; after it, what the cache holds is all there is."""
 
@@ -82,7 +95,7 @@ def locate(name: str, revision: str | None, *, code: bool = False) -> Located:
 
 
 def check_files(folder: Path) -> None:
-    """Raise unless the folder holds a configuration and whole safetensors for all of a model's weights.
+    """Raise unless the folder holds configuration and processor files that can be read, and whole safetensors.
 
     Raises:
         IncompatibleModel: When it holds LoRA adapters only, or pickled weights.
@@ -90,6 +103,11 @@ def check_files(folder: Path) -> None:
     """
     refuse_adapters(folder)
     read_json(folder / CONFIG)
+    for name in OPTIONAL:
+        if (folder / name).exists():
+            read_json(folder / name)
+    if not any((folder / name).is_file() for name in PROCESSOR_FILES):
+        raise _damaged(folder / PROCESSOR_FILES[1], "is missing, and so is processor_config.json")
     for path in _weight_files(folder):
         _check_safetensors(path)
 

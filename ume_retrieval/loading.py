@@ -153,6 +153,12 @@ def load_processor(name: str, located: Located) -> Any:
                 f"cannot load {name}: its processor has no {part.replace('_', ' ')}",
                 hint=f"copy {files} from where the checkpoint came from",
             )
+    if len(processor.tokenizer) - len(processor.tokenizer.added_tokens_decoder) <= 0:
+        # transformers makes an empty tokenizer of no file.
+        raise IncompatibleModel(
+            f"cannot load {name}: its tokenizer has no words",
+            hint="copy tokenizer.json from where the checkpoint came from",
+        )
     if not (processor.chat_template or processor.tokenizer.chat_template):
         raise IncompatibleModel(
             f"cannot load {name}: it has no chat template",
@@ -238,14 +244,17 @@ def _check_tokenizer(name: str, processor: Any, model: Any) -> None:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Keep transformers from printing its table of missing weights: the first becomes an error."""
+    """Keep transformers from printing its table of weights that do not fit: the first becomes an error."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger.addFilter(is_other)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(is_other)
 
 
 def known_revision(name: str, commit: str | None) -> str:
