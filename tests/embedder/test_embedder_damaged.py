@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.cli import app
+from ume_retrieval.cli.app import app
 from ume_retrieval.errors import IncompatibleModel, ModelError
 from ume_retrieval.reasoner.transformers import TransformersReasoner
 from ume_training.tiny.architecture import REASONER_SPEC
@@ -239,7 +239,7 @@ def test_the_command_says_it_in_one_line(name: str, copy: Path, tmp_path: Path) 
     MISFITS[name].do(copy)
     (tmp_path / "media").mkdir()
     Image.new("RGB", (64, 64), "red").save(tmp_path / "media" / "red.png")
-    arguments = ["index", str(tmp_path / "media"), "--model", str(copy), "--url", str(tmp_path / "store")]
+    arguments = ["index", str(tmp_path / "media"), "--model", str(copy), "--store", str(tmp_path / "store")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]

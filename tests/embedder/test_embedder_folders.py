@@ -109,7 +109,7 @@ def published(random_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def vectors_of(folder: Path) -> Any:
     embedder = ReasoningEmbedder.from_pretrained(str(folder), reasoner=None, device="cpu", cache=None)
-    return embedder.encode_corpus(["a red circle", "two blue squares"], reasoning="never").embeddings
+    return embedder.encode_corpus(["a red circle", "two blue squares"], reasoning="never")
 
 
 @pytest.mark.parametrize("store", [shard, add_extras, untie, keep_the_body, cache, rename])
