@@ -141,7 +141,7 @@ def require_safetensors(folder: Path) -> None:
     Raises:
         IncompatibleModel: Naming the pickled file.
     """
-    modules = [folder / path for _, path in _modules(folder) if path]
+    modules = [folder / path for _, path in modules_of(folder) if path]
     inner = [path for module in modules if module.is_dir() for path in (module, *module.rglob("*")) if path.is_dir()]
     for part in dict.fromkeys([folder, *inner]):
         _refuse_pickles(part)
@@ -195,13 +195,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    r"""First line of what an error says, or its type.
+    r"""First line of what an error says, with the next one where it is a heading; or the error's type.
 
     Example:
         >>> first_line(ValueError("no such file\ntry another"))
         'no such file'
     """
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def _weight_files(folder: Path) -> Iterator[Path]:
@@ -250,8 +251,12 @@ def _refuse_pickles(folder: Path) -> None:
             )
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
-    """Class and folder of each module that sentence-transformers would load."""
+def modules_of(folder: Path) -> list[tuple[str, str]]:
+    """Class and folder of each module that sentence-transformers would load, as `modules.json` names them.
+
+    Raises:
+        ModelError: When the file is there and names no modules.
+    """
     path = folder / MODULES
     if not path.is_file():
         return []
@@ -264,7 +269,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
 
 def _pools_last(folder: Path) -> bool:
     """Whether sentence-transformers files, if any, say what the family does: the last token's state, made a unit."""
-    modules = _modules(folder)
+    modules = modules_of(folder)
     poolings = [read_json(folder / path / CONFIG) for kind, path in modules if kind == "Pooling"]
     return {kind for kind, _ in modules} <= {"Transformer", "Pooling", "Normalize"} and all(
         settings.get("pooling_mode") == "lasttoken" or settings.get("pooling_mode_lasttoken") is True

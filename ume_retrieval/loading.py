@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ume_retrieval.checkpoint_files import Located, check_files, first_line, locate
+from ume_retrieval.checkpoint_files import ADAPTERS, Located, check_files, first_line, locate, modules_of
 from ume_retrieval.errors import IncompatibleModel, InputError, ModelError, UmeError
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ UNREAD = re.compile(r"^lm_head\.|\brotary_emb\.inv_freq$|\bposition_ids$")
 
 What the architecture itself declares as left out is not reported as unexpected in the first place.
 """
+
+POOLER = re.compile(r"(^|\.)pooler\.")
+"""Weights of a pooler behind the last layer, as BERT has one: trained models without it are common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,44 @@ def check_weights(name: str, report: Mapping[str, Any]) -> None:
     if found:
         more = f" (and {len(found) - 1} more)" if found[1:] else ""
         raise IncompatibleModel(f"cannot load {name}: {found[0]}{more}", hint=hint)
+
+
+def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
+    """Raise unless the weights of a model that sentence-transformers has loaded come from its folder.
+
+    sentence-transformers asks transformers to load, and does not look at what was missing. So the architecture is laid
+    over the folder's files once more, without reading a weight. Weights of the folder that this architecture does not
+    read are not looked at: which part of a checkpoint makes vectors is sentence-transformers' choice. A pooler that the
+    checkpoint lacks is fine where a pooling module reads the tokens' states in its place.
+
+    Args:
+        name: What the model is called in errors.
+        folder: Where it was loaded from.
+        model: The `SentenceTransformer`.
+
+    Raises:
+        IncompatibleModel: Naming the first weight that is missing, misshapen or not finite.
+    """
+    from transformers import PreTrainedModel
+
+    pools = any(type(module).__name__ == "Pooling" for module in model)
+    modules = [(path, kind) for kind, path in modules_of(folder)] or [("", "Transformer")]
+    for (path, _), module in zip(modules, model, strict=False):
+        inner = getattr(module, "model", None)
+        if not isinstance(inner, PreTrainedModel) or (folder / path / ADAPTERS).is_file():
+            continue
+        with _without_report():
+            _, report = type(inner).from_pretrained(
+                folder / path,
+                config=inner.config,
+                device_map="meta",
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        missing = {key for key in report["missing_keys"] if not (pools and POOLER.search(key))}
+        check_weights(name, {**report, "missing_keys": missing, "unexpected_keys": ()})
+    _check_numbers(name, model)
 
 
 def cannot_load(name: str, error: Exception) -> UmeError:

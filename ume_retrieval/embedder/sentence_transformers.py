@@ -11,8 +11,15 @@ from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.checkpoint_files import locate, require_safetensors
 from ume_retrieval.embedder.base import Embeddings
-from ume_retrieval.errors import IncompatibleModel, MissingExtra, ModelError
-from ume_retrieval.loading import choose_device, choose_dtype, known_revision, short_name
+from ume_retrieval.errors import IncompatibleModel, MissingExtra
+from ume_retrieval.loading import (
+    cannot_load,
+    check_sentence_transformer,
+    choose_device,
+    choose_dtype,
+    known_revision,
+    short_name,
+)
 
 BATCH_SIZE = 32
 """sentence-transformers batches by count; it sorts by length on its own."""
@@ -48,6 +55,7 @@ class SentenceTransformersEmbedder:
         Raises:
             MissingExtra: When sentence-transformers is not installed.
             ModelError: When the model cannot be found or loaded.
+            IncompatibleModel: When weights are pickled, missing, misshapen or not finite.
         """
         try:
             from sentence_transformers import SentenceTransformer
@@ -67,9 +75,9 @@ class SentenceTransformersEmbedder:
                 # Other weights than safetensors are pickles, which may run code.
                 model_kwargs={"dtype": choose_dtype(dtype, target), "use_safetensors": True},
             )
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-            first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ModelError(f"cannot load {name}: {first_line}", hint="check the name and the network") from error
+            check_sentence_transformer(name, located.folder, model)
+        except Exception as error:  # files of strangers make it raise almost any type
+            raise cannot_load(name, error) from error
         known = known_revision(str(located.folder), located.commit)
         return cls(model, info=ModelInfo(short_name(name), known, "sentence-transformers"), spec=spec)
 
