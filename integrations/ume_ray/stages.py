@@ -136,7 +136,7 @@ class Decode(Operator):
     def _decoded(self, units: Sequence[Unit], copies: Mapping[str, FoundFile]) -> Iterator[list[Decoded | Outcome]]:
         described = self.job.described
         loader = ItemLoader(
-            described.embedder_budget,
+            described.embedder.budget,
             described.reasoner_budget if self.job.reasoning == "always" else None,
             self.job.models.limits,
             chunk_items=self.job.items_a_call,
@@ -164,7 +164,7 @@ class Reason(Operator):
     """An actor with a Reasoner of its own."""
 
     def __init__(self, job: Job) -> None:
-        self._stage = job.models.reasoning(job.described.embedder_budget.evidence_images)
+        self._stage = job.models.reasoning(job.described.embedder)
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
         """Give every decoded unit that wants it its trace, or the reason why it has none."""

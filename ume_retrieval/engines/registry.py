@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, ReasonerSpec, VisualBudget, read_spec
-from ume_retrieval.errors import ModelError
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
+from ume_retrieval.engines.checkpoint_files import family_of, is_qwen3_vl, refuse_adapters
+from ume_retrieval.errors import IncompatibleModel, ModelError
+from ume_retrieval.profiles import PROFILES, Family
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 
 Role: TypeAlias = Literal["embedder", "reasoner"]
@@ -60,23 +64,9 @@ class Resolved:
     reasoner: str | None = None
 
 
-EMBED_RL = EmbedderSpec(family="embed-rl")
+SPECS: Mapping[Family, EmbedderSpec] = MappingProxyType({family: EmbedderSpec(family=family) for family in PROFILES})
+"""How a folder that is recognised by its content wants its input."""
 
-QWEN3_VL_EMBEDDING = EmbedderSpec(
-    family="qwen3-vl-embedding",
-    default_instruction="Represent the user's input.",
-    # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py.
-    budget=VisualBudget(
-        image_min_pixels=4 * PIXELS_PER_TOKEN,
-        image_max_pixels=1800 * PIXELS_PER_TOKEN,
-        frame_max_pixels=768 * PIXELS_PER_TOKEN,
-        # Frames travel in pairs, so this is at most 3840 of its 8192 tokens.
-        video_max_pixels=10 * 768 * PIXELS_PER_TOKEN,
-        video_fps=1.0,
-        video_frames=64,
-    ),
-    max_tokens=8192,
-)
 MATRYOSHKA_2B = (64, 128, 256, 512, 1024, 2048)
 
 INSTRUCT = ReasonerSpec(prompts=DEFAULT_PROMPTS)
@@ -94,7 +84,7 @@ PRESETS = (
         "embed-rl-2b",
         "embedder",
         "ZoengHouNaam/Embed-RL-2B",
-        EMBED_RL,
+        SPECS["embed-rl"],
         2048,
         reasoner="qwen3-vl-8b",
         note="arXiv 2602.13823; trained on inputs with T-CoT",
@@ -103,7 +93,7 @@ PRESETS = (
         "embed-rl-4b",
         "embedder",
         "ZoengHouNaam/Embed-RL-4B",
-        EMBED_RL,
+        SPECS["embed-rl"],
         2560,
         reasoner="qwen3-vl-8b",
         note="arXiv 2602.13823; trained on inputs with T-CoT",
@@ -112,7 +102,7 @@ PRESETS = (
         "qwen3-vl-embedding-2b",
         "embedder",
         "Qwen/Qwen3-VL-Embedding-2B",
-        QWEN3_VL_EMBEDDING.model_copy(update={"matryoshka_dims": MATRYOSHKA_2B}),
+        SPECS["qwen3-vl-embedding"].model_copy(update={"matryoshka_dims": MATRYOSHKA_2B}),
         2048,
         reasoner="qwen3-vl-2b",
         note="strong single-pass Embedder; Matryoshka dimensions",
@@ -121,7 +111,7 @@ PRESETS = (
         "qwen3-vl-embedding-8b",
         "embedder",
         "Qwen/Qwen3-VL-Embedding-8B",
-        QWEN3_VL_EMBEDDING.model_copy(update={"matryoshka_dims": (*MATRYOSHKA_2B, 4096)}),
+        SPECS["qwen3-vl-embedding"].model_copy(update={"matryoshka_dims": (*MATRYOSHKA_2B, 4096)}),
         4096,
         reasoner="qwen3-vl-8b",
         note="strong single-pass Embedder; Matryoshka dimensions",
@@ -146,8 +136,9 @@ def resolve_embedder(name: str) -> Resolved:
     """Understand the name of an Embedder; reads local files only.
 
     In this order: a preset (any case) or the hub id of one; a folder that describes itself (`ume.json`), that holds a
-    pair (`embedder/` and `reasoner/`), or that sentence-transformers wrote (`modules.json`); any other hub id, which
-    is taken for a sentence-transformers model unless its name says Embed-RL or Qwen3-VL-Embedding.
+    pair (`embedder/` and `reasoner/`), or whose files show what it is (see `checkpoint_files.family_of`), as in the
+    hub's cache, where folders are named by a hash; any other hub id, which is taken for a sentence-transformers model.
+    Where neither files nor preset tell, a name that says Embed-RL or Qwen3-VL-Embedding does.
 
     Args:
         name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
@@ -223,16 +214,23 @@ def _from_preset(preset: Preset) -> Resolved:
 
 
 def _embedder_folder(folder: Path) -> Resolved:
+    refuse_adapters(folder)
     if spec := _spec_of_role(folder, "embedder"):
         return Resolved(str(folder), None, spec)
     if (folder / "embedder").is_dir():
         inner = _embedder_folder(folder / "embedder")
         has_reasoner = (folder / "reasoner").is_dir()
         return Resolved(inner.model, None, inner.spec, str(folder / "reasoner") if has_reasoner else None)
+    if family := family_of(folder):
+        return Resolved(str(folder), None, SPECS[family])
     if spec := _guess_family(folder.name):
         return Resolved(str(folder), None, spec)
-    if (folder / "modules.json").is_file():
-        return Resolved(str(folder), None, EmbedderSpec(family="sentence-transformers"))
+    if is_qwen3_vl(folder):
+        raise IncompatibleModel(
+            f"the folder {folder} holds a Qwen3-VL that is no Embedder: its config names no emb_token_ids, and its "
+            "tokenizer appends no token to pool",
+            hint="hand it in as the reasoner, or name an Embedder such as qwen3-vl-embedding-2b",
+        )
     raise ModelError(
         f"the folder {folder} does not say what kind of Embedder it holds",
         hint="write ume.json into it with ume_retrieval.checkpoint.write_spec",
@@ -240,10 +238,15 @@ def _embedder_folder(folder: Path) -> Resolved:
 
 
 def _reasoner_folder(folder: Path) -> Resolved:
+    refuse_adapters(folder)
     if spec := _spec_of_role(folder, "reasoner"):
         return Resolved(str(folder), None, spec)
     if (folder / "reasoner").is_dir():
         return _reasoner_folder(folder / "reasoner")
+    if (family := family_of(folder)) in {"embed-rl", "qwen3-vl-embedding"}:
+        raise ModelError(
+            f"the folder {folder} holds an embedder ({family}), not a reasoner", hint="hand it in as the embedder"
+        )
     if (folder / "config.json").is_file():
         return Resolved(str(folder), None, INSTRUCT)
     raise ModelError(
@@ -264,8 +267,8 @@ def _spec_of_role(folder: Path, role: Role) -> EmbedderSpec | ReasonerSpec | Non
 def _guess_family(name: str) -> EmbedderSpec | None:
     lowered = name.lower()
     if "qwen3-vl-embedding" in lowered:
-        return QWEN3_VL_EMBEDDING
-    return EMBED_RL if "embed-rl" in lowered else None
+        return SPECS["qwen3-vl-embedding"]
+    return SPECS["embed-rl"] if "embed-rl" in lowered else None
 
 
 def _require_hub_id(name: str, role: Role) -> None:

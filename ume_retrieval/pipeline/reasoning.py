@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, get_args
 
 from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.base import Generation, Reasoner, Sampling, SupportsStreaming
+from ume_retrieval.engines.families import evidence_of, parse_about
 from ume_retrieval.engines.outcomes import attempt
 from ume_retrieval.errors import InputError, ModelError, ReasoningError, Stopped, UmeError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
 from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, TraceRecord, trace_key
 from ume_retrieval.results import Trace
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.grammar import is_usable, parse, validate
+from ume_retrieval.tcot.grammar import validate
 from ume_retrieval.tcot.prompts import reasoner_chat
 
 KEEP_EVERY_S = 1.0
@@ -137,7 +138,7 @@ class ReasonStage:
         reasoner: The engine.
         sampling: How it decodes.
         traces: Where replies are kept.
-        evidence_limit: Most crops or key frames per item.
+        embedder: How the Embedder wants its input: which and how many crops or key frames it is shown.
         side: Which prompts are used.
         target: Modality that the query searches for, if the caller gave one.
         lock: Held from look-up to keeping, so that two calls at once do not generate the same trace.
@@ -151,7 +152,7 @@ class ReasonStage:
     reasoner: Reasoner
     sampling: Sampling
     traces: Traces
-    evidence_limit: int
+    embedder: EmbedderSpec
     side: Side
     target: Modality | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -215,16 +216,9 @@ class ReasonStage:
 
     def _reasoned(self, item: StageItem, record: TraceRecord, call: Call, *, cached: bool) -> StageItem:
         seen = item.seen
-        frames = sum(len(video.images) for video in seen.videos)
-        tcot = parse(record.text, images=len(seen.images), frames=frames or None)
-        problems = {problem.name for problem in (*tcot.problems, *validate(tcot, seen.modality))}
-        call.stats.problems.update(problems)
-        if not is_usable(tcot):
-            raise ReasoningError(
-                f"the Reasoner wrote no usable trace ({', '.join(sorted(problems))})",
-                hint="try another Reasoner or more max_tokens, or encode this item with reasoning='never'",
-            )
-        evidence = extract(tcot, seen, self.evidence_limit)
+        tcot = parse_about(seen, record.text)
+        call.stats.problems.update({problem.name for problem in (*tcot.problems, *validate(tcot, seen.modality))})
+        evidence = evidence_of(self.embedder, seen, tcot)
         trace = Trace(
             tcot=tcot,
             evidence=evidence.refs,
