@@ -254,7 +254,7 @@ class ReasoningEmbedder:
             (1000, 1000)
         """
         stages = self._stages(reasoning, "corpus", None)
-        call = Call(Failures(strict=False), total, _as_listener(on_progress))
+        call = Call(Failures(strict=False), total, on_progress and _as_listener(on_progress))
         loader = replace(self._loader(stages), chunk_items=chunk_items or self.chunk_items)
         chunks = loader.chunks(stream_inputs(inputs), call)
         return EncodeStream(run_side_by_side(chunks, stages, call), call)
@@ -284,7 +284,7 @@ class ReasoningEmbedder:
             UmeError: As `encode_query` does.
         """
         items, _ = as_sequence(inputs)
-        call = Call(Failures(strict), len(items), _as_listener(on_progress))
+        call = Call(Failures(strict), len(items), on_progress and _as_listener(on_progress))
         traces: list[Trace | None] = [None] * len(items)
         for chunk in self._run(items, [self._reason_stage(side, target)], call):
             for item in chunk.items:
@@ -317,7 +317,7 @@ class ReasoningEmbedder:
         call = Call(
             Failures(options.strict),
             len(items),
-            _as_listener(options.on_progress),
+            options.on_progress and _as_listener(options.on_progress),
             options.stopped or threading.Event(),
         )
         vectors: Vectors = np.full((len(items), self.embedder.dimension), np.nan, dtype=np.float32)
@@ -371,7 +371,5 @@ class ReasoningEmbedder:
         )
 
 
-def _as_listener(on_progress: EncodeProgress | None) -> OnProgress | None:
-    if on_progress is None:
-        return None
+def _as_listener(on_progress: EncodeProgress) -> OnProgress:
     return lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage))

@@ -6,6 +6,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Literal, Protocol, TypeAlias
 
@@ -77,7 +78,7 @@ class CallStats:
     completion_tokens: int = 0
     embedded_tokens: int = 0
     problems: Counter[str] = field(default_factory=Counter)
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
     reached: dict[Stage, int] = field(default_factory=dict)
 
     def rates(self) -> dict[str, float]:
@@ -222,7 +223,11 @@ class EmbedStage:
                     written.append(item)
                 except UmeError as error:
                     call.failures.add(error, index=item.index, source=item.source)
-            rows = self._rows(chats, call)
+            embed = partial(self._embed, stats=call.stats)
+            try:
+                rows = embed(chats) if chats else []
+            except UmeError as error:
+                rows = isolate(error, embed, chats, strict=call.failures.strict)
         done: list[StageItem] = []
         for item, row in zip(written, rows, strict=True):
             if isinstance(row, UmeError):
@@ -235,21 +240,12 @@ class EmbedStage:
         call.advance("embed", chunk.stop, since)
         return Chunk(chunk.start, chunk.stop, done)
 
-    def _rows(self, chats: Sequence[Chat], call: Call) -> Sequence[FloatRow | UmeError]:
-        def embed(some: Sequence[Chat]) -> Sequence[FloatRow | UmeError]:
-            return self._embed(some, call.stats)
-
-        try:
-            return embed(chats) if chats else []
-        except UmeError as error:
-            return isolate(error, embed, chats, strict=call.failures.strict)
-
     def _embed(self, chats: Sequence[Chat], stats: CallStats) -> Sequence[FloatRow | UmeError]:
         if isinstance(self.embedder, SupportsPartialEmbedding):
-            partial = self.embedder.embed_partial(chats)
-            stats.embedder_calls += sum(not isinstance(row, UmeError) for row in partial.rows)
-            stats.embedded_tokens += partial.tokens
-            return partial.rows
+            made = self.embedder.embed_partial(chats)
+            stats.embedder_calls += sum(not isinstance(row, UmeError) for row in made.rows)
+            stats.embedded_tokens += made.tokens
+            return made.rows
         embeddings = self.embedder.embed(chats)
         expected = (len(chats), self.embedder.dimension)
         if embeddings.vectors.shape != expected:

@@ -11,7 +11,7 @@ from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
 from ume_retrieval.engines.base import Generation, Sampling
 from ume_retrieval.engines.outcomes import in_order
 from ume_retrieval.engines.resize import fit_chat
-from ume_retrieval.engines.transformers import unpadded as ragged
+from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.batching import pack_padded
 from ume_retrieval.engines.transformers.decoding import decode
 from ume_retrieval.engines.transformers.loading import load_checkpoint, short_name
@@ -47,9 +47,9 @@ class TransformersReasoner:
         self.info = info
         self.spec = spec
         self._inputs = ChatInputs(processor, "left")
-        self._in_slots = ragged.is_supported(model) and _is_plain(model.generation_config)
+        self._in_slots = unpadded.is_supported(model) and _is_plain(model.generation_config)
         if self._in_slots:
-            ragged.prepare(model)
+            unpadded.prepare(model)
         self.batch_tokens = batch_tokens or (_slot_tokens(model) if self._in_slots else PADDED_TOKENS)
 
     @classmethod
