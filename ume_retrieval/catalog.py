@@ -20,9 +20,7 @@ FIGURES: Final = ("parameters", "license", "dimension", "matryoshka_dims", "moda
 CardRole: TypeAlias = Literal["embedder", "reasoner", "reranker"]
 """What a catalogued model does."""
 
-Family: TypeAlias = Literal[
-    "embed-rl", "qwen3-vl-embedding", "sentence-transformers", "instruct", "qwen3-vl-reranker"
-]
+Family: TypeAlias = Literal["embed-rl", "qwen3-vl-embedding", "sentence-transformers", "instruct", "qwen3-vl-reranker"]
 """How a catalogued model wants its input; `registry.FAMILIES` has the specs of those that can be loaded."""
 
 
@@ -103,9 +101,9 @@ class ModelCard(BaseModel):
     modalities: tuple[Literal["text", "image", "video", "audio"], ...] = ()
     reasoner: str | None = None
     """Card that reasons for this Embedder unless another one is named."""
-    parity: Literal["own weights", "random weights", "not proven"] = "not proven"
-    """Whether our vectors are proven to be the authors': "random weights" is a comparison with the authors' code on a
-    random checkpoint of the true architecture; "own weights" are this project's, so nothing is to be compared."""
+    parity: Literal["own weights", "random weights", "not proven"] | None = None
+    """Whether vectors of an Embedder are proven to be the authors': "random weights" is a comparison with the authors'
+    code on a random checkpoint of the true architecture; "own weights" are this project's, and need no comparison."""
     ran: bool = False
     """Whether this project has run these very weights."""
     note: str = ""
@@ -121,6 +119,8 @@ class ModelCard(BaseModel):
             raise ValueError(f"no source for {', '.join(lacking)}")
         if unneeded := sorted(self.sources.keys() - known):
             raise ValueError(f"a source for {', '.join(unneeded)}, but no value")
+        if (self.role == "embedder") != (self.parity is not None):
+            raise ValueError("parity is said of Embedders, and of each of them")
         if self.matryoshka_dims and self.matryoshka_dims[-1] != self.dimension:
             raise ValueError("the last of matryoshka_dims is not the dimension")
         return self

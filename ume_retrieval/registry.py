@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from ume_retrieval.catalog import BUNDLED, ModelCard, cards, find_cards
-from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, ReasonerSpec, VisualBudget, read_spec
-from ume_retrieval.errors import ModelError
+from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, Prompts, ReasonerSpec, VisualBudget, read_spec
+from ume_retrieval.errors import InputError, ModelError
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 
 Role: TypeAlias = Literal["embedder", "reasoner"]
@@ -199,6 +199,22 @@ def resolve_reasoner(name: str) -> Resolved:
         return _reasoner_folder(folder)
     _require_hub_id(name, "reasoner")
     return Resolved(name, None, INSTRUCT)
+
+
+def with_prompts(reasoner: Resolved | None, prompts: Prompts | str | Path) -> Resolved:
+    """Let a Reasoner that is yet to be loaded be asked with other prompts than its own.
+
+    Args:
+        reasoner: The Reasoner, or None where none is loaded by name.
+        prompts: The wording, or a file that `Prompts.from_file` reads.
+
+    Raises:
+        InputError: When no Reasoner is loaded by name, or the file cannot be used.
+    """
+    if reasoner is None:
+        raise InputError("prompts go to a Reasoner that is loaded by name", hint="name one, or leave the prompts out")
+    worded = prompts if isinstance(prompts, Prompts) else Prompts.from_file(prompts)
+    return replace(reasoner, spec=reasoner.spec.model_copy(update={"prompts": worded}))
 
 
 def _preset(name: str, role: Role) -> Preset | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any, Literal
+
+from ume_retrieval.memory import machine_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -77,4 +78,4 @@ def memory_settings(
 
 
 def _machine_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine_bytes() or 0
