@@ -58,7 +58,7 @@ class Published(BaseModel):
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
     inputs: Annotated[tuple[PublishedInput, ...], Field(min_length=1)]
     images: dict[str, str] = {}
-    """Addresses of the pictures, by name."""
+    """Addresses or files of the pictures, by name."""
     similarities: tuple[tuple[int, int, float], ...] = ()
     """Numbers of two inputs, from 1, and the cosine of their vectors."""
     values: tuple[PublishedVector, ...] = ()

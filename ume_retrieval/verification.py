@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -73,11 +73,12 @@ def weights_of(card: ModelCard, folder: Path | None, *, allow_remote: bool) -> R
     """
     from ume_retrieval.registry import Resolved, resolve_embedder, spec_of
 
-    place = str(folder) if folder else card.name if card.model == BUNDLED else card.model
     spec = spec_of(card)
-    if Path(place).expanduser().is_dir() or card.model == BUNDLED:
-        found = resolve_embedder(place)
-        return found if spec is None or card.model == BUNDLED else replace(found, spec=spec)
+    place = str(folder) if folder else card.name if card.model == BUNDLED else card.model
+    if spec is None and not folder and card.model == BUNDLED:
+        return resolve_embedder(place)
+    if Path(place).expanduser().is_dir():
+        return resolve_embedder(place) if spec is None else Resolved(str(Path(place).expanduser()), None, spec)
     if folder:
         raise ModelError(f"folder {folder} not found", hint="name the folder that holds config.json and the weights")
     if spec is None:
@@ -121,10 +122,10 @@ def _places(published: Published, image: Path | None, *, allow_remote: bool) -> 
         if len(published.images) != 1:
             raise InputError(f"the published inputs have {len(published.images)} pictures, and one was given")
         return dict.fromkeys(published.images, str(image))
-    if published.images and not allow_remote:
-        addresses = " and ".join(published.images.values())
+    remote = [address for address in published.images.values() if "://" in address]
+    if remote and not allow_remote:
         raise InputError(
-            f"the published inputs need the picture {addresses}",
+            f"the published inputs need the picture {' and '.join(remote)}",
             hint="download it and name it with --image, or fetch it with --allow-remote",
         )
     return published.images
@@ -132,7 +133,7 @@ def _places(published: Published, image: Path | None, *, allow_remote: bool) -> 
 
 def image_hosts(published: Published) -> list[str]:
     """Hosts of the pictures' addresses."""
-    return sorted({urlsplit(address).hostname or "" for address in published.images.values()})
+    return sorted({urlsplit(address).hostname or "" for address in published.images.values() if "://" in address})
 
 
 def compare(published: Published, vectors: npt.NDArray[np.float32]) -> list[Comparison]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ume_retrieval.cli.options import DeviceOption, EngineOption, JsonOption
+from ume_retrieval.cli.options import DeviceOption, EngineOption, JsonOption, quiet_libraries
 from ume_retrieval.cli.output import ExitCode, command, plain
 from ume_retrieval.errors import ModelError
 
@@ -88,11 +88,12 @@ def verify(
                 {"model": card.model, "published": None}, f"{plain(card.name)}: no published values are known"
             )
             raise typer.Exit(ExitCode.USAGE)
-        resolved = weights_of(card, weights, allow_remote=allow_remote)
+        resolved = weights_of(card, weights, allow_remote=allow_remote or engine == "server")
         items = published_items(card.published, image, allow_remote=allow_remote)
         from ume_retrieval.engines import LoadOptions, choose_engine
         from ume_retrieval.pipeline import ReasoningEmbedder
 
+        quiet_libraries()
         chosen = choose_engine(engine)
         loaded = chosen.load_embedder(resolved, chosen.place([resolved], LoadOptions(device)))
         hosts = image_hosts(card.published) if allow_remote and image is None else ()

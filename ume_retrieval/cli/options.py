@@ -73,14 +73,9 @@ def load_embedder(
     isolate: bool = False,
 ) -> ReasoningEmbedder:
     """The models that a command names, with progress bars of other libraries switched off."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers import utils
-
     from ume_retrieval.pipeline import ReasoningEmbedder
 
-    logging: Any = utils.logging
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet_libraries()
     return ReasoningEmbedder.from_pretrained(
         model,
         reasoner=None if reasoner == "none" else reasoner,
@@ -90,6 +85,16 @@ def load_embedder(
         limits=limits_of(isolate=isolate),
         prompts=prompts,
     )
+
+
+def quiet_libraries() -> None:
+    """Switch off progress bars and warnings of the libraries beneath; a command has its own."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers import utils
+
+    logging: Any = utils.logging
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def limits_of(*, isolate: bool) -> Limits:
