@@ -82,7 +82,7 @@ def test_the_table_marks_what_is_for_later() -> None:
 def test_one_model_is_shown_with_the_source_of_each_figure() -> None:
     shown = CliRunner().invoke(app, ["models", "show", "Google/EmbeddingGemma-2"], env={"COLUMNS": "200"}).stdout
     assert "740,000,000" in shown
-    assert shown.count("ai.google.dev") == 4, "parameters, licence, modalities, dimension and its Matryoshka kin"
+    assert shown.count("ai.google.dev") == 5, "parameters, licence, modalities, dimension, Matryoshka dimensions"
     both = json.loads(run("models", "show", "ume-tiny", "--json").stdout)["models"]
     assert [one["role"] for one in both] == ["embedder", "reasoner"]
     assert run("models", "show", "nothing").exit_code == 1

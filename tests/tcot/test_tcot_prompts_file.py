@@ -15,6 +15,7 @@ from ume_retrieval.registry import Resolved
 from ume_retrieval.tcot import DEFAULT_PROMPTS
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "prompts.toml"
 WORDING = DEFAULT_PROMPTS.model_dump(exclude={"version"})
 
 
@@ -66,6 +67,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("bytes.json", "broken.toml", "prompts.yaml", "none.json"):
         with pytest.raises(InputError, match=name):
             Prompts.from_file(tmp_path / name)
+
+
+def test_the_example_can_be_used() -> None:
+    prompts = Prompts.from_file(EXAMPLE)
+    assert all("<answer>" in wording for name, wording in prompts.model_dump().items() if name != "version")
 
 
 @pytest.fixture(autouse=True)
