@@ -1,19 +1,21 @@
-"""Model names: presets as data, and how any other name or folder is understood."""
+"""Model names: those of the catalogue, and how any other name or folder is understood."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
+from ume_retrieval.checkpoint import EmbedderSpec, Prompts, ReasonerSpec, read_spec
 from ume_retrieval.engines.checkpoint_files import family_of, is_qwen3_vl, refuse_adapters
-from ume_retrieval.errors import IncompatibleModel, ModelError
+from ume_retrieval.errors import IncompatibleModel, InputError, ModelError
+from ume_retrieval.models.catalog import BUNDLED, ModelCard, cards, find_cards
 from ume_retrieval.profiles import PROFILES, Family
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 
@@ -34,6 +36,7 @@ class Preset:
         dimension: Length of its vectors, or None (a Reasoner, or told by its folder).
         reasoner: The preset that reasons for this Embedder unless another one is named.
         revision: Commit of the hub, or None for the newest.
+        parameters: How many it has, or None where that is not known.
         note: One line for people.
     """
 
@@ -44,6 +47,7 @@ class Preset:
     dimension: int | None = None
     reasoner: str | None = None
     revision: str | None = None
+    parameters: int | None = None
     note: str = ""
 
 
@@ -56,75 +60,58 @@ class Resolved:
         revision: Commit of the hub, or None.
         spec: How the model wants its input.
         reasoner: Name of the Reasoner that goes with an Embedder, or None.
+        parameters: How many the model has, or None where that is not known.
     """
 
     model: str
     revision: str | None
     spec: EmbedderSpec | ReasonerSpec
     reasoner: str | None = None
+    parameters: int | None = None
 
 
 SPECS: Mapping[Family, EmbedderSpec] = MappingProxyType({family: EmbedderSpec(family=family) for family in PROFILES})
 """How a folder that is recognised by its content wants its input."""
 
-MATRYOSHKA_2B = (64, 128, 256, 512, 1024, 2048)
-
 INSTRUCT = ReasonerSpec(prompts=DEFAULT_PROMPTS)
 
-PRESETS = (
-    Preset(
-        "ume-tiny",
-        "embedder",
-        "bundled",
-        reasoner="ume-tiny",
-        note="demonstration pair, in the package, knows the Shapes world only",
-    ),
-    Preset("ume-tiny", "reasoner", "bundled", note="Reasoner of the demonstration pair"),
-    Preset(
-        "embed-rl-2b",
-        "embedder",
-        "ZoengHouNaam/Embed-RL-2B",
-        SPECS["embed-rl"],
-        2048,
-        reasoner="qwen3-vl-8b",
-        note="arXiv 2602.13823; trained on inputs with T-CoT",
-    ),
-    Preset(
-        "embed-rl-4b",
-        "embedder",
-        "ZoengHouNaam/Embed-RL-4B",
-        SPECS["embed-rl"],
-        2560,
-        reasoner="qwen3-vl-8b",
-        note="arXiv 2602.13823; trained on inputs with T-CoT",
-    ),
-    Preset(
-        "qwen3-vl-embedding-2b",
-        "embedder",
-        "Qwen/Qwen3-VL-Embedding-2B",
-        SPECS["qwen3-vl-embedding"].model_copy(update={"matryoshka_dims": MATRYOSHKA_2B}),
-        2048,
-        reasoner="qwen3-vl-2b",
-        note="strong single-pass Embedder; Matryoshka dimensions",
-    ),
-    Preset(
-        "qwen3-vl-embedding-8b",
-        "embedder",
-        "Qwen/Qwen3-VL-Embedding-8B",
-        SPECS["qwen3-vl-embedding"].model_copy(update={"matryoshka_dims": (*MATRYOSHKA_2B, 4096)}),
-        4096,
-        reasoner="qwen3-vl-8b",
-        note="strong single-pass Embedder; Matryoshka dimensions",
-    ),
-    Preset("qwen3-vl-2b", "reasoner", "Qwen/Qwen3-VL-2B-Instruct", INSTRUCT, note="smallest instruct Reasoner"),
-    Preset("qwen3-vl-4b", "reasoner", "Qwen/Qwen3-VL-4B-Instruct", INSTRUCT, note="middle instruct Reasoner"),
-    Preset("qwen3-vl-8b", "reasoner", "Qwen/Qwen3-VL-8B-Instruct", INSTRUCT, note="the paper's Reasoner before RL"),
-)
+FAMILIES: Mapping[str, EmbedderSpec | ReasonerSpec] = MappingProxyType({**SPECS, "instruct": INSTRUCT})
+"""How models of a family want their input, by the name that cards of the catalogue use."""
 
 
+@cache
 def presets() -> tuple[Preset, ...]:
-    """Every preset, Embedders and Reasoners, bundled ones first."""
-    return PRESETS
+    """Every model of the catalogue that can be loaded, Embedders and Reasoners, bundled ones first."""
+    return tuple(
+        Preset(
+            card.name,
+            card.role,
+            card.model,
+            spec_of(card),
+            card.dimension,
+            card.reasoner,
+            card.revision,
+            card.parameters,
+            card.note,
+        )
+        for card in cards()
+        if card.role != "reranker"
+    )
+
+
+def spec_of(card: ModelCard) -> EmbedderSpec | ReasonerSpec | None:
+    """How a catalogued model wants its input; None where its folder says so itself.
+
+    Example:
+        >>> from ume_retrieval.models.catalog import find_cards
+        >>> [card] = find_cards("embeddinggemma-2")
+        >>> spec_of(card).matryoshka_dims
+        (128, 256, 512, 768)
+    """
+    spec = FAMILIES[card.family] if card.family else None
+    if isinstance(spec, EmbedderSpec) and card.matryoshka_dims:
+        return spec.model_copy(update={"matryoshka_dims": card.matryoshka_dims})
+    return spec
 
 
 def bundled_folder(name: str, role: Role) -> Path:
@@ -195,8 +182,29 @@ def resolve_reasoner(name: str) -> Resolved:
     return Resolved(name, None, INSTRUCT)
 
 
+def with_prompts(reasoner: Resolved | None, prompts: Prompts | str | Path) -> Resolved:
+    """Let a Reasoner that is yet to be loaded be asked with other prompts than its own.
+
+    Args:
+        reasoner: The Reasoner, or None where none is loaded by name.
+        prompts: The wording, or a file that `Prompts.from_file` reads.
+
+    Raises:
+        InputError: When no Reasoner is loaded by name, or the file cannot be used.
+    """
+    if reasoner is None:
+        raise InputError("prompts go to a Reasoner that is loaded by name", hint="name one, or leave the prompts out")
+    worded = prompts if isinstance(prompts, Prompts) else Prompts.from_file(prompts)
+    return replace(reasoner, spec=reasoner.spec.model_copy(update={"prompts": worded}))
+
+
 def _preset(name: str, role: Role) -> Preset | None:
-    known = [preset for preset in PRESETS if name.lower() in {preset.name, preset.model.lower()} - {"bundled"}]
+    if any(card.role == "reranker" for card in find_cards(name)):
+        raise ModelError(
+            f"{name} is a reranker, and this version loads Embedders and Reasoners only",
+            hint="it is in the catalogue for later; `ume models` lists those that load now",
+        )
+    known = [preset for preset in presets() if name.lower() in {preset.name, preset.model.lower()} - {BUNDLED}]
     fitting = [preset for preset in known if preset.role == role]
     if known and not fitting:
         raise ModelError(f"{name} is a {known[0].role}, not a {role}", hint=f"hand it in as the {known[0].role}")
@@ -205,12 +213,12 @@ def _preset(name: str, role: Role) -> Preset | None:
 
 def _from_preset(preset: Preset) -> Resolved:
     if preset.spec is not None:
-        return Resolved(preset.model, preset.revision, preset.spec, preset.reasoner)
+        return Resolved(preset.model, preset.revision, preset.spec, preset.reasoner, preset.parameters)
     folder = bundled_folder(preset.name, preset.role)
     spec = _spec_of_role(folder, preset.role)
     if spec is None:
         raise ModelError(f"this installation lacks the weights of {preset.name}", hint="install ume-retrieval again")
-    return Resolved(str(folder), None, spec, preset.reasoner)
+    return Resolved(str(folder), None, spec, preset.reasoner, preset.parameters)
 
 
 def _embedder_folder(folder: Path) -> Resolved:
@@ -276,7 +284,7 @@ def _require_hub_id(name: str, role: Role) -> None:
         return
     if "/" in name or "\\" in name:
         raise ModelError(f"there is no folder {name}", hint="check the path, or name a preset or a hub id")
-    known = [preset.name for preset in PRESETS if preset.role == role]
+    known = [preset.name for preset in presets() if preset.role == role]
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     raise ModelError(
         f"unknown {role} {name!r}",

@@ -20,6 +20,7 @@ import numpy as np
 from ume_retrieval.chat import Chat, images_of, videos_of
 from ume_retrieval.checkpoint import ModelInfo, VisualBudget
 from ume_retrieval.engines.checkpoint_files import check_files, first_line, locate
+from ume_retrieval.engines.memory import machine_bytes
 from ume_retrieval.engines.transformers.loading import (
     choose_device,
     choose_dtype,
@@ -101,7 +102,7 @@ def memory_settings(
 
 
 def _machine_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine_bytes() or 0
 
 
 QUIET = {
