@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,64 @@ class PartialEmbeddings:
         vectors = np.empty((len(self.rows), dimension), dtype=np.float32)
         vectors[:] = require_all(self.rows) if self.rows else 0
         return Embeddings(vectors, self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint and how it is loaded.
+
+    Attributes:
+        name: A folder, or a hub id.
+        revision: Commit, tag or branch on the hub; None for a folder or the newest.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+        dtype: "auto" (bfloat16 on a GPU, float32 elsewhere), "float32", "bfloat16" or "float16".
+        trust_remote_code: Whether code of a sentence-transformers checkpoint may run.
+    """
+
+    name: str
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+
+
+Spec = TypeVar("Spec", EmbedderSpec, ReasonerSpec)
+
+
+class Pretrained(ABC, Generic[Spec]):
+    """Gives engines that run in this process their `from_pretrained`."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        spec: Spec,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Load a model.
+
+        Args:
+            name: See `Source`, as for the other arguments.
+            spec: Description of the checkpoint.
+            revision: See `Source`.
+            device: See `Source`.
+            dtype: See `Source`.
+            trust_remote_code: See `Source`.
+
+        Raises:
+            MissingExtra: When the engine is not installed.
+            ModelError: When the model cannot be found, loaded or fitted into memory.
+            IncompatibleModel: When it does not fit its family, or its weights are pickled, missing or damaged.
+        """
+        return cls._load(Source(name, revision, device, dtype, trust_remote_code), spec)
+
+    @classmethod
+    @abstractmethod
+    def _load(cls, source: Source, spec: Spec) -> Self: ...
 
 
 @runtime_checkable

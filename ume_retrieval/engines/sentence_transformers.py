@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
-from ume_retrieval.engines.base import Embeddings
+from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.checkpoint_files import locate, require_safetensors
 from ume_retrieval.engines.transformers.loading import (
     cannot_load,
@@ -25,7 +25,7 @@ BATCH_SIZE = 32
 """sentence-transformers batches by count; it sorts by length on its own."""
 
 
-class SentenceTransformersEmbedder:
+class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
     """Embeds chats with a `SentenceTransformer`; a video travels as its sampled frames.
 
     Args:
@@ -40,23 +40,8 @@ class SentenceTransformersEmbedder:
         self.spec = spec
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: EmbedderSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        trust_remote_code: bool = False,
-    ) -> SentenceTransformersEmbedder:
-        """Load a folder or a hub id.
-
-        Raises:
-            MissingExtra: When sentence-transformers is not installed.
-            ModelError: When the model cannot be found or loaded.
-            IncompatibleModel: When weights are pickled, missing, misshapen or not finite.
-        """
+    def _load(cls, source: Source, spec: EmbedderSpec) -> Self:
+        name = source.name
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
@@ -64,16 +49,16 @@ class SentenceTransformersEmbedder:
                 f"{name} needs sentence-transformers",
                 hint="pip install 'ume-retrieval[sentence-transformers]'",
             ) from error
-        target = choose_device(device)
-        located = locate(name, revision, code=trust_remote_code)
+        target = choose_device(source.device)
+        located = locate(name, source.revision, code=source.trust_remote_code)
         require_safetensors(located.folder)
         try:
             model = SentenceTransformer(
                 str(located.folder),
                 device=str(target),
-                trust_remote_code=trust_remote_code,
+                trust_remote_code=source.trust_remote_code,
                 # Other weights than safetensors are pickles, which may run code.
-                model_kwargs={"dtype": choose_dtype(dtype, target), "use_safetensors": True},
+                model_kwargs={"dtype": choose_dtype(source.dtype, target), "use_safetensors": True},
             )
             check_sentence_transformer(name, located.folder, model)
         except Exception as error:  # files of strangers make it raise almost any type

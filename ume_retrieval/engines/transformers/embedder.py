@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
-from ume_retrieval.engines.base import Embeddings
+from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.batching import pack
-from ume_retrieval.engines.transformers.loading import load_checkpoint, short_name
+from ume_retrieval.engines.transformers.loading import load_checkpoint
 from ume_retrieval.engines.transformers.processor import ChatInputs, PackedBatch, RenderedChat
 from ume_retrieval.errors import IncompatibleModel, InputError
 from ume_retrieval.util.threads import ahead
@@ -22,7 +22,7 @@ CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2048, 16_384
 """Most tokens of a batch when nothing else is asked for; on a CPU, what lies between its layers stays in its cache."""
 
 
-class TransformersEmbedder:
+class TransformersEmbedder(Pretrained[EmbedderSpec]):
     """Embeds chats with one forward pass each.
 
     Args:
@@ -54,24 +54,9 @@ class TransformersEmbedder:
         self._pooled_token = pooled_token(model, processor.tokenizer, spec) if spec.family == "embed-rl" else None
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: EmbedderSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> TransformersEmbedder:
-        """Load a folder or a hub id.
-
-        Raises:
-            ModelError: When it cannot be found or loaded.
-            IncompatibleModel: When it does not fit its family.
-        """
-        loaded = load_checkpoint(name, "AutoModel", revision=revision, device=device, dtype=dtype)
-        info = ModelInfo(short_name(name), loaded.revision, "transformers")
-        return cls(loaded.model, loaded.processor, info=info, spec=spec)
+    def _load(cls, source: Source, spec: EmbedderSpec) -> Self:
+        loaded = load_checkpoint(source, "AutoModel")
+        return cls(loaded.model, loaded.processor, info=loaded.info, spec=spec)
 
     @property
     def dimension(self) -> int:

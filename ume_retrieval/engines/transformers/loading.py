@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ume_retrieval.checkpoint import ModelInfo
+from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.checkpoint_files import ADAPTERS, Located, check_files, first_line, locate, modules_of
 from ume_retrieval.errors import IncompatibleModel, InputError, ModelError, UmeError
 
@@ -40,12 +42,12 @@ class Loaded:
     Attributes:
         model: The transformers model, in evaluation mode on its device.
         processor: Its processor.
-        revision: Commit on the hub, or fingerprint of the folder.
+        info: Name and revision.
     """
 
     model: Any
     processor: Any
-    revision: str
+    info: ModelInfo
 
 
 def choose_device(device: str) -> torch.device:
@@ -85,7 +87,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return names[dtype]
 
 
-def load_checkpoint(name: str, model_class: str, *, revision: str | None, device: str, dtype: str) -> Loaded:
+def load_checkpoint(source: Source, model_class: str) -> Loaded:
     """Load a model with its processor, whole or not at all.
 
     Weights come from safetensors only, since others are pickles, which may run code. Each weight of the model must be
@@ -93,20 +95,18 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
     says which need not); transformers would fill gaps with random numbers.
 
     Args:
-        name: A folder, or a hub id.
+        source: The checkpoint.
         model_class: Name of the transformers class, such as "AutoModelForImageTextToText".
-        revision: Commit, tag or branch on the hub; None for a folder or the newest.
-        device: See `choose_device`.
-        dtype: See `choose_dtype`.
 
     Raises:
         ModelError: When it cannot be found, or a file is missing or damaged.
         IncompatibleModel: When the parts of the checkpoint do not fit each other: naming the first weight that is
             missing, unexpected, misshapen or not finite, or what the processor lacks.
     """
-    target = choose_device(device)
-    number = choose_dtype(dtype, target)
-    located = locate(name, revision)
+    name = source.name
+    target = choose_device(source.device)
+    number = choose_dtype(source.dtype, target)
+    located = locate(name, source.revision)
     check_files(located.folder)
     # Later than what can go wrong without it: importing takes seconds.
     import transformers
@@ -129,7 +129,8 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
     model.eval()
     _check_numbers(name, model)
     _check_tokenizer(name, processor, model)
-    return Loaded(model, processor, known_revision(str(located.folder), located.commit))
+    revision = known_revision(str(located.folder), located.commit)
+    return Loaded(model, processor, ModelInfo(short_name(name), revision, "transformers"))
 
 
 def load_processor(name: str, located: Located) -> Any:

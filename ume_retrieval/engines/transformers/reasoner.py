@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, Sampling
+from ume_retrieval.engines.base import Generation, Pretrained, Sampling, Source
 from ume_retrieval.engines.outcomes import in_order
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.batching import pack_padded
 from ume_retrieval.engines.transformers.decoding import decode
-from ume_retrieval.engines.transformers.loading import load_checkpoint, short_name
+from ume_retrieval.engines.transformers.loading import load_checkpoint
 from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.errors import InputError
 
@@ -28,7 +28,7 @@ SLOT_SHARE = 0.25
 """Share of free memory that keys and values may take, when nothing else is asked for."""
 
 
-class TransformersReasoner:
+class TransformersReasoner(Pretrained[ReasonerSpec]):
     """Answers chats: a Qwen3-VL in slots (see `decoding`), any other model with its own `generate`.
 
     Args:
@@ -53,23 +53,9 @@ class TransformersReasoner:
         self.batch_tokens = batch_tokens or (_slot_tokens(model) if self._in_slots else PADDED_TOKENS)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: ReasonerSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> TransformersReasoner:
-        """Load a folder or a hub id.
-
-        Raises:
-            ModelError: When it cannot be found or loaded.
-        """
-        loaded = load_checkpoint(name, "AutoModelForImageTextToText", revision=revision, device=device, dtype=dtype)
-        info = ModelInfo(short_name(name), loaded.revision, "transformers")
-        return cls(loaded.model, loaded.processor, info=info, spec=spec)
+    def _load(cls, source: Source, spec: ReasonerSpec) -> Self:
+        loaded = load_checkpoint(source, "AutoModelForImageTextToText")
+        return cls(loaded.model, loaded.processor, info=loaded.info, spec=spec)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Answer each chat; the reply to `chats[i]` is at position i, whatever the batches were.

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
-from ume_retrieval.engines.base import Embeddings
+from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.transformers.embedder import pooled_token
 from ume_retrieval.engines.vllm.engine import VllmEngine
 from ume_retrieval.errors import IncompatibleModel
 
 
-class VllmEmbedder:
+class VllmEmbedder(Pretrained[EmbedderSpec]):
     """Embeds chats with vLLM's pooling runner.
 
     Args:
@@ -38,32 +38,8 @@ class VllmEmbedder:
             pooled_token(_skeleton(engine.config), engine.inputs.tokenizer, spec)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: EmbedderSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> VllmEmbedder:
-        """Start an engine on a folder or a hub id.
-
-        Raises:
-            MissingExtra: When vLLM is not installed.
-            ModelError: When the model cannot be found, loaded or fitted into memory.
-            IncompatibleModel: When it does not fit its family.
-        """
-        engine = VllmEngine(
-            name,
-            runner="pooling",
-            budget=spec.budget,
-            max_tokens=spec.max_tokens,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-        )
-        return cls(engine, spec=spec)
+    def _load(cls, source: Source, spec: EmbedderSpec) -> Self:
+        return cls(VllmEngine(source, runner="pooling", budget=spec.budget, max_tokens=spec.max_tokens), spec=spec)
 
     @property
     def info(self) -> ModelInfo:

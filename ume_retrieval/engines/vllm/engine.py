@@ -19,6 +19,7 @@ import numpy as np
 
 from ume_retrieval.chat import Chat, images_of, videos_of
 from ume_retrieval.checkpoint import ModelInfo, VisualBudget
+from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.checkpoint_files import check_files, first_line, locate
 from ume_retrieval.engines.memory import machine_bytes
 from ume_retrieval.engines.transformers.loading import (
@@ -117,13 +118,10 @@ class VllmEngine:
     """A model in vLLM, with the processor that writes its prompts.
 
     Args:
-        name: A folder, or a hub id.
+        source: The checkpoint.
         runner: "generate", or "pooling" at the last token.
         budget: What the model sees of pictures; bounds what vLLM sets aside for them.
         max_tokens: Most tokens of a prompt and its reply.
-        revision: Commit, tag or branch on the hub; None for a folder or the newest.
-        device: See `loading.choose_device`.
-        dtype: See `loading.choose_dtype`.
 
     Raises:
         MissingExtra: When vLLM is not installed.
@@ -132,14 +130,11 @@ class VllmEngine:
 
     def __init__(
         self,
-        name: str,
+        source: Source,
         *,
         runner: Literal["generate", "pooling"],
         budget: VisualBudget,
         max_tokens: int,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
     ) -> None:
         for setting, value in QUIET.items():
             os.environ.setdefault(setting, value)
@@ -150,9 +145,10 @@ class VllmEngine:
         import transformers
 
         classes: Any = transformers
-        target = choose_device(device)
-        number = choose_dtype(dtype, target)
-        located = locate(name, revision)
+        name = source.name
+        target = choose_device(source.device)
+        number = choose_dtype(source.dtype, target)
+        located = locate(name, source.revision)
         check_files(located.folder)
         self.inputs = ChatInputs(load_processor(name, located), "right")
         try:

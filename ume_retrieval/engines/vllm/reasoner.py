@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, ResponseFormat, Sampling
+from ume_retrieval.engines.base import Generation, Pretrained, ResponseFormat, Sampling, Source
 from ume_retrieval.engines.outcomes import in_order
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.seeds import chat_seeds
@@ -15,7 +15,7 @@ from ume_retrieval.engines.vllm.engine import VllmEngine
 from ume_retrieval.tcot.pattern import chat_pattern
 
 
-class VllmReasoner:
+class VllmReasoner(Pretrained[ReasonerSpec]):
     """Answers chats with vLLM.
 
     Args:
@@ -30,31 +30,9 @@ class VllmReasoner:
         self.response_format: ResponseFormat = response_format
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: ReasonerSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> VllmReasoner:
-        """Start an engine on a folder or a hub id.
-
-        Raises:
-            MissingExtra: When vLLM is not installed.
-            ModelError: When the model cannot be found, loaded or fitted into memory.
-        """
-        engine = VllmEngine(
-            name,
-            runner="generate",
-            budget=spec.budget,
-            max_tokens=spec.max_prompt_tokens + spec.max_tokens,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-        )
-        return cls(engine, spec=spec)
+    def _load(cls, source: Source, spec: ReasonerSpec) -> Self:
+        longest = spec.max_prompt_tokens + spec.max_tokens
+        return cls(VllmEngine(source, runner="generate", budget=spec.budget, max_tokens=longest), spec=spec)
 
     @property
     def info(self) -> ModelInfo:
