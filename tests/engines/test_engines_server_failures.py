@@ -91,7 +91,7 @@ def test_half_an_answer_is_asked_for_again(stub: Stub, naps: list[float], half: 
 def test_half_answers_for_ever_are_a_typed_error(stub: Stub, naps: list[float]) -> None:
     reasoner = reasoner_on(stub, naps)
     stub.answer = lambda path, body: (200, b'{"choices": [{"mess', {})
-    with pytest.raises(ServerError, match=r"half an answer \(4 attempts\)") as caught:
+    with pytest.raises(ServerError, match=r"incomplete answer \(4 attempts\)") as caught:
         reasoner.generate([words("hi")], GREEDY)
     assert caught.value.retryable
     assert naps == [0.5, 1.0, 2.0]
@@ -100,7 +100,7 @@ def test_half_answers_for_ever_are_a_typed_error(stub: Stub, naps: list[float]) 
 @pytest.mark.parametrize("values", [(), (0.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0)])
 def test_what_is_no_vector_is_a_typed_error(stub: Stub, naps: list[float], values: tuple[float, ...]) -> None:
     stub.answer = lambda path, body: reply(embedding(*values))
-    with pytest.raises(ServerError, match="half an answer"):
+    with pytest.raises(ServerError, match="incomplete answer"):
         ServerEmbedder(connect(stub, naps, attempts=1), info=INFO, spec=EMBED_RL)
 
 

@@ -20,7 +20,7 @@ def attempt(call: Call[Result], chats: Sequence[Chat], *, strict: bool = False) 
     Args:
         call: The engine.
         chats: Its input, any number.
-        strict: Whether the first error ends the call. Errors after the first are then not looked for: they may stand
+        strict: Whether the first error ends the call. Errors after the first are then not looked for: they may be
             in the place of results that were never computed.
 
     Returns:

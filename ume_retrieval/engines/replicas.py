@@ -1,4 +1,4 @@
-"""One model on several devices: each piece of a call goes to a replica that is free, and results keep their order."""
+"""One model on several devices: each piece of a call goes to a free replica, and results keep their order."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ Replica = TypeVar("Replica")
 Done = TypeVar("Done")
 
 PIECES_A_REPLICA: Final = 4
-"""Pieces that a call is cut into, a replica: so many that none waits long for the last one."""
+"""Pieces per replica: enough that no replica waits long for the last one."""
 
 LEAST_CHATS: Final = 8
-"""Of a piece, so that engines still find company for every chat."""
+"""Least chats of a piece, so that engines can fill batches."""
 
 
 def devices_of(device: str) -> tuple[str, ...]:
-    """The devices that a name stands for: one, several with commas between them, or every GPU.
+    """Return the devices of a name: one, several with commas between them, or every GPU.
 
     Raises:
-        InputError: For "cuda:all" where there is no GPU.
+        InputError: For "cuda:all" without a GPU.
 
     Example:
         >>> devices_of("cuda:0,cuda:1"), devices_of("auto")
@@ -48,7 +48,7 @@ def devices_of(device: str) -> tuple[str, ...]:
     import torch
 
     if not torch.cuda.is_available():
-        raise InputError("cuda:all, and there is no GPU", hint="run `ume doctor`")
+        raise InputError("cuda:all needs a GPU, found none", hint="run `ume doctor`")
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 
@@ -66,7 +66,7 @@ class ReplicatedEmbedder:
 
     @property
     def info(self) -> ModelInfo:
-        """Which weights these are."""
+        """Name and revision of the weights."""
         return self._replicas[0].info
 
     @property
@@ -110,7 +110,7 @@ class ReplicatedReasoner:
 
     @property
     def info(self) -> ModelInfo:
-        """Which weights these are."""
+        """Name and revision of the weights."""
         return self._replicas[0].info
 
     @property
@@ -176,7 +176,7 @@ def _share(
     work: Callable[[Replica, slice], Done],
     stopped: threading.Event | None = None,
 ) -> list[Done]:
-    """What each piece becomes, in order; after an error or a stop no further piece is begun."""
+    """Work on all pieces and return the results in order; an error or a stop begins no further piece."""
     waiting: queue.SimpleQueue[tuple[int, slice]] = queue.SimpleQueue()
     for numbered in enumerate(pieces):
         waiting.put(numbered)

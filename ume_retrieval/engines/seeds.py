@@ -31,8 +31,8 @@ def chat_seeds(chats: Sequence[Chat], seed: int, *, pictures: bool = False) -> l
     before: Counter[str] = Counter()
     seeds: list[int] = []
     for chat in chats:
-        told = [part.text for message in chat for part in message.parts if isinstance(part, TextPart)]
-        words = "\0".join([*told, *(_looks(chat) if pictures else ())])
+        texts = [part.text for message in chat for part in message.parts if isinstance(part, TextPart)]
+        words = "\0".join([*texts, *(_looks(chat) if pictures else ())])
         digest = hashlib.sha256(f"{seed}\0{before[words]}\0{words}".encode("utf-8", "replace")).digest()
         seeds.append(int.from_bytes(digest[:4], "big") >> 1)
         before[words] += 1

@@ -84,7 +84,7 @@ class ReasoningEmbedder:
     ) -> None:
         if chunk_items < 1:
             raise InputError(f"chunk_items is {chunk_items}", hint="use 1 or more")
-        AllowedHosts.of(allow_remote)  # what cannot be understood shows at once
+        AllowedHosts.of(allow_remote)  # raises at once if a host is malformed
         self.embedder = embedder
         self.reasoner = reasoner
         self.cache = cache
@@ -135,7 +135,7 @@ class ReasoningEmbedder:
 
         Raises:
             ModelError: When a name means nothing, or a model does not fit the device or cannot be loaded.
-            InputError: When the engine does not exist, the family has no such profile, or the prompts cannot be used.
+            InputError: When the engine does not exist, the family lacks the profile, or the prompts cannot be used.
             CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
@@ -165,7 +165,7 @@ class ReasoningEmbedder:
 
     @property
     def info(self) -> PipelineInfo:
-        """Which models and prompts make the vectors."""
+        """Models and prompts that make the vectors."""
         asked = (None, None) if self.reasoner is None else (self.reasoner.info, self.reasoner.spec.prompts.version)
         return PipelineInfo(self.embedder.info, *asked)
 
@@ -298,7 +298,7 @@ class ReasoningEmbedder:
         """Let the Reasoner answer chats of your own, one call at a time with what else it is asked here.
 
         Raises:
-            InputError: When there is no Reasoner; `ModelError` when it refuses a chat.
+            InputError: Without a Reasoner; `ModelError` when it refuses a chat.
         """
         if self.reasoner is None:
             raise InputError("questions need a Reasoner, and this embedder has none", hint=NO_REASONER)

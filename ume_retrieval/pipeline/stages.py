@@ -1,4 +1,4 @@
-"""What passes between the stages load, reason and embed; and the stage that embeds."""
+"""The values that pass between the stages load, reason and embed; and the stage that embeds."""
 
 from __future__ import annotations
 

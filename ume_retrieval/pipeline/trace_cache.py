@@ -1,7 +1,7 @@
 """Traces on disk, so that a second run makes no model call.
 
-What is kept is the Reasoner's raw reply: a better parser reads old replies anew. A reply without words to embed is not
-kept: it would fail for ever, and nobody would be asked again.
+The cache keeps raw replies, so that a better parser can read old ones. It does not keep a reply without words to embed:
+it would fail for ever, and the Reasoner would never be asked again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ DELETE FROM traces WHERE key IN (
     ) WHERE up_to_here > total * ?
 )
 """
-"""Keeps the newest traces that together are the given share of all; 256 bytes are about what a row takes beside its
+"""Keeps the newest traces that together are the given share of all; a row takes about 256 bytes besides its
 text. The share must be below 1: then at least the oldest goes."""
 
 
@@ -74,7 +74,7 @@ def trace_key(
     budget: VisualBudget,
     sampling: Sampling,
 ) -> str:
-    """Key under which a trace is kept: everything that decides what the Reasoner would write.
+    """Return the cache key of a trace: a digest of everything that decides the Reasoner's reply.
 
     The wording of the prompts counts as well as their version. The engine does not: the same weights write the same
     trace.
@@ -104,7 +104,7 @@ def trace_key(
 
 
 def default_cache_path() -> Path:
-    """Where traces are kept unless a path is given: under `UME_CACHE_DIR`, else in the user's cache folder."""
+    """Return the default path of the cache: under `UME_CACHE_DIR`, else in the user's cache folder."""
     chosen = os.environ.get("UME_CACHE_DIR")
     folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("ume-retrieval")
     return folder / "traces.sqlite3"
@@ -257,7 +257,7 @@ class TraceCache(SQLiteStore):
 
 
 class InMemoryTraceCache:
-    """Traces of one call that has no cache on disk, behind the same two methods as `TraceCache`.
+    """Traces of one call without a cache on disk, behind the same two methods as `TraceCache`.
 
     Args:
         most: Most traces that are kept, >= 1; the least recently used goes first, so that memory does not grow with a

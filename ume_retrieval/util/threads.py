@@ -24,12 +24,12 @@ Made = TypeVar("Made")
 P = ParamSpec("P")
 
 LOOK_S = 0.05
-"""How often a stage that waits looks whether it is still wanted."""
+"""Seconds between looks of a waiting stage whether the work was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """The last thing in a queue: there are no more values, or an error ended them."""
+    """Marks the end of the values in a queue, and the error that ended them, if any."""
 
     error: BaseException | None = None
 
@@ -47,16 +47,16 @@ def overlapped(
     reads it, ends the stages: each finishes the value that it is at, or looks at `stopped` and raises `Stopped`.
 
     Args:
-        source: What goes in, drawn in a thread of its own, a little ahead of what comes out.
+        source: Inputs, drawn in a thread of its own, a little ahead of the results.
         stages: Each takes what the stage before it returns.
         depth: Most values that wait between two stages, >= 1.
-        stopped: Set when the results are no longer wanted.
+        stopped: Cancels the work when set.
 
     Yields:
-        What the last stage returns, in order.
+        Results of the last stage, in order.
 
     Raises:
-        BaseException: What the source or a stage raised, after what was finished before it.
+        BaseException: Any error of the source or a stage, after the results that were finished before it.
 
     Example:
         >>> list(overlapped(range(5), [lambda n: n * n, str]))
@@ -80,11 +80,11 @@ def overlapped(
 
 
 def through(stage: Callable[[Value], Made], values: Iterable[Value], halt: threading.Event) -> Iterator[Made]:
-    """What a stage makes of values. Unlike `map`, it takes no `StopIteration` of the stage for the end of the values.
+    """Apply a stage to values. Unlike with `map`, a `StopIteration` of the stage does not end the values silently.
 
     Raises:
         RuntimeError: In place of such a `StopIteration`.
-        Stopped: Before a value, when the results are no longer wanted.
+        Stopped: Before a value, when `halt` is set.
     """
     for value in values:
         if halt.is_set():
@@ -128,7 +128,7 @@ def _put(into: Queue[Any], value: Any, halt: threading.Event) -> None:
 
 
 def _drawn(queue: Queue[Any], halt: threading.Event) -> Iterator[Any]:
-    """What comes out of a queue up to its end; the error that it ended with is raised."""
+    """Yield the values of a queue up to its end; raise the error that it ended with."""
     while True:
         try:
             value = queue.get(timeout=LOOK_S)
@@ -147,14 +147,14 @@ def _drawn(queue: Queue[Any], halt: threading.Event) -> Iterator[Any]:
 T = TypeVar("T")
 
 Call: TypeAlias = Callable[[threading.Event], T]
-"""Something to do; the event says that nobody wants its result any more."""
+"""A call; its event is set when its result is no longer needed."""
 
 
 def side_by_side(calls: Sequence[Call[T]], most: int) -> Generator[tuple[int, T]]:
     """Make calls in threads, handing out every result as soon as it is there.
 
-    An executor would be waited for when an interrupt comes, and again when the process ends: minutes, where a server
-    is silent or asks to be left alone. Who stops reading here waits for nobody.
+    Unlike with an executor, neither an interrupt nor the end of the process waits for calls that are still running: a
+    silent server could hold them for minutes.
 
     Args:
         calls: Each is given an event that is set when reading has ended; it should then begin nothing new.
@@ -164,7 +164,7 @@ def side_by_side(calls: Sequence[Call[T]], most: int) -> Generator[tuple[int, T]
         Position of a call and its result.
 
     Raises:
-        BaseException: What a call raised.
+        BaseException: Any error of a call.
 
     Example:
         >>> sorted(side_by_side([lambda stopped: "a", lambda stopped: "b"], most=2))

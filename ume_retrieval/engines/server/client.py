@@ -19,7 +19,7 @@ from ume_retrieval.util.threads import side_by_side
 T = TypeVar("T")
 
 Dialect: TypeAlias = Literal["vllm", "openai"]
-"""What a server understands beyond the standard: vLLM's settings of media and forms, or nothing."""
+"""Extensions of the API that a server understands: those of vLLM for media and constrained decoding, or none."""
 
 BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
 REFUSED = {400, 413, 422}
@@ -117,7 +117,7 @@ class Server:
         return model, "vllm" if served[model] == "vllm" else "openai"
 
     def _survey(self) -> dict[Endpoint, dict[str, str]]:
-        """What each server that can be reached serves."""
+        """Return the models of each server that can be reached."""
         surveyed: dict[Endpoint, dict[str, str]] = {}
         missed: Busy | None = None
         for endpoint in self._endpoints.all:
@@ -151,7 +151,7 @@ class Server:
                 f"{endpoint.url} was silent for too long", hint="ask less at a time, or raise timeout_s"
             ) from None
         except (httpx.InvalidURL, UnicodeError):  # a host such as "a..b"
-            raise InputError(f"{endpoint.url} is no address", hint="mend the server's address") from None
+            raise InputError(f"{endpoint.url} is not a valid address", hint="fix the server's address") from None
         except httpx.DecodingError:  # compressed, and broken on its way
             raise _half(endpoint.url + path) from None
         except httpx.RequestError as error:
@@ -178,7 +178,7 @@ class Server:
         return ServerError(said, hint="is this the address of an OpenAI-compatible server, and its model right?")
 
     def _words(self, text: str) -> str:
-        """What a server says, on one line, cut, and without the key in case it repeats it."""
+        """Return a server's words on one line, shortened, and without the key in case they repeat it."""
         key = self._options.key
         bare = text.replace(key, "***") if key else text
         line = " ".join("".join(letter if letter.isprintable() else " " for letter in bare).split())
@@ -186,16 +186,16 @@ class Server:
 
 
 def _half(address: str) -> ServerBusy:
-    return ServerBusy(f"{address} gave half an answer", hint="is it an OpenAI-compatible server?")
+    return ServerBusy(f"{address} sent an incomplete answer", hint="is it an OpenAI-compatible server?")
 
 
 def _read_models(answer: Any) -> dict[str, str]:
-    """Names of the models that are served, each with who says so."""
+    """Return the names of the served models, each with its owner."""
     return {str(model["id"]): str(model.get("owned_by", "")) for model in answer["data"]}
 
 
 def _explanation(text: str) -> str:
-    """The sentence in an error's JSON, or the text as it is."""
+    """Return the message in an error's JSON, or the text as it is."""
     try:
         error = json.loads(text)["error"]
         return str(error["message"] if isinstance(error, dict) else error)

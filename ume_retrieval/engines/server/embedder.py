@@ -32,7 +32,7 @@ class ServerEmbedder:
         spec: Family and visual budget.
 
     Raises:
-        IncompatibleModel: When the family is none that is pooled at the last token.
+        IncompatibleModel: When the family is not pooled at the last token.
         ServerError: When the server does not embed chats.
     """
 
@@ -61,8 +61,8 @@ class ServerEmbedder:
             revision: Commit of the hub, when known.
 
         Raises:
-            InputError: When there is no address.
-            IncompatibleModel: When the family is none that is pooled at the last token.
+            InputError: When the address is missing.
+            IncompatibleModel: When the family is not pooled at the last token.
             ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
         """
         server = Server(base_urls(options.embedder_url, EMBEDDER_URL), options.embedder_model, options)
@@ -101,7 +101,7 @@ class ServerEmbedder:
 
 
 def _read(answer: Any, dimension: int | None = None) -> tuple[npt.NDArray[np.float32], int]:
-    """The unit vector, of a length that is known already or not, and the number of tokens that went into it."""
+    """Return the unit vector and the number of embedded tokens; check the length if it is known."""
     [row] = answer["data"]
     vector = np.frombuffer(base64.b64decode(row["embedding"], validate=True), dtype="<f4")
     length = float(np.linalg.norm(vector))

@@ -17,7 +17,7 @@ AS_FITTED = {
     "images_kwargs": {"do_resize": False},
     "videos_kwargs": {"do_resize": False, "do_sample_frames": False, "cap_pixels_per_frame": False},
 }
-"""What a model's processor is told: pictures come fitted."""
+"""Settings of a model's processor: pictures are resized already."""
 
 
 def messages_of(chat: Chat, dialect: Dialect) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def messages_of(chat: Chat, dialect: Dialect) -> list[dict[str, Any]]:
 
 
 def media_settings(chat: Chat) -> dict[str, Any]:
-    """What a vLLM server has to know of a request's pictures: that they are fitted, and the times of the frames.
+    """Return the settings of a request to vLLM: its pictures are resized already, and its frames have these times.
 
     vLLM takes such settings only when it was started with `--trust-request-mm-kwargs`.
 

@@ -60,12 +60,12 @@ class ServerOptions:
 
     @property
     def key(self) -> str:
-        """The key in the clear, for the request's header and nothing else; "" when there is none."""
+        """Return the key in the clear, for the request's header and nothing else; "" without a key."""
         return self.api_key.get_secret_value() if isinstance(self.api_key, SecretStr) else ""
 
     @classmethod
     def from_environment(cls) -> ServerOptions:
-        """What `UME_REASONER_URL`, `…_MODEL`, `UME_EMBEDDER_URL`, `…_MODEL` and `UME_API_KEY` say."""
+        """Read `UME_REASONER_URL`, `…_MODEL`, `UME_EMBEDDER_URL`, `…_MODEL` and `UME_API_KEY`."""
         return cls(
             reasoner_url=os.environ.get(REASONER_URL),
             embedder_url=os.environ.get(EMBEDDER_URL),
@@ -76,14 +76,14 @@ class ServerOptions:
 
 
 def base_urls(addresses: str | None, variable: str) -> tuple[str, ...]:
-    """The addresses that API paths are appended to.
+    """Return the addresses that API paths are appended to.
 
     Args:
         addresses: One, or several with commas between them, with or without `/v1`.
-        variable: The environment variable to name when there is none.
+        variable: Name of the environment variable, for the error.
 
     Raises:
-        InputError: When there is no address, one is no http address, or one carries a password.
+        InputError: When the address is missing, is not http, or carries a password.
 
     Example:
         >>> base_urls("http://127.0.0.1:8000/, http://127.0.0.1:8001/v1", EMBEDDER_URL)
@@ -106,9 +106,7 @@ def _base_url(address: str, variable: str) -> str:
     except ValueError:
         named = False
     if not named:
-        raise InputError(
-            "a server's address is http:// or https://, a host and perhaps a port", hint=f"mend {variable}"
-        )
+        raise InputError("a server's address is http:// or https://, a host and perhaps a port", hint=f"fix {variable}")
     if parts.username or parts.password or parts.query:
         raise InputError("a server's address carries a password or a query", hint=f"put the key into {API_KEY}")
     trimmed = address.rstrip("/")

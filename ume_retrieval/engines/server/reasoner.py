@@ -47,7 +47,7 @@ class ServerReasoner:
             revision: Commit of the hub, when known.
 
         Raises:
-            InputError: When there is no address.
+            InputError: When the address is missing.
             ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
         """
         server = Server(base_urls(options.reasoner_url, REASONER_URL), options.reasoner_model, options)
@@ -80,7 +80,9 @@ class ServerReasoner:
             InputError: When the server cannot constrain decoding.
         """
         if sampling.response_format == "tcot" and self.server.dialect != "vllm":
-            raise InputError("this server cannot constrain decoding to a T-CoT", hint="use response_format='free'")
+            raise InputError(
+                "this server cannot constrain decoding to the form of a T-CoT", hint="use response_format='free'"
+            )
         seeds = chat_seeds(chats, sampling.seed, pictures=sampling.temperature > 0)
         requests = [partial(self._body, chat, sampling, seed) for chat, seed in zip(chats, seeds, strict=True)]
         yield from self.server.ask("/chat/completions", requests, _read)

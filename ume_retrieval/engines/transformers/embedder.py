@@ -33,8 +33,8 @@ class TransformersEmbedder(Pretrained[EmbedderSpec]):
         batch_tokens: Most tokens of a batch; by default what suits the device.
 
     Raises:
-        IncompatibleModel: When the model is no Qwen3-VL, or the embed-rl family is asked for and its token is unknown
-            or has no row.
+        IncompatibleModel: When the model is not a Qwen3-VL, or the embed-rl family is asked for and its token is
+            unknown or beyond the embedding matrix.
     """
 
     def __init__(
@@ -118,7 +118,8 @@ def pooled_token(model: Any, tokenizer: Any, spec: EmbedderSpec) -> int:
     """The id of the token that is pooled, added to the tokenizer where only the model's config knows it.
 
     Raises:
-        IncompatibleModel: When config and tokenizer disagree, neither knows the token, or the model has no row for it.
+        IncompatibleModel: When config and tokenizer disagree, neither knows the token, or it is beyond the embedding
+            matrix.
     """
     declared = _declared_ids(model.config)
     rows = model.get_input_embeddings().weight.shape[0]

@@ -1,4 +1,4 @@
-"""What both transformers engines share: devices, number types, checkpoints and their fingerprints."""
+"""Devices, number types, checkpoints and their fingerprints, for the engines on transformers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Loaded:
 
 
 def choose_device(device: str) -> torch.device:
-    """The device to run on: "auto" takes the first GPU when there is one; anything else is torch's own name.
+    """Return the device to run on: "auto" takes the first GPU when there is one; anything else is torch's own name.
 
     Raises:
         InputError: When the device does not exist here.
@@ -72,10 +72,10 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The number type to run in: "auto" is bfloat16 on a GPU and float32 elsewhere.
+    """Return the number type to run in: "auto" is bfloat16 on a GPU and float32 elsewhere.
 
     Raises:
-        InputError: When the name is none of float32, bfloat16, float16, auto.
+        InputError: When the name is unknown.
     """
     import torch
 
@@ -83,7 +83,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in names:
-        raise InputError(f"there is no dtype {dtype!r}", hint=f"use one of auto, {', '.join(names)}")
+        raise InputError(f"unknown dtype {dtype!r}", hint=f"use one of auto, {', '.join(names)}")
     return names[dtype]
 
 
@@ -142,7 +142,7 @@ def load_processor(name: str, located: Located) -> Any:
 
     Raises:
         ModelError: When its files cannot be read.
-        IncompatibleModel: When it cannot read text or pictures, or has no chat template.
+        IncompatibleModel: When it cannot read text or pictures, or lacks a chat template.
     """
     import transformers
 
@@ -154,7 +154,7 @@ def load_processor(name: str, located: Located) -> Any:
     for part, files in (("tokenizer", "tokenizer.json"), ("image_processor", "preprocessor_config.json")):
         if getattr(processor, part, None) is None:
             raise IncompatibleModel(
-                f"cannot load {name}: its processor has no {part.replace('_', ' ')}",
+                f"cannot load {name}: its processor lacks a {part.replace('_', ' ')}",
                 hint=f"copy {files} from where the checkpoint came from",
             )
     if len(processor.tokenizer) - len(processor.tokenizer.added_tokens_decoder) <= 0:
@@ -242,7 +242,7 @@ def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
 
 
 def cannot_load(name: str, error: Exception) -> UmeError:
-    """What an error of transformers means, in one line; an error of this library as it is."""
+    """Return an error of transformers as one of this library, in one line."""
     if isinstance(error, UmeError):
         return error
     hint = "give a folder that holds config, weights and processor of one model"
@@ -300,12 +300,12 @@ def _without_report() -> Iterator[None]:
 
 
 def known_revision(name: str, commit: str | None) -> str:
-    """Which weights a name stands for: a commit of the hub, else the fingerprint of a folder, else "unknown"."""
+    """Return the revision of weights: a commit of the hub, else the fingerprint of a folder, else "unknown"."""
     return commit or (fingerprint(Path(name)) if Path(name).is_dir() else "unknown")
 
 
 def short_name(name: str) -> str:
-    """What a model is called in caches and collections: a hub id as it is, a folder without where it lies.
+    """Return the name of a model for caches and collections: a hub id as it is, a folder without its parents.
 
     Example:
         >>> short_name("Qwen/Qwen3-VL-2B-Instruct")
@@ -319,7 +319,7 @@ def short_name(name: str) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest of a checkpoint folder: names, sizes and bytes of its files (samples of the large ones).
+    """Return a digest of a checkpoint folder: names, sizes and bytes of its files (samples of the large ones).
 
     Example:
         >>> import tempfile

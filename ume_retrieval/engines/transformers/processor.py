@@ -84,7 +84,7 @@ class ChatInputs:
         self.tokenizer.padding_side = padding_side
 
     def render(self, chat: Chat) -> str:
-        """The chat as the model's template writes it, one placeholder a picture.
+        """Write a chat with the model's template, one placeholder a picture.
 
         A chat whose last turn is not the assistant's ends with the opening of a reply.
         """
@@ -124,7 +124,7 @@ class ChatInputs:
         marks = _time_marks(frames)
         written = self.tokenizer(marks, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         first = frames.images[0]
-        # Behind its mark, each pair stands between two tokens of its own.
+        # After its time mark, each pair of frames is between two tokens of its own.
         return sum(map(len, written)) + len(marks) * (_grid_tokens(first.width, first.height) + 2) - 1
 
     def count_tokens(self, chat: Chat) -> int:
@@ -136,8 +136,8 @@ class ChatInputs:
 
         Args:
             written: At least one; pictures already fitted to the budget.
-            until: Id of a token after whose last place a row ends, or None for whole rows. What stands after a token
-                decides nothing about it in a causal model.
+            until: Id of a token after whose last place a row ends, or None for whole rows. Later tokens decide
+                nothing about it in a causal model.
 
         Raises:
             IncompatibleModel: When a row does not have that token.
@@ -255,7 +255,7 @@ def _grid_tokens(width: int, height: int) -> int:
 
 
 def _time_marks(frames: Frames) -> list[str]:
-    """What the model's processor writes before each pair of frames.
+    """Return the time marks that the model's processor writes before each pair of frames.
 
     Example:
         >>> import PIL.Image

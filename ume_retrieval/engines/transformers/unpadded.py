@@ -198,7 +198,7 @@ def _causal(
 
 
 def _attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> tuple[Any, None]:
-    """What transformers calls in every layer of the language model."""
+    """Attend in one layer of the language model; transformers calls it."""
     unpadded: Attention | None = settings.pop("unpadded", None)
     if unpadded is not None:
         return unpadded.attend(module.layer_idx, query, key, value, settings["scaling"]), None
@@ -260,7 +260,7 @@ def positions(rows: PackedBatch, merge: int) -> tuple[torch.Tensor, torch.Tensor
         iter(rows.pictures[name].tolist() if name in rows.pictures else [])
         for name in ("image_grid_thw", "video_grid_thw")
     )
-    # Pairs of frames stand apart, each behind its time mark.
+    # Pairs of frames are apart, each behind its time mark.
     grids = {1: images, 2: (grid for time, *grid in videos for _ in range(time))}
     kinds = rows.kinds.tolist()
     places = np.empty((3, len(kinds)), dtype=np.int64)

@@ -43,7 +43,7 @@ class VllmEmbedder(Pretrained[EmbedderSpec]):
 
     @property
     def info(self) -> ModelInfo:
-        """Which weights these are."""
+        """Name and revision of the weights."""
         return self.engine.info
 
     @property
@@ -56,7 +56,7 @@ class VllmEmbedder(Pretrained[EmbedderSpec]):
 
         Raises:
             InputError: When a chat is longer than the model's `max_tokens`; it is never cut silently.
-            IncompatibleModel: When a chat has no place to pool.
+            IncompatibleModel: When a chat lacks the token to pool.
             ModelError: When vLLM refuses the prompts or has died.
         """
         if not chats:

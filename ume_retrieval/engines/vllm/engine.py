@@ -1,4 +1,4 @@
-"""What both vLLM engines share: how an engine is started, and chats as its prompts.
+"""vLLM engines: how they are started, and chats as their prompts.
 
 Two engines live in one process, one for the Reasoner and one for the Embedder, since an engine either generates or
 pools. Each runs its model in a process of its own, which starts anew from the main module: a script that loads this

@@ -36,7 +36,7 @@ class VllmReasoner(Pretrained[ReasonerSpec]):
 
     @property
     def info(self) -> ModelInfo:
-        """Which weights these are."""
+        """Name and revision of the weights."""
         return self.engine.info
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
