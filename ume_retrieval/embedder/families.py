@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ume_retrieval.chat import Chat, ImagePart, Message, Part, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec
+from ume_retrieval.errors import ReasoningError
 from ume_retrieval.fitting import fit_frames, fit_image
-from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.inputs import LoadedItem, Side
 from ume_retrieval.tcot.grammar import neutralise, split_for_evidence
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from ume_retrieval.tcot.trace import TCot
 
 
-def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evidence: Evidence | None) -> Chat:
+def embedding_chat(
+    spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evidence: Evidence | None, side: Side | None = None
+) -> Chat:
     """Write an item, and its T-CoT when there is one, as the chat that the Embedder's family was trained on.
 
     Args:
@@ -24,9 +27,15 @@ def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evid
         item: Text and pixels.
         tcot: The trace, or None for a direct embedding.
         evidence: Crops or key frames of the trace, or None.
+        side: End of retrieval that the item is on. Only the sentence-transformers family makes a difference; None
+            embeds as `SentenceTransformer.encode` does.
 
     Returns:
-        A chat whose pictures are fitted to the budget.
+        A chat whose pictures are fitted to the budget. The sentence-transformers family gets them at their own size,
+        because its processor resizes as the authors meant it, and the item's instruction as the system turn.
+
+    Raises:
+        ReasoningError: When only the answer is wanted of a trace that has none.
     """
     parts = (*_media(spec, item), *_words(spec, item), *_trace(spec, tcot, evidence))
     if spec.family == "embed-rl":
@@ -39,10 +48,13 @@ def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evid
         # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py: the instruction is the system turn.
         system = Message("system", (TextPart(_sentence(_instruction(item) or spec.default_instruction)),))
         return (system, Message("user", parts))
-    return (Message("user", parts),)
+    told = (Message("system", (TextPart(neutralise(words)),)),) if (words := _instruction(item)) else ()
+    return (*told, Message("user", parts, side))
 
 
 def _media(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
+    if spec.family == "sentence-transformers":
+        return [*map(ImagePart, item.images), *map(VideoPart, item.videos)]
     budget = spec.budget
     images = [ImagePart(fit_image(i, budget.image_min_pixels, budget.image_max_pixels)) for i in item.images]
     videos = [VideoPart(fit_frames(frames, budget)) for frames in item.videos]
@@ -51,8 +63,8 @@ def _media(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
 
 
 def _words(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
-    # Only Qwen3-VL-Embedding has a turn of its own for the instruction; elsewhere it leads the text.
-    instruction = None if spec.family == "qwen3-vl-embedding" else _instruction(item)
+    # Embed-RL has no turn for the instruction: it leads the text.
+    instruction = _instruction(item) if spec.family == "embed-rl" else None
     return [TextPart(neutralise("\n".join(words)))] if (words := [w for w in (instruction, item.text) if w]) else []
 
 
@@ -64,10 +76,19 @@ def _instruction(item: LoadedItem) -> str | None:
 def _trace(spec: EmbedderSpec, tcot: TCot | None, evidence: Evidence | None) -> list[Part]:
     if tcot is None:
         return []
-    thinking, conclusion = split_for_evidence(tcot)
     budget = spec.budget
     pictures = evidence.images if evidence else ()
-    crops = [ImagePart(fit_image(i, budget.crop_min_pixels, budget.crop_max_pixels)) for i in pictures]
+    if spec.family != "sentence-transformers":
+        pictures = tuple(fit_image(i, budget.crop_min_pixels, budget.crop_max_pixels) for i in pictures)
+    crops = [ImagePart(picture) for picture in pictures]
+    if spec.trace == "answer":
+        if not tcot.answer.strip():
+            raise ReasoningError(
+                "the trace has no answer, and this model embeds nothing else of it",
+                hint="try another Reasoner, or encode this item with reasoning='never'",
+            )
+        return [*crops, TextPart(neutralise(tcot.answer))]
+    thinking, conclusion = split_for_evidence(tcot)
     return [TextPart(thinking), *crops, TextPart(conclusion)]
 
 

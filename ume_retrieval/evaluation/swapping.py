@@ -144,7 +144,7 @@ def _vectors(bench: Bench, sided: Sided, swaps: Sequence[tuple[int, str]]) -> di
 
 
 def embed_with(embedder: ReasoningEmbedder, pairs: Sequence[tuple[Sample, str]]) -> list[Row | None]:
-    """Embed samples with given T-CoTs; boxes and key frames are taken from the samples' own pictures.
+    """Embed queries with given T-CoTs; boxes and key frames are taken from the samples' own pictures.
 
     Returns:
         One vector a pair; None where the sample cannot be read or embedded.
@@ -167,7 +167,7 @@ def _chat(embedder: ReasoningEmbedder, sample: Sample, trace: str) -> Chat:
     seen, shown = (load(item, budget, embedder.limits) for budget in (seen_by, spec.budget))
     frames = sum(len(video.images) for video in seen.videos)
     tcot = parse(trace, images=len(seen.images), frames=frames or None)
-    return embedding_chat(spec, shown, tcot, extract(tcot, seen, spec.budget.evidence_images))
+    return embedding_chat(spec, shown, tcot, extract(tcot, seen, spec.budget.evidence_images), "query")
 
 
 def _judge(task: EvalTask, queries: Row, candidates: Row, places: Sequence[int]) -> Floats:

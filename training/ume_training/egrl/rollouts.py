@@ -109,7 +109,7 @@ def embed_rollouts(embedder: Embedder, prompted: Sequence[Prompted], texts: Sequ
         tcot = parse(text, images=one.images, frames=one.frames)
         if is_usable(tcot):
             evidence = extract(tcot, one.item, embedder.spec.budget.evidence_images)
-            chats.append(embedding_chat(embedder.spec, one.item, tcot, evidence))
+            chats.append(embedding_chat(embedder.spec, one.item, tcot, evidence, one.side))
             places.append(same)
     if chats:
         for same, vector in zip(places, embedder.embed(chats).vectors, strict=True):
