@@ -105,7 +105,7 @@ class EmbedderSpec(BaseModel):
     max_tokens: Annotated[int, Field(gt=0)] = 8192
     """Longest input; a longer one is refused, never cut silently. The sentence-transformers family goes by the model's
     own limit, and by this one where the model names none."""
-    trace: Literal["whole", "answer"] | None = None
+    trace_part: Literal["whole", "answer"] | None = None
     """How much of a T-CoT is embedded. None is all of it, but the answer alone where a model reads either words or
     pictures (CLIP, SigLIP): what reads captions of 64 or 77 tokens has no room for more."""
     words_share: Annotated[float, Field(ge=0, le=1)] = 0.5

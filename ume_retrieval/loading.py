@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,10 @@ def short_name(name: str) -> str:
     return f"{resolved.parent.name}/{resolved.name}" if resolved.name in {"embedder", "reasoner"} else resolved.name
 
 
+STOCK_FILES = frozenset({"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"})
+"""By which sentence-transformers loads a checkpoint; nothing else reads them where `ume.json` says how to."""
+
+
 def fingerprint(folder: Path) -> str:
     """A digest of a checkpoint folder: names, sizes and bytes of its files (samples of the large ones).
 
@@ -132,7 +137,11 @@ def fingerprint(folder: Path) -> str:
         'sha256:555dc36908b3'
     """
     digest = hashlib.sha256()
+    # The bundled pair got its stock files late: collections that it made before are still its own.
+    bundled = Path(str(files("ume_retrieval"))) / "pretrained" in folder.resolve().parents
     for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        if bundled and path.name in STOCK_FILES:
+            continue
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:

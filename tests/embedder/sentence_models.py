@@ -7,7 +7,27 @@ from typing import Any
 
 import torch
 
-WORDS = "a red blue green circle square cross is left right of the find page that answers question query passage".split()
+WORDS = [
+    "a",
+    "red",
+    "blue",
+    "green",
+    "circle",
+    "square",
+    "cross",
+    "is",
+    "left",
+    "right",
+    "of",
+    "the",
+    "find",
+    "page",
+    "that",
+    "answers",
+    "question",
+    "query",
+    "passage",
+]
 LETTERS = [chr(letter) for letter in range(33, 127)]
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
@@ -96,9 +116,7 @@ def clip_model(folder: Path) -> Path:
     size = save_tokenizer(weights, 24)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     text = {**shape, "vocab_size": size, "max_position_embeddings": 24, "eos_token_id": 3, "pad_token_id": 0}
-    config = CLIPConfig(
-        text_config=text, vision_config={**shape, "image_size": 32, "patch_size": 8}, projection_dim=16
-    )
+    config = CLIPConfig(text_config=text, vision_config={**shape, "image_size": 32, "patch_size": 8}, projection_dim=16)
     CLIPModel(config).save_pretrained(weights)
     pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     CLIPProcessor(pictures, PreTrainedTokenizerFast.from_pretrained(weights)).save_pretrained(weights)

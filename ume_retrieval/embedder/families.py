@@ -81,7 +81,7 @@ def _trace(spec: EmbedderSpec, tcot: TCot | None, evidence: Evidence | None) -> 
     if spec.family != "sentence-transformers":
         pictures = tuple(fit_image(i, budget.crop_min_pixels, budget.crop_max_pixels) for i in pictures)
     crops = [ImagePart(picture) for picture in pictures]
-    if spec.trace == "answer":
+    if spec.trace_part == "answer":
         if not tcot.answer.strip():
             raise ReasoningError(
                 "the trace has no answer, and this model embeds nothing else of it",

@@ -70,7 +70,9 @@ class SentenceTransformersEmbedder:
         self.model = model
         self.info = info
         self._apart = model.supports("image") and not model.supports(("image", "text"))
-        self.spec = spec.model_copy(update={"trace": "answer"}) if self._apart and spec.trace is None else spec
+        self.spec = (
+            spec.model_copy(update={"trace_part": "answer"}) if self._apart and spec.trace_part is None else spec
+        )
 
     @classmethod
     def from_pretrained(
@@ -271,9 +273,7 @@ class SentenceTransformersEmbedder:
             )
 
 
-def fuse(
-    pieces: npt.NDArray[np.float32], words: Sequence[bool], words_share: float
-) -> npt.NDArray[np.float32]:
+def fuse(pieces: npt.NDArray[np.float32], words: Sequence[bool], words_share: float) -> npt.NDArray[np.float32]:
     """One vector for an item whose words and pictures were embedded apart.
 
     The mean direction of its words and the mean direction of its pictures, weighted; where there is but one of both,
