@@ -7,27 +7,7 @@ from typing import Any
 
 import torch
 
-WORDS = [
-    "a",
-    "red",
-    "blue",
-    "green",
-    "circle",
-    "square",
-    "cross",
-    "is",
-    "left",
-    "right",
-    "of",
-    "the",
-    "find",
-    "page",
-    "that",
-    "answers",
-    "question",
-    "query",
-    "passage",
-]
+WORDS = ["a", "red", "blue", "green", "circle", "square", "cross", "is", "left", "of", "the", "find", "page", "query"]
 LETTERS = [chr(letter) for letter in range(33, 127)]
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 

@@ -1,4 +1,4 @@
-"""The Embedder on sentence-transformers: any model that the package loads, with the prompts and routes of its authors."""
+"""The Embedder on sentence-transformers: any model that the package loads, with its own prompts and routes."""
 
 from __future__ import annotations
 
