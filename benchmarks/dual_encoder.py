@@ -116,8 +116,8 @@ def hit_at_1(encoder: Encoder, rng: random.Random, samples: list[tuple[Sample, S
 def main() -> None:
     """Train, and ask about worlds of other seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=48)
     options = parser.parse_args()
     rng = random.Random(1)
     words = sorted({w for _ in range(3000) for w in draw(rng).positive.tcot.answer.replace(",", " ,").split()})

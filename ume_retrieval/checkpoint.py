@@ -108,9 +108,9 @@ class EmbedderSpec(BaseModel):
     trace_part: Literal["whole", "answer"] | None = None
     """How much of a T-CoT is embedded. None is all of it, but the answer alone where a model reads either words or
     pictures (CLIP, SigLIP): what reads captions of 64 or 77 tokens has no room for more."""
-    words_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    words_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Weight of words in the vector of an item with words and pictures, for a model that reads one of the two at a
-    time; pictures have the rest."""
+    time; pictures have the rest. Measured on Shapes: `benchmarks/dual_encoder.py`."""
     matryoshka_dims: tuple[int, ...] = ()
     """Dimensions that training has made usable on their own; empty when unknown."""
 
