@@ -86,16 +86,16 @@ def routed_model(folder: Path) -> Path:
 
 
 def clip_model(folder: Path) -> Path:
-    """A dual encoder: words or one picture at a time, 24 tokens, pictures of 32 x 32 pixels."""
+    """A dual encoder: words or one picture at a time, 40 tokens, pictures of 32 x 32 pixels."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
     weights = folder.with_name(folder.name + "-weights")
     torch.manual_seed(7)
-    size = save_tokenizer(weights, 24)
+    size = save_tokenizer(weights, 40)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    text = {**shape, "vocab_size": size, "max_position_embeddings": 24, "eos_token_id": 3, "pad_token_id": 0}
+    text = {**shape, "vocab_size": size, "max_position_embeddings": 40, "eos_token_id": 3, "pad_token_id": 0}
     config = CLIPConfig(text_config=text, vision_config={**shape, "image_size": 32, "patch_size": 8}, projection_dim=16)
     CLIPModel(config).save_pretrained(weights)
     pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})

@@ -193,7 +193,7 @@ def test_a_dual_encoder_reads_the_answer_of_a_trace(clip: tuple[ReasoningEmbedde
     expected = fuse(np.stack([seen, said]), [False, True], bare.embedder.spec.words_share)
     np.testing.assert_allclose(reasoned.encode_corpus(picture(1)), expected, atol=1e-5)
     long = ReasoningEmbedder(bare.embedder, FakeReasoner(lambda _: reply.replace("a red circle", "red " * 40)))
-    with pytest.raises(InputError, match="reads 24"):
+    with pytest.raises(InputError, match="reads 40"):
         long.encode_corpus(picture(1))
     empty = ReasoningEmbedder(bare.embedder, FakeReasoner(lambda _: reply.replace("a red circle", "")))
     with pytest.raises(ReasoningError, match="no answer"):
