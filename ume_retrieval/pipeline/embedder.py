@@ -291,7 +291,7 @@ class ReasoningEmbedder(AsyncEncoding):
         reasoner = self._reasoning_of(reasoning, "corpus", None)
         ledger = Ledger(total, strict=False, on_progress=on_progress)
         intake = replace(self._intake(reasoner), chunk_items=chunk_items or self.chunk_items)
-        flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock))
+        flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock, "corpus"))
         return EncodeStream(flow.run(stream_inputs(inputs), ledger), ledger)
 
     def trace(
@@ -359,7 +359,7 @@ class ReasoningEmbedder(AsyncEncoding):
         if truncate_dim is not None:
             check_truncation(truncate_dim, self.dimension)
         items, single = as_sequence(inputs)
-        flow = Flow(self._intake(reasoning), reasoning, Embedding(self.embedder, self._embedder_lock))
+        flow = Flow(self._intake(reasoning), reasoning, Embedding(self.embedder, self._embedder_lock, side))
         ledger = Ledger(len(items), strict=strict, on_progress=on_progress, stopped=cancellation())
         vectors = np.full((len(items), self.dimension), np.nan, dtype=np.float32)
         traces: list[Trace | None] = [None] * len(items)
