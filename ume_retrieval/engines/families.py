@@ -112,8 +112,9 @@ def embedding_chat(
         # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py: the instruction is the system turn.
         system = Message("system", (TextPart(_sentence(spec, _instruction(item) or spec.default_instruction)),))
         return (system, Message("user", parts))
-    system = (Message("system", (TextPart(_safe(spec, words)),)),) if (words := _instruction(item)) else ()
-    return (*system, Message("user", parts, side))
+    user = Message("user", parts, side)
+    instruction = _instruction(item)
+    return (Message("system", (TextPart(_safe(spec, instruction)),)), user) if instruction else (user,)
 
 
 def _is_several(spec: EmbedderSpec, item: LoadedItem) -> bool:

@@ -302,11 +302,10 @@ def fuse(pieces: npt.NDArray[np.float32], words: Sequence[bool], words_share: fl
         [0.7070000171661377, 0.7070000171661377]
     """
     of_words = np.asarray(words)
-    shares = ((of_words, words_share), (~of_words, 1 - words_share))
-    sides = [(share, pieces[rows].mean(axis=0)) for rows, share in shares if rows.any()]
-    if len(sides) == 1:
-        return _unit(sides[0][1])
-    return _unit(sum(share * _unit(side) for share, side in sides))
+    means = [pieces[rows].mean(axis=0) for rows in (of_words, ~of_words) if rows.any()]
+    if len(means) == 1:
+        return _unit(means[0])
+    return _unit(words_share * _unit(means[0]) + (1 - words_share) * _unit(means[1]))
 
 
 def token_lengths(features: Mapping[str, Any], config: Any = None) -> list[int]:
@@ -344,5 +343,5 @@ def _readers(model: Any) -> list[Any]:
     return list(dict.fromkeys(route[0] for route in routes)) or [first]
 
 
-def _unit(vector: Any) -> Any:
+def _unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return vector / np.linalg.norm(vector)

@@ -155,10 +155,11 @@ def add_stock_modules(folder: Path, spec: EmbedderSpec) -> None:
     Raises:
         IncompatibleModel: As `write_stock_modules` does.
     """
-    from transformers import AutoConfig, AutoProcessor
+    import transformers
 
-    width = int(AutoConfig.from_pretrained(folder).get_text_config().hidden_size)
-    write_stock_modules(folder, AutoProcessor.from_pretrained(folder), spec, width)
+    classes: Any = transformers
+    width = int(classes.AutoConfig.from_pretrained(folder).get_text_config().hidden_size)
+    write_stock_modules(folder, classes.AutoProcessor.from_pretrained(folder), spec, width)
 
 
 def _items() -> dict[str, LoadedItem]:

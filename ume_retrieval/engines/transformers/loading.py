@@ -228,7 +228,8 @@ def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
         if not isinstance(inner, PreTrainedModel) or (folder / path / ADAPTERS).is_file():
             continue
         with _without_report():
-            _, report = type(inner).from_pretrained(
+            kind: Any = type(inner)
+            _, report = kind.from_pretrained(
                 folder / path,
                 config=inner.config,
                 device_map="meta",
