@@ -204,10 +204,12 @@ class EmbedStage:
 
     Attributes:
         embedder: The engine.
+        side: Which prompts of the Embedder are used, "query" or "corpus".
         lock: Held while the engine runs.
     """
 
     embedder: Embedder
+    side: Side
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, chunk: Chunk, call: Call) -> Chunk:
@@ -219,7 +221,7 @@ class EmbedStage:
             for item in chunk.items:
                 tcot = item.trace.tcot if item.trace else None
                 try:
-                    chats.append(embedding_chat(self.embedder.spec, item.shown, tcot, item.evidence))
+                    chats.append(embedding_chat(self.embedder.spec, item.shown, tcot, item.evidence, self.side))
                     written.append(item)
                 except UmeError as error:
                     call.failures.add(error, index=item.index, source=item.source)
