@@ -18,7 +18,7 @@ from ume_retrieval.engines.base import Embedder, SupportsPartialEmbedding
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.outcomes import isolate
 from ume_retrieval.errors import Failure, ModelError, Stopped, UmeError
-from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.inputs import LoadedItem, Side
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.evidence import Evidence
 from ume_retrieval.util.progress import OnProgress, Progress
