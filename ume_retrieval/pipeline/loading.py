@@ -110,7 +110,8 @@ class ItemLoader:
                     value, load_now = following
                     try:
                         items.append(load_now())
-                        pixels += _pixels(items[-1])
+                        if not isinstance(value, str):
+                            pixels += _pixels(items[-1])
                     except UmeError as error:
                         call.failures.add(error, index=stop, source=_source(value))
                     stop += 1
