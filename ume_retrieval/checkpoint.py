@@ -201,7 +201,14 @@ class EmbedderSpec(BaseModel):
     budget: VisualBudget = Field(default_factory=_usual_budget)
     """What the model sees of pictures; by default as the family's authors use it."""
     max_tokens: Annotated[int, Field(gt=0)] = 8192
-    """Longest input; a longer one is refused, never cut silently."""
+    """Longest input; a longer one is refused, never cut silently. The sentence-transformers family goes by the model's
+    own limit, and by this one where the model names none."""
+    trace_part: Literal["whole", "answer"] | None = None
+    """How much of a T-CoT is embedded. None is all of it, but the answer alone where a model reads either words or
+    pictures (CLIP, SigLIP): what reads captions of 64 or 77 tokens has no room for more."""
+    words_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Weight of words in the vector of an item with words and pictures, for a model that reads one of the two at a
+    time; pictures have the rest. Measured on Shapes: `benchmarks/dual_encoder.py`."""
     matryoshka_dims: tuple[int, ...] = ()
     """Dimensions that training has made usable on their own; empty when unknown."""
 

@@ -182,7 +182,7 @@ class Embed(Operator):
     """An actor with an Embedder of its own."""
 
     def __init__(self, job: Job) -> None:
-        self._stage = EmbedStage(job.models.embedder())
+        self._stage = EmbedStage(job.models.embedder(), "corpus")
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
         """Give every unit its vectors: the direct one when it lacks it, the reasoned one when it has a trace."""

@@ -107,7 +107,7 @@ class Made:
 
     @property
     def ids(self) -> list[int]:
-        return self.rows.tokens.tolist()  # type: ignore[no-any-return]
+        return [int(token) for token in self.rows.tokens]
 
     def grid(self, kind: str) -> list[list[int]] | None:
         found = self.rows.pictures.get(f"{kind}_grid_thw")

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from ume_retrieval import EmbedderSpec, ModelError, ReasoningEmbedder, memory
+from ume_retrieval import EmbedderSpec, ModelError, ReasoningEmbedder
 from ume_retrieval.engines import load as engines
+from ume_retrieval.engines import memory
 from ume_retrieval.engines.load import LoadOptions, find_room, require_room
 from ume_retrieval.engines.registry import Resolved, presets, resolve_embedder, resolve_reasoner
 from ume_retrieval.errors import ModelTooLarge

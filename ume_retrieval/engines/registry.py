@@ -75,7 +75,9 @@ SPECS: Mapping[Family, EmbedderSpec] = MappingProxyType({family: EmbedderSpec(fa
 
 INSTRUCT = ReasonerSpec(prompts=DEFAULT_PROMPTS)
 
-FAMILIES: Mapping[str, EmbedderSpec | ReasonerSpec] = MappingProxyType({**SPECS, "instruct": INSTRUCT})
+FAMILIES: Mapping[str, EmbedderSpec | ReasonerSpec] = MappingProxyType(
+    {**{str(family): spec for family, spec in SPECS.items()}, "instruct": INSTRUCT}
+)
 """How models of a family want their input, by the name that cards of the catalogue use."""
 
 

@@ -353,7 +353,7 @@ class ReasoningEmbedder:
     def _stages(self, mode: ReasoningMode, side: Side, target: Modality | None) -> list[StageRun]:
         if mode not in get_args(ReasoningMode):
             raise InputError(f"unknown reasoning {mode!r}", hint="use 'always' or 'never'")
-        embed = EmbedStage(self.embedder, self._embedder_lock)
+        embed = EmbedStage(self.embedder, side, self._embedder_lock)
         return [embed] if mode == "never" else [self._reason_stage(side, target), embed]
 
     def _reason_stage(self, side: Side, target: Modality | None) -> ReasonStage:

@@ -55,7 +55,7 @@ def apply_stage(stage: StageRun, items: Sequence[StageItem]) -> Outcomes:
         >>> from ume_retrieval.testing import HashEmbedder
         >>> engine = HashEmbedder()
         >>> [items] = load_items(ItemLoader(engine.spec.budget), ["a red circle", "a blue square"])
-        >>> [item.vector.shape for item in apply_stage(EmbedStage(engine), items).items]
+        >>> [item.vector.shape for item in apply_stage(EmbedStage(engine, "corpus"), items).items]
         [(64,), (64,)]
     """
     call = Call(Failures(strict=False), len(items))

@@ -18,7 +18,7 @@ from ume_retrieval.engines.base import Embedder, SupportsPartialEmbedding
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.outcomes import isolate
 from ume_retrieval.errors import Failure, ModelError, Stopped, UmeError
-from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.inputs import LoadedItem, Side
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.evidence import Evidence
 from ume_retrieval.util.progress import OnProgress, Progress
@@ -204,10 +204,12 @@ class EmbedStage:
 
     Attributes:
         embedder: The engine.
+        side: Which prompts of the Embedder are used.
         lock: Held while the engine runs.
     """
 
     embedder: Embedder
+    side: Side
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, chunk: Chunk, call: Call) -> Chunk:
@@ -219,7 +221,7 @@ class EmbedStage:
             for item in chunk.items:
                 tcot = item.trace.tcot if item.trace else None
                 try:
-                    chats.append(embedding_chat(self.embedder.spec, item.shown, tcot, item.evidence))
+                    chats.append(embedding_chat(self.embedder.spec, item.shown, tcot, item.evidence, self.side))
                     written.append(item)
                 except UmeError as error:
                     call.failures.add(error, index=item.index, source=item.source)

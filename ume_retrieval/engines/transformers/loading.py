@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,11 +152,11 @@ def load_processor(name: str, located: Located) -> Any:
         processor = classes.AutoProcessor.from_pretrained(located.folder)
     except Exception as error:  # transformers and tokenizers raise almost any type on damaged files
         raise cannot_load(name, error) from error
-    for part, files in (("tokenizer", "tokenizer.json"), ("image_processor", "preprocessor_config.json")):
+    for part, file_name in (("tokenizer", "tokenizer.json"), ("image_processor", "preprocessor_config.json")):
         if getattr(processor, part, None) is None:
             raise IncompatibleModel(
                 f"cannot load {name}: its processor lacks a {part.replace('_', ' ')}",
-                hint=f"copy {files} from where the checkpoint came from",
+                hint=f"copy {file_name} from where the checkpoint came from",
             )
     if len(processor.tokenizer) - len(processor.tokenizer.added_tokens_decoder) <= 0:
         # transformers makes an empty tokenizer of no file.
@@ -228,7 +229,8 @@ def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
         if not isinstance(inner, PreTrainedModel) or (folder / path / ADAPTERS).is_file():
             continue
         with _without_report():
-            _, report = type(inner).from_pretrained(
+            kind: Any = type(inner)
+            _, report = kind.from_pretrained(
                 folder / path,
                 config=inner.config,
                 device_map="meta",
@@ -318,6 +320,10 @@ def short_name(name: str) -> str:
     return f"{resolved.parent.name}/{resolved.name}" if resolved.name in {"embedder", "reasoner"} else resolved.name
 
 
+STOCK_FILES = frozenset({"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"})
+"""By which sentence-transformers loads a checkpoint; nothing else reads them where `ume.json` says how to."""
+
+
 def fingerprint(folder: Path) -> str:
     """Return a digest of a checkpoint folder: names, sizes and bytes of its files (samples of the large ones).
 
@@ -329,7 +335,11 @@ def fingerprint(folder: Path) -> str:
         'sha256:555dc36908b3'
     """
     digest = hashlib.sha256()
+    # The bundled pair got its stock files late: collections that it made before are still its own.
+    bundled = Path(str(files("ume_retrieval"))) / "pretrained" in folder.resolve().parents
     for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        if bundled and path.name in STOCK_FILES:
+            continue
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:
