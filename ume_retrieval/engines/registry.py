@@ -161,15 +161,7 @@ def resolve_reasoner(name: str) -> Resolved:
     pair (`embedder/` and `reasoner/`), or that holds an instruct model (`config.json`); any other hub id. A model that
     does not describe itself is asked with the default prompts.
 
-    Args:
-        name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
-
-    Returns:
-        What an engine needs to load it.
-
-    Raises:
-        ModelError: When the name means nothing; the hint names near matches.
-        IncompatibleModel: When the folder's description cannot be read.
+    Argument, result and errors are those of `resolve_embedder`.
 
     Example:
         >>> resolve_reasoner("qwen3-vl-8b").model

@@ -7,15 +7,14 @@ from typing import Any, Self
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, Pretrained, ResponseFormat, Sampling, Source
-from ume_retrieval.engines.outcomes import in_order
+from ume_retrieval.engines.base import Generation, Pretrained, ResponseFormat, Sampling, Source, StreamingReasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.vllm.engine import VllmEngine
 from ume_retrieval.tcot.pattern import chat_pattern
 
 
-class VllmReasoner(Pretrained[ReasonerSpec]):
+class VllmReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
     """Answers chats with vLLM.
 
     Args:
@@ -38,15 +37,6 @@ class VllmReasoner(Pretrained[ReasonerSpec]):
     def info(self) -> ModelInfo:
         """Name and revision of the weights."""
         return self.engine.info
-
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i.
-
-        Raises:
-            InputError: As in `replies`.
-            ModelError: As in `replies`.
-        """
-        return in_order(self.replies(chats, sampling))
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
         """Answer all chats side by side, handing out every reply as soon as it is there.
