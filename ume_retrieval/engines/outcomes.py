@@ -45,7 +45,9 @@ def attempt(call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool = F
         return isolate(error, call, chats, strict=strict)
 
 
-def isolate(error: UmeError, call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool) -> list[Result | UmeError]:
+def isolate(
+    error: UmeError, call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool
+) -> list[Result | UmeError]:
     """Call an engine again on halves of the chats that it refused together; see `attempt`."""
     # A temporary error strikes all chats alike; trying again would only add load.
     if error.retryable and strict and len(chats) > 1:
