@@ -19,8 +19,8 @@ from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page
 from ume_retrieval.media import load
 from ume_retrieval.media.files import display_name, is_remote
-from ume_retrieval.media.identity import content_id
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.loading import content_id
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
 
 Input: TypeAlias = str | PIL.Image.Image | Page | Clip | Frames | Item | LoadedItem
