@@ -14,9 +14,9 @@ from call_paths import Passed, measure
 BOUNDS = {
     "encode_corpus, text, direct, fakes": (10, 60),
     "encode_corpus, text, direct, ume-tiny": (10, 60),
-    "encode_corpus, image, reasoned, fakes": (26, 145),
-    "encode_corpus, image, reasoned, ume-tiny": (31, 190),
-    "index, one image, direct, fakes": (36, 175),
+    "encode_corpus, image, reasoned, fakes": (20, 145),
+    "encode_corpus, image, reasoned, ume-tiny": (26, 190),
+    "index, one image, direct, fakes": (33, 175),
     "search, text, direct, fakes": (22, 90),
 }
 """Most files and functions of each call."""
