@@ -96,7 +96,7 @@ class TraceGenerator:
                 # A chat that is asked again keeps the reply that was counted.
                 record = self.records.get(key) or TraceRecord.of(reply, self.reasoner.info)
                 outcomes[key] = waiting[key] = record
-            # Without streaming, all replies are there already.
+            # Without streaming, all replies are finished already.
             if streams and (self.call.stopped.is_set() or time.monotonic() - last >= KEEP_EVERY_S):
                 self._keep(waiting)
                 waiting, last = {}, time.monotonic()

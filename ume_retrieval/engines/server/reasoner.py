@@ -89,7 +89,7 @@ class ServerReasoner(StreamingReasoner):
         if sampling.temperature > 0:
             body["seed"] = seed
         if self.server.dialect == "vllm":
-            # What is not said here a server takes from the checkpoint's own defaults.
+            # vLLM takes settings that are missing here from the checkpoint's generation_config.json.
             body |= media_settings(fitted) | {"top_k": 0, "repetition_penalty": 1.0}
         if sampling.response_format == "tcot":
             body["structured_outputs"] = {"regex": chat_pattern(fitted)}

@@ -57,13 +57,13 @@ class TransformersReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
         return cls(loaded.model, loaded.processor, info=loaded.info, spec=spec)
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        """Answer each chat, handing out every reply as soon as it is there.
+        """Answer each chat, yielding every reply as soon as it is finished.
 
         Yields:
-            The chat's position and the reply to it.
+            Position of a chat and its reply.
 
         Raises:
-            InputError: As in `generate`, before anything is generated; when decoding should be constrained.
+            InputError: When a chat is longer than the model's `max_prompt_tokens`, or decoding should be constrained.
         """
         if sampling.response_format != "free":
             raise InputError(

@@ -39,13 +39,13 @@ class VllmReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
         return self.engine.info
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        """Answer all chats side by side, handing out every reply as soon as it is there.
+        """Answer all chats concurrently, yielding every reply as soon as it is finished.
 
-        Sampled replies follow from `seeds.chat_seeds`, not from a chat's company; only equal chats count among
+        Sampled replies follow from `seeds.chat_seeds`, not from a chat's batch; only equal chats count among
         themselves.
 
         Yields:
-            The chat's position and the reply to it.
+            Position of a chat and its reply.
 
         Raises:
             InputError: When a chat is longer than the model's `max_prompt_tokens`; it is never cut silently.
