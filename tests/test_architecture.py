@@ -37,18 +37,24 @@ PACKAGES: dict[str, set[str]] = {
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "inputs": {"errors"},
-    "checkpoint": {"errors"},
+    "profiles": {"errors"},
     "vectors": {"errors"},
+    "models": {"errors", "profiles"},
+    "checkpoint": {"errors", "profiles"},
     "chat": {"inputs"},
     "media": {"checkpoint", "errors", "inputs"},
     "util": {"errors", "media"},
     "gate": {"errors", "util"},
-    "tcot": {"chat", "checkpoint", "errors", "inputs"},
+    "tcot": {"chat", "checkpoint", "errors", "inputs", "profiles"},
     "results": {"checkpoint", "errors", "tcot"},
-    "engines": {"chat", "checkpoint", "errors", "inputs", "tcot", "util"},
-    "pipeline": {"chat", "checkpoint", "engines", "errors", "inputs", "media", "results", "tcot", "util", "vectors"},
+    "engines": {"chat", "checkpoint", "errors", "inputs", "models", "profiles", "tcot", "util"},
+    "pipeline": {
+        *("chat", "checkpoint", "engines", "errors", "inputs", "media"),
+        *("profiles", "results", "tcot", "util", "vectors"),
+    },
     "report": {"errors", "inputs", "tcot", "util"},
     "testing": {"chat", "checkpoint", "engines", "tcot"},
+    "verification": {"chat", "engines", "errors", "inputs", "models"},
 }
 """Rooms of `ume_retrieval` that each room may import, besides itself."""
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, ReasonerSpec
-from ume_retrieval.engines.outcomes import attempt, require_all
+from ume_retrieval.engines.outcomes import attempt, in_order, require_all
 from ume_retrieval.errors import UmeError
 
 
@@ -92,15 +92,7 @@ class Pretrained(ABC, Generic[Spec]):
         dtype: str = "auto",
         trust_remote_code: bool = False,
     ) -> Self:
-        """Load a model.
-
-        Args:
-            name: See `Source`, as for the other arguments.
-            spec: Description of the checkpoint.
-            revision: See `Source`.
-            device: See `Source`.
-            dtype: See `Source`.
-            trust_remote_code: See `Source`.
+        """Load a model with its description; the other arguments are those of `Source`.
 
         Raises:
             MissingExtra: When the engine is not installed.
@@ -247,7 +239,7 @@ class Reasoner(Protocol):
 
 @runtime_checkable
 class SupportsStreaming(Protocol):
-    """A Reasoner that hands out each reply as soon as it is finished, so that an interrupt loses none of them."""
+    """A Reasoner that yields each reply as soon as it is finished, so that an interrupt loses none of them."""
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
         """Answer each chat once.
@@ -259,6 +251,23 @@ class SupportsStreaming(Protocol):
             UmeError: When the call as a whole is refused.
         """
         ...
+
+
+class StreamingReasoner(ABC):
+    """Gives `generate` to engines with `replies`."""
+
+    @abstractmethod
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
+        """See `SupportsStreaming`."""
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        """Answer each chat; the reply to `chats[i]` is at position i, whatever the batches were.
+
+        Raises:
+            InputError: When a chat is too long (it is never cut), or decoding cannot be constrained.
+            ModelError: When the engine refuses a chat or does not answer.
+        """
+        return in_order(self.replies(chats, sampling))
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Engines by name, each imported only when it is asked for."""
+"""Engines by name, each imported when it is first used."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a model is put to work.
+    """Where and how a model runs.
 
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:1", …; of several, "cuda:0,cuda:1" or "cuda:all", the engine "transformers"
             puts a replica on each.
         dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
         trust_remote_code: Whether code that comes with a checkpoint may run.
-        server: Where the models of the engine "server" are; None asks the environment.
+        server: Addresses of engine "server"; None reads the environment.
         profile: How items are written for the Embedder; None leaves it to the checkpoint or its family.
     """
 
@@ -44,7 +44,7 @@ class LoadOptions:
 
 
 def _elsewhere(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:  # noqa: ARG001  # one of Engine.place
-    """Leave everything as it is: the weights are not in this process."""
+    """Return the options unchanged: the weights are not in this process."""
     return options
 
 
@@ -66,11 +66,11 @@ class Engine:
 def require_room(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:
     """Refuse models whose weights do not fit the device together.
 
-    Only weights count, which cannot be done without; what inputs need comes on top. Models whose number of parameters
+    Only weights count; memory for inputs comes on top. Models whose number of parameters
     is not in the catalogue are left out.
 
     Args:
-        models: What is to be loaded.
+        models: Models to load.
         options: Where and in which numbers; each of several devices gets all models.
 
     Returns:

@@ -10,11 +10,11 @@ from ume_retrieval.errors import UmeError
 
 Result = TypeVar("Result")
 
-Call = Callable[[Sequence[Chat]], Sequence[Result | UmeError]]
+EngineCall = Callable[[Sequence[Chat]], Sequence[Result | UmeError]]
 """An engine's call: an outcome for each chat, or a `UmeError` for the whole call."""
 
 
-def attempt(call: Call[Result], chats: Sequence[Chat], *, strict: bool = False) -> list[Result | UmeError]:
+def attempt(call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool = False) -> list[Result | UmeError]:
     """Call an engine; when it refuses the whole call, find the chats at fault by halves.
 
     Args:
@@ -45,7 +45,9 @@ def attempt(call: Call[Result], chats: Sequence[Chat], *, strict: bool = False) 
         return isolate(error, call, chats, strict=strict)
 
 
-def isolate(error: UmeError, call: Call[Result], chats: Sequence[Chat], *, strict: bool) -> list[Result | UmeError]:
+def isolate(
+    error: UmeError, call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool
+) -> list[Result | UmeError]:
     """Call an engine again on halves of the chats that it refused together; see `attempt`."""
     # A temporary error strikes all chats alike; trying again would only add load.
     if error.retryable and strict and len(chats) > 1:

@@ -30,7 +30,7 @@ class Preset:
 
     Attributes:
         name: The short name, lower case.
-        role: What the model does.
+        role: Whether it embeds or reasons.
         model: Hub id, or "bundled" when the weights are in the package.
         spec: How it wants its input, or None when its folder says so itself.
         dimension: Length of its vectors, or None (a Reasoner, or as its folder says).
@@ -133,7 +133,7 @@ def resolve_embedder(name: str) -> Resolved:
         name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
 
     Returns:
-        What an engine needs to load it.
+        Model, revision and description for an engine.
 
     Raises:
         ModelError: When the name means nothing; the hint names near matches.
@@ -161,15 +161,7 @@ def resolve_reasoner(name: str) -> Resolved:
     pair (`embedder/` and `reasoner/`), or that holds an instruct model (`config.json`); any other hub id. A model that
     does not describe itself is asked with the default prompts.
 
-    Args:
-        name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
-
-    Returns:
-        What an engine needs to load it.
-
-    Raises:
-        ModelError: When the name means nothing; the hint names near matches.
-        IncompatibleModel: When the folder's description cannot be read.
+    Argument, result and errors are those of `resolve_embedder`.
 
     Example:
         >>> resolve_reasoner("qwen3-vl-8b").model

@@ -17,10 +17,10 @@ from ume_retrieval.engines.base import (
     PartialEmbeddings,
     Reasoner,
     Sampling,
+    StreamingReasoner,
     SupportsPartialEmbedding,
     SupportsStreaming,
 )
-from ume_retrieval.engines.outcomes import in_order
 from ume_retrieval.errors import InputError, UmeError
 
 Replica = TypeVar("Replica")
@@ -98,7 +98,7 @@ class ReplicatedEmbedder:
         return PartialEmbeddings([row for part in made for row in part.rows], sum(part.tokens for part in made))
 
 
-class ReplicatedReasoner:
+class ReplicatedReasoner(StreamingReasoner):
     """Several Reasoners of the same weights as one; sampled replies do not depend on which of them writes.
 
     Args:
@@ -117,14 +117,6 @@ class ReplicatedReasoner:
     def spec(self) -> ReasonerSpec:
         """Prompts and visual budget."""
         return self._replicas[0].spec
-
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i.
-
-        Raises:
-            UmeError: As a replica does.
-        """
-        return in_order(self.replies(chats, sampling))
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
         """Answer each chat once.

@@ -70,7 +70,7 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
     Args:
         model: The loaded model.
         info: Which weights these are.
-        spec: How videos are sampled, and what is done with T-CoTs.
+        spec: How videos are sampled, and which part of a T-CoT is embedded.
     """
 
     def __init__(self, model: Any, *, info: ModelInfo, spec: EmbedderSpec) -> None:
@@ -118,7 +118,7 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
 
         Raises:
             InputError: When an input is longer than the model reads; it is never cut silently.
-            IncompatibleModel: When the model does not read what an item holds.
+            IncompatibleModel: When the model cannot read a modality of an item.
             ModelError: When the model refuses an input.
         """
         inputs = [self._inputs(chat) for chat in chats]
@@ -126,7 +126,7 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
         vectors = np.empty((len(flat), self.dimension), dtype=np.float32)
         tokens = 0
         # sentence-transformers 6.2 rewrites a batch of strings, pictures and messages into messages, and then pictures
-        # get other vectors than alone; so each kind travels with its own.
+        # get other vectors than alone; so each kind has a call of its own.
         groups: dict[tuple[object, ...], list[int]] = {}
         for row, one in enumerate(flat):
             groups.setdefault((one.side, one.prompt, one.kind), []).append(row)
@@ -142,7 +142,7 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
         return Embeddings(whole, tokens)
 
     def _inputs(self, chat: Chat) -> list[_Input]:
-        """What the model is given for a chat: one input, or several to fuse where it reads one thing at a time."""
+        """Return the inputs of a chat: one, or several to fuse where the model reads one modality at a time."""
         parts = chat[-1].parts
         words = [part.text for part in parts if isinstance(part, TextPart)]
         media = [one for part in parts for one in self._media(part)]

@@ -131,7 +131,7 @@ class ReasoningEmbedder:
             chunk_items: Most inputs that go through a stage together.
             trust_remote_code: Whether code of a sentence-transformers checkpoint may run.
             server: Where the models of `engine="server"` are; by default as the environment says, see `ServerOptions`.
-            prompts: What the Reasoner is asked, in place of its own prompts; a path is read by `Prompts.from_file`.
+            prompts: Prompts in place of the Reasoner's own; a path is read by `Prompts.from_file`.
 
         Raises:
             ModelError: When a name means nothing, or a model does not fit the device or cannot be loaded.

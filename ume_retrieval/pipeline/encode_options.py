@@ -18,7 +18,7 @@ Inputs: TypeAlias = Input | Sequence[Input]
 """One input, or several."""
 
 ReasoningMode: TypeAlias = Literal["always", "never"]
-"""Whether the Reasoner is asked: for every item, or for none."""
+"""Whether every item is reasoned, or none."""
 
 Vectors: TypeAlias = npt.NDArray[Any]
 

@@ -19,8 +19,8 @@ from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page
 from ume_retrieval.media import load
 from ume_retrieval.media.files import display_name, is_remote
-from ume_retrieval.media.identity import content_id
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.loading import content_id
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
 
 Input: TypeAlias = str | PIL.Image.Image | Page | Clip | Frames | Item | LoadedItem
@@ -110,7 +110,8 @@ class ItemLoader:
                     value, load_now = following
                     try:
                         items.append(load_now())
-                        pixels += _pixels(items[-1])
+                        if not isinstance(value, str):
+                            pixels += _pixels(items[-1])
                     except UmeError as error:
                         call.failures.add(error, index=stop, source=_source(value))
                     stop += 1

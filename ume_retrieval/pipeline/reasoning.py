@@ -12,7 +12,7 @@ from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.base import Generation, Reasoner, Sampling, SupportsStreaming
 from ume_retrieval.engines.families import evidence_of, parse_about
-from ume_retrieval.engines.outcomes import attempt
+from ume_retrieval.engines.outcomes import isolate
 from ume_retrieval.errors import InputError, ModelError, ReasoningError, Stopped, UmeError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
@@ -72,7 +72,10 @@ class TraceGenerator:
 
         for start in range(0, len(some), max(1, at_once)):
             asked = some[start : start + at_once]
-            answers = attempt(ask, asked, strict=strict)
+            try:
+                answers = ask(asked)
+            except UmeError as error:
+                answers = isolate(error, ask, asked, strict=strict)
             outcomes |= {keys[id(chat)]: answer for chat, answer in zip(asked, answers, strict=True)}
             if strict and any(isinstance(answer, UmeError) for answer in answers):
                 break
@@ -93,7 +96,7 @@ class TraceGenerator:
                 # A chat that is asked again keeps the reply that was counted.
                 record = self.records.get(key) or TraceRecord.of(reply, self.reasoner.info)
                 outcomes[key] = waiting[key] = record
-            # Without streaming, all replies are there already.
+            # Without streaming, all replies are finished already.
             if streams and (self.call.stopped.is_set() or time.monotonic() - last >= KEEP_EVERY_S):
                 self._keep(waiting)
                 waiting, last = {}, time.monotonic()

@@ -146,7 +146,7 @@ class Call:
         self.stats.seconds[stage] += perf_counter() - since
         self.stats.reached[stage] = reached
         if self.on_progress is not None:
-            # Stages run side by side; the caller hears of one at a time.
+            # Stages run at the same time; the callback gets one step at a time.
             with self._reporting:
                 self.on_progress(Progress(stage, reached, self.known_total()))
 

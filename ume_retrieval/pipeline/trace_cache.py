@@ -1,7 +1,7 @@
 """Traces on disk, so that a second run makes no model call.
 
 The cache keeps raw replies, so that a better parser can read old ones. It does not keep a reply without words to embed:
-it would fail for ever, and the Reasoner would never be asked again.
+later runs would fail on it without asking the Reasoner again.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def trace_key(
     Args:
         content_id: Digest of the item's content and sampling (`media.content_id`), never a file name.
         side: Which prompts were used.
-        target: What the query looks for, when the caller said so.
+        target: Modality that the query searches for, if given.
         reasoner: Name and revision of the Reasoner.
         prompts: The Reasoner's prompts.
-        budget: What the Reasoner sees of pictures.
+        budget: The Reasoner's visual budget.
         sampling: How it decodes.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Servers that speak the OpenAI API: bounded concurrent requests, each tried again where that may help."""
+"""Client of OpenAI-compatible servers: bounded concurrent requests with retries."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class ServerBusy(Busy, ServerError):
 class Server:
     """One model on one server, or on several alike.
 
-    A request goes to the server with the fewest requests on their way. One that fails rests, its requests go to the
-    others, and it is asked again later; one that cannot be reached at first joins when it can.
+    A request goes to the server with the fewest open requests. A server that fails is left alone for a while and its
+    requests go to the others; a server that cannot be reached at first joins later.
 
     Args:
         urls: Addresses with `/v1`, at least one.
-        model: What the servers call the model; None takes the only one that they serve.
+        model: Name of the model on the servers; None takes the only served one.
         options: Key, concurrency of each server, patience.
         retry: How requests are tried again; by default as the options say.
 

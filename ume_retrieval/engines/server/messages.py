@@ -1,4 +1,4 @@
-"""Chats as the messages of the OpenAI API. Pictures travel as PNG, so that the model sees the very pixels."""
+"""Chats as the messages of the OpenAI API. Pictures are sent as PNG, so that the model sees the exact pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the models of the engine "server" are, and how patiently they are asked."""
+"""Addresses, key, concurrency and patience of the engine "server"."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class ServerOptions:
         reasoner_url: Address of the Reasoner's server, with or without `/v1`; it needs `/v1/chat/completions`. Several,
             with commas between them, share the work; one that fails is passed by until it is back.
         embedder_url: The same of the Embedder; it needs `/v1/embeddings` with `messages`, as vLLM has it.
-        reasoner_model: What the server calls the Reasoner; None takes the only model that it serves.
-        embedder_model: What the server calls the Embedder; None takes the only model that it serves.
+        reasoner_model: Name of the Reasoner on its server; None takes the only served model.
+        embedder_model: Name of the Embedder on its server; None takes the only served model.
         api_key: Sent to both as a bearer token; never shown, logged or kept.
         concurrency: Most requests on their way to a server at a time, >= 1.
         timeout_s: Seconds of silence after which a request counts as lost, > 0.
-        attempts: Most tries of a request in all, >= 1; what is tried again is a busy, lost or half-heard server.
+        attempts: Most tries of a request in all, >= 1; after a busy or lost server or an incomplete answer.
 
     Example:
         >>> ServerOptions("http://127.0.0.1:8000", api_key="s3cret")  # doctest: +ELLIPSIS

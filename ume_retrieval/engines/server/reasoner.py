@@ -8,8 +8,7 @@ from typing import Any
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, ResponseFormat, Sampling
-from ume_retrieval.engines.outcomes import in_order
+from ume_retrieval.engines.base import Generation, ResponseFormat, Sampling, StreamingReasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.server.client import Server
@@ -20,7 +19,7 @@ from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.tcot.pattern import chat_pattern
 
 
-class ServerReasoner:
+class ServerReasoner(StreamingReasoner):
     """Answers chats by concurrent requests.
 
     Args:
@@ -58,15 +57,6 @@ class ServerReasoner:
         """Format of T-CoTs by default: constrained on a vLLM server, free on others."""
         return "tcot" if self.server.dialect == "vllm" else "free"
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i.
-
-        Raises:
-            InputError: When the server refuses a chat (it is too long), or cannot constrain decoding.
-            ServerError: When the server does not answer.
-        """
-        return in_order(self.replies(chats, sampling))
-
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
         """Answer all chats by concurrent requests, handing out every reply as soon as it arrives.
 
@@ -99,7 +89,7 @@ class ServerReasoner:
         if sampling.temperature > 0:
             body["seed"] = seed
         if self.server.dialect == "vllm":
-            # What is not said here a server takes from the checkpoint's own defaults.
+            # vLLM takes settings that are missing here from the checkpoint's generation_config.json.
             body |= media_settings(fitted) | {"top_k": 0, "repetition_penalty": 1.0}
         if sampling.response_format == "tcot":
             body["structured_outputs"] = {"regex": chat_pattern(fitted)}

@@ -46,7 +46,7 @@ def decode(
         prompts: In any order.
         rows_of: Makes tensors of prompts.
         sampling: How tokens are chosen. With a temperature, each prompt has a random stream of its own (`seeds`), so
-            that a reply does not depend on its company.
+            that a reply does not depend on its batch.
         ends: Tokens that end a reply.
         budget: Most tokens, prompts and replies together, that have a place at the same time.
 
@@ -155,9 +155,9 @@ class _Run:
         if self._sampling.top_p < 1:
             # A token stays while those before it have not reached the mass; the first always does.
             shares[shares.cumsum(-1) - shares >= self._sampling.top_p] = 0
-        heaped = shares.cumsum(-1)
+        cumulated = shares.cumsum(-1)
         drawn = torch.tensor([[reply.random.random()] for reply in replies], device=scores.device)
-        chosen = torch.searchsorted(heaped, drawn * heaped[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
+        chosen = torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
         return order.gather(-1, chosen)[:, 0]
 
 

@@ -138,7 +138,7 @@ def load_processor(name: str, located: Located) -> Any:
     """Load a checkpoint's processor.
 
     Args:
-        name: What the checkpoint is called in errors.
+        name: Name of the checkpoint in errors.
         located: Where it is.
 
     Raises:
@@ -176,7 +176,7 @@ def check_weights(name: str, report: Mapping[str, Any]) -> None:
     """Raise unless model and checkpoint have the same weights.
 
     Args:
-        name: What the checkpoint is called in errors.
+        name: Name of the checkpoint in errors.
         report: What transformers returns with `output_loading_info=True`.
 
     Raises:
@@ -213,7 +213,7 @@ def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
     checkpoint lacks is fine where a pooling module reads the tokens' states in its place.
 
     Args:
-        name: What the model is called in errors.
+        name: Name of the model in errors.
         folder: Where it was loaded from.
         model: The `SentenceTransformer`.
 

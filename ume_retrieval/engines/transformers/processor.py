@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 TICKS_PER_SECOND = 1000
-"""Frame times travel as whole milliseconds: the processor knows frame numbers and a rate, not times."""
+"""Frame times are passed as whole milliseconds: the processor knows frame numbers and a rate, not times."""
 
 
 SHARED_SHARE = 0.1
@@ -39,7 +39,7 @@ class RenderedChat:
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Chats as tensors without padding: rows of tokens that lie end to end.
+    """Chats as tensors without padding: rows of tokens end to end.
 
     Attributes:
         tokens: Shape (all tokens,): those that all rows begin with, once, and then what is left of each row.

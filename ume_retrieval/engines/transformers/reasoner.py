@@ -8,8 +8,7 @@ from typing import Any, Self
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, Pretrained, Sampling, Source
-from ume_retrieval.engines.outcomes import in_order
+from ume_retrieval.engines.base import Generation, Pretrained, Sampling, Source, StreamingReasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.batching import pack_padded
@@ -28,7 +27,7 @@ SLOT_SHARE = 0.25
 """Share of free memory that keys and values may take, when nothing else is asked for."""
 
 
-class TransformersReasoner(Pretrained[ReasonerSpec]):
+class TransformersReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
     """Answers chats: a Qwen3-VL in slots (see `decoding`), any other model with its own `generate`.
 
     Args:
@@ -57,22 +56,14 @@ class TransformersReasoner(Pretrained[ReasonerSpec]):
         loaded = load_checkpoint(source, "AutoModelForImageTextToText")
         return cls(loaded.model, loaded.processor, info=loaded.info, spec=spec)
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i, whatever the batches were.
-
-        Raises:
-            InputError: When a chat is longer than the model's `max_prompt_tokens`; it is never cut silently.
-        """
-        return in_order(self.replies(chats, sampling))
-
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        """Answer each chat, handing out every reply as soon as it is there.
+        """Answer each chat, yielding every reply as soon as it is finished.
 
         Yields:
-            The chat's position and the reply to it.
+            Position of a chat and its reply.
 
         Raises:
-            InputError: As in `generate`, before anything is generated; when decoding should be constrained.
+            InputError: When a chat is longer than the model's `max_prompt_tokens`, or decoding should be constrained.
         """
         if sampling.response_format != "free":
             raise InputError(

@@ -1,8 +1,8 @@
-"""Forward passes without padding: rows of unequal length lie end to end, and each attends to itself only.
+"""Forward passes without padding: rows of unequal length, end to end, each of which attends to itself only.
 
 A padded batch computes every row at the length of its longest. Here linear layers see one long row of real tokens, and
 attention, the only place where rows must not meet, goes row by row. Vectors and tokens are those of single calls. What
-all rows begin with, such as an instruction, is computed once. What nobody reads is not computed: the last layer's
+all rows begin with, such as an instruction, is computed once. Unread states are not computed: the last layer's
 feed-forward part sees the last token of each row only.
 """
 
@@ -41,7 +41,7 @@ class Attention(Protocol):
 
 
 def is_supported(model: Any) -> bool:
-    """Whether the model's rows can travel without padding."""
+    """Return whether the model can run without padding."""
     return str(model.config.model_type) == "qwen3_vl"
 
 
@@ -97,7 +97,7 @@ def step_states(model: Any, tokens: torch.Tensor, places: torch.Tensor, attentio
         model: A Qwen3-VL that went through `prepare`.
         tokens: Shape (n,).
         places: Rotary position of each, shape (n,).
-        attention: Holds what the rows have seen.
+        attention: Holds keys and values of earlier tokens.
 
     Returns:
         Shape (n, width).
@@ -115,7 +115,7 @@ def step_states(model: Any, tokens: torch.Tensor, places: torch.Tensor, attentio
 
 
 class Packed:
-    """Causal attention of rows that lie end to end.
+    """Causal attention of rows that are end to end.
 
     Neighbours of equal length are attended to in one call, so rows are best sorted by length.
 

@@ -71,7 +71,7 @@ class VllmEmbedder(Pretrained[EmbedderSpec]):
 
 
 def _skeleton(config: Any) -> Any:
-    """The model without its weights: what is asked of it is its shape."""
+    """Return the model without weights, of which only the shapes are read."""
     import torch
     import transformers
 

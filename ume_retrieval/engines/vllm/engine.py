@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 POOLED_TOKENS = 32_768
-"""Tokens of keys and values that an Embedder keeps: it embeds in one pass, so what is in flight is all it needs."""
+"""Tokens of keys and values that an Embedder keeps: it embeds in one pass, so it needs those of running inputs only."""
 
 CPU_SEQUENCES = 64
 """Longest sequences whose keys and values a Reasoner on a CPU keeps, memory permitting."""
@@ -84,7 +84,7 @@ def memory_settings(
         config: The model's transformers config.
         device: Where it runs.
         dtype: In which numbers.
-        runner: What the engine does.
+        runner: Whether the engine generates or pools.
         max_tokens: Longest prompt with its reply.
     """
     per_token = cache_bytes_per_token(config, dtype.itemsize)
@@ -109,7 +109,7 @@ def _machine_bytes() -> int:
 QUIET = {
     "VLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # what a command prints stays its own
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout belongs to the command
 }
 """Settings of vLLM that hold unless the environment says otherwise."""
 
@@ -120,7 +120,7 @@ class VllmEngine:
     Args:
         source: The checkpoint.
         runner: "generate", or "pooling" at the last token.
-        budget: What the model sees of pictures; bounds what vLLM sets aside for them.
+        budget: Visual budget; bounds the memory that vLLM reserves for pictures.
         max_tokens: Most tokens of a prompt and its reply.
 
     Raises:
@@ -230,7 +230,7 @@ class VllmEngine:
             return getattr(self.llm, method)(*arguments, use_tqdm=False)
 
     def stream(self, prompts: Sequence[dict[str, Any]], parameters: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Continue all prompts at once; what is not finished when the caller stops is given up.
+        """Continue all prompts at once; unfinished prompts are cancelled when the caller stops.
 
         Yields:
             Position of a prompt and vLLM's output, in the order in which they are finished.
@@ -259,7 +259,7 @@ def _end(llm: weakref.ref[Any]) -> None:
     """End an engine's processes before Python waits for them at its exit.
 
     vLLM does so from `weakref.finalize`, which comes too late in a program that had something to finalize (a temporary
-    folder, say) before it knew of multiprocessing: it would wait for ever.
+    folder, say) before it knew of multiprocessing: it would never end.
     """
     if (running := llm()) is not None:
         running.llm_engine.engine_core.shutdown()
@@ -270,7 +270,7 @@ def _own_errors() -> Iterator[None]:
     """VLLM's errors as ours.
 
     Raises:
-        ModelError: When vLLM refuses what is asked or has died.
+        ModelError: When vLLM refuses the call or has died.
     """
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 

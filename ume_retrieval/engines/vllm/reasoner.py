@@ -7,15 +7,14 @@ from typing import Any, Self
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, Pretrained, ResponseFormat, Sampling, Source
-from ume_retrieval.engines.outcomes import in_order
+from ume_retrieval.engines.base import Generation, Pretrained, ResponseFormat, Sampling, Source, StreamingReasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.vllm.engine import VllmEngine
 from ume_retrieval.tcot.pattern import chat_pattern
 
 
-class VllmReasoner(Pretrained[ReasonerSpec]):
+class VllmReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
     """Answers chats with vLLM.
 
     Args:
@@ -39,23 +38,14 @@ class VllmReasoner(Pretrained[ReasonerSpec]):
         """Name and revision of the weights."""
         return self.engine.info
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i.
-
-        Raises:
-            InputError: As in `replies`.
-            ModelError: As in `replies`.
-        """
-        return in_order(self.replies(chats, sampling))
-
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        """Answer all chats side by side, handing out every reply as soon as it is there.
+        """Answer all chats concurrently, yielding every reply as soon as it is finished.
 
-        Sampled replies follow from `seeds.chat_seeds`, not from a chat's company; only equal chats count among
+        Sampled replies follow from `seeds.chat_seeds`, not from a chat's batch; only equal chats count among
         themselves.
 
         Yields:
-            The chat's position and the reply to it.
+            Position of a chat and its reply.
 
         Raises:
             InputError: When a chat is longer than the model's `max_prompt_tokens`; it is never cut silently.
