@@ -13,7 +13,7 @@ import jinja2
 from ume_eval.published import Published
 from ume_eval.results import RunResult
 from ume_eval.table import TextTable, group_table, notes, reasoning_table, task_table
-from ume_retrieval.report.wording import one_line
+from ume_retrieval.report.sanitize import one_line
 from ume_retrieval.util.files import write_whole
 
 MOST_NAMED: Final = 200

@@ -19,7 +19,7 @@ from ume_eval.swapping import Swap, swap_traces
 from ume_eval.tasks import Benchmark, Task, VisDoc
 from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.report.wording import one_line
+from ume_retrieval.report.sanitize import one_line
 
 Reasoning: TypeAlias = Literal["both", "always", "never"]
 """Direct, reasoned and fused; reasoned alone; direct alone."""

@@ -10,7 +10,7 @@ from ume_eval.rows import Row
 from ume_eval.samples import Candidate, EvalTask, Problem, ProblemName, Query, Sample
 from ume_eval.tasks import Task
 from ume_retrieval.errors import InputError, MediaNotFound
-from ume_retrieval.report.wording import one_line
+from ume_retrieval.report.sanitize import one_line
 
 BROKEN: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError, InputError)
 """What reading a row of another form than the layout's may raise; no system has a file of some names."""
