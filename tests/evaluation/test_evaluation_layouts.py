@@ -14,12 +14,10 @@ from evaluation_world import QUERIES, THINGS, World, write_jsonl, write_mmeb, wr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ume_eval.layouts import read_task
+from ume_eval import EvalTask, Film, RowsNotFound, all_tasks, choose, classes, read_task
+from ume_eval.layouts.builder import evenly, film, inside
 from ume_eval.layouts.documents import short_name
-from ume_eval.layouts.media import evenly, film, inside
-from ume_eval.rows import RowsNotFound, find_rows
-from ume_eval.samples import EvalTask, Film
-from ume_eval.tasks import all_tasks, choose, classes
+from ume_eval.rows import find_rows
 from ume_retrieval.errors import InputError, MediaNotFound, MissingExtra
 
 

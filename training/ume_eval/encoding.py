@@ -1,4 +1,4 @@
-"""Samples to vectors, each once: what the store knows is not embedded again, whatever run or task it came from."""
+"""Embed samples that the store does not have yet, and collect their vectors."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ume_retrieval.pipeline.encode_options import ReasoningMode
 from ume_retrieval.results import Trace
 
 CHUNK: Final = 64
-"""Samples that are embedded and stored together; a killed run loses no more than these."""
+"""Samples that are embedded and stored together; a killed run loses at most these."""
 
 Advance: TypeAlias = Callable[[int], None]
-"""Called with how many samples are done."""
+"""Called with the number of further samples that are done."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sided:
-    """Samples of one side of a task, each with its digest.
+class SampleSet:
+    """The queries or the candidates of a task.
 
     Attributes:
         side: Query or corpus.
-        target: What queries look for; None on the corpus side.
-        names: What a report calls each.
-        samples: One a name.
-        digests: Hex digests; None where a file could not be read.
-        failures: Those that could not be read.
+        target: Modality that queries look for; None for candidates.
+        names: Name of each sample in reports.
+        samples: The samples.
+        digests: Content digest of each; None for an unreadable sample.
+        failures: Unreadable samples.
     """
 
     side: Side
@@ -45,8 +45,8 @@ class Sided:
     failures: tuple[Failure, ...]
 
     @classmethod
-    def of(cls, side: Side, target: Modality | None, named: Sequence[tuple[str, Sample]]) -> Sided:
-        """Hash every sample; one that cannot be read becomes a failure."""
+    def of(cls, side: Side, target: Modality | None, named: Sequence[tuple[str, Sample]]) -> SampleSet:
+        """Hash every sample; an unreadable sample becomes a failure."""
         digests: list[str | None] = []
         failures: list[Failure] = []
         for index, (name, sample) in enumerate(named):
@@ -59,21 +59,21 @@ class Sided:
         return cls(side, target, names, samples, tuple(digests), tuple(failures))
 
     def keys(self, embedder: ReasoningEmbedder, encoding: Encoding) -> list[str | None]:
-        """Key of each sample's vector; None where it could not be read."""
+        """Return the key of each sample's vector; None for an unreadable sample."""
         base = identity(embedder, self.side, encoding, self.target)
         return [None if digest is None else vector_key(base, digest) for digest in self.digests]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:
-    """Vectors of samples, with what they took.
+    """Vectors of samples and their costs.
 
     Attributes:
-        rows: float32, shape (n, dim); NaN where there is none.
+        rows: float32, shape (n, dim); NaN for a missing vector.
         tokens: Tokens that the Reasoner wrote for each, shape (n,).
         evidence: Crops and key frames of each, shape (n,).
         keywords: Keywords of each, shape (n,).
-        traces: T-CoT of each as it was written; empty where there is none.
+        traces: Raw T-CoT of each; empty for none.
     """
 
     rows: npt.NDArray[np.float32]
@@ -84,37 +84,26 @@ class Vectors:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """Models and the store that they fill.
-
-    Attributes:
-        embedder: Makes the vectors.
-        store: Keeps them.
-    """
+class StoredEncoder:
+    """Embeds through a store: a stored vector is never computed again, whichever run or task it came from."""
 
     embedder: ReasoningEmbedder
     store: VectorStore
 
-    def missing(self, sided: Sided, encoding: Encoding, shard: Shard | None = None) -> dict[str, int]:
-        """Keys that have no vector yet, each with the position of the first sample that it stands for."""
+    def missing(self, samples: SampleSet, encoding: Encoding, shard: Shard | None = None) -> dict[str, int]:
+        """Return keys without a vector, each with the position of its first sample."""
         first: dict[str, int] = {}
-        for index, key in enumerate(sided.keys(self.embedder, encoding)):
+        for index, key in enumerate(samples.keys(self.embedder, encoding)):
             if key is not None and (shard is None or shard.holds(key)):
                 first.setdefault(key, index)
         known = self.store.known(first)
         return {key: index for key, index in first.items() if key not in known}
 
-    def embed(self, sided: Sided, encoding: Encoding, wanted: dict[str, int], advance: Advance) -> list[Failure]:
-        """Embed what is wanted, chunk by chunk, and keep each chunk before the next begins.
-
-        Args:
-            sided: Where the samples are.
-            encoding: Direct or reasoned.
-            wanted: From `missing`.
-            advance: Told of each chunk.
+    def embed(self, samples: SampleSet, encoding: Encoding, wanted: dict[str, int], advance: Advance) -> list[Failure]:
+        """Embed the `wanted` keys, chunk by chunk, and store each chunk before the next begins.
 
         Returns:
-            Samples that could not be embedded. They are tried again by the next run.
+            Samples that could not be embedded; the next run tries them again.
         """
         failures: list[Failure] = []
         order = list(wanted.items())
@@ -123,39 +112,37 @@ class Bench:
             items: dict[str, Item] = {}
             for key, index in some.items():
                 try:
-                    items[key] = sided.samples[index].item()
+                    items[key] = samples.samples[index].item()
                 except UmeError as error:
-                    failures.append(Failure.of(error, index=index, source=sided.names[index]))
-            for failure in self._encode(sided, encoding, items):
+                    failures.append(Failure.of(error, index=index, source=samples.names[index]))
+            for failure in self._encode(samples, encoding, items):
                 index = some[list(items)[failure.index]]
-                failures.append(replace(failure, index=index, source=sided.names[index]))
+                failures.append(replace(failure, index=index, source=samples.names[index]))
             advance(len(some))
         return failures
 
-    def gather(self, sided: Sided, encoding: Encoding) -> Vectors:
-        """Vectors of all samples from the store, equal samples sharing one."""
-        keys = sided.keys(self.embedder, encoding)
+    def gather(self, samples: SampleSet, encoding: Encoding) -> Vectors:
+        """Return the stored vectors of all samples; equal samples share one."""
+        keys = samples.keys(self.embedder, encoding)
         found = self.store.get_many(key for key in keys if key is not None)
-        rows = np.full((len(keys), self.embedder.dimension), np.nan, dtype=np.float32)
-        records: list[Stored | None] = [None if key is None else found.get(key) for key in keys]
-        for place, record in enumerate(records):
-            if record is not None:
-                rows[place] = record.vector
-        return Vectors(
-            rows,
-            np.array([one.tokens if one else 0 for one in records], dtype=np.int64),
-            np.array([one.evidence if one else 0 for one in records], dtype=np.int64),
-            np.array([one.keywords if one else 0 for one in records], dtype=np.int64),
-            tuple(one.trace if one else "" for one in records),
+        absent = Stored(np.full(self.embedder.dimension, np.nan, dtype=np.float32))
+        records = [found.get(key or "", absent) for key in keys]
+        rows = np.array([one.vector for one in records], dtype=np.float32).reshape(-1, self.embedder.dimension)
+        tokens, evidence, keywords = (
+            np.array([getattr(one, name) for one in records], dtype=np.int64)
+            for name in ("tokens", "evidence", "keywords")
         )
+        return Vectors(rows, tokens, evidence, keywords, tuple(one.trace for one in records))
 
-    def _encode(self, sided: Sided, encoding: Encoding, items: dict[str, Item]) -> tuple[Failure, ...]:
+    def _encode(self, samples: SampleSet, encoding: Encoding, items: dict[str, Item]) -> tuple[Failure, ...]:
         if not items:
             return ()
         mode: ReasoningMode = "always" if encoding == "reasoned" else "never"
         given, encoder = list(items.values()), self.embedder
-        if sided.side == "query":
-            result = encoder.encode_query(given, reasoning=mode, target=sided.target, return_traces=True, strict=False)
+        if samples.side == "query":
+            result = encoder.encode_query(
+                given, reasoning=mode, target=samples.target, return_traces=True, strict=False
+            )
         else:
             result = encoder.encode_corpus(given, reasoning=mode, return_traces=True, strict=False)
         lost = {failure.index for failure in result.failures}

@@ -1,8 +1,7 @@
-"""Ranking metrics, one query at a time, as the published evaluators define them (TIGER-AI-Lab/VLM2Vec 6e1e1d4).
+"""Compute ranking metrics per query, as the published evaluators define them (TIGER-AI-Lab/VLM2Vec 6e1e1d4).
 
-The published evaluator ranks names and then looks them up among the labels. Here a query is a row of scores beside a
-row of gains, so that no name can be counted twice and a gain cannot land on another label. Where the two differ is said
-in `docs/evaluation.md` and held by tests.
+The published evaluator ranks names and looks them up among the labels. Here a query is a row of scores and a row of
+gains, so that no name counts twice and no gain lands on another label. `docs/evaluation.md` lists the differences.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from ume_retrieval.errors import InputError
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 Ties: TypeAlias = Literal["against", "listed"]
-"""Equal scores: what answers comes last, or candidates stay in the order in which they are listed.
+"""How to order equal scores: relevant candidates last, or in the listed order.
 
 The published evaluator leaves ties to numpy's default sort, whose order of ties differs between processors. Its image
-tasks list the answer first, and where all scores are equal that sort keeps the list as it is: an Embedder that gives
-every item one vector scores 100 % there. "against" is therefore the default; "listed" is what a stable sort would do.
+tasks list the answer first, so an Embedder that gives every item the same vector scores 100 % where the sort keeps the
+list. "against" is therefore the default; "listed" is the result of a stable sort.
 """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """One query's answer, judged.
+    """The judged ranking of one query.
 
     Attributes:
-        gains: Gain of each candidate that was found, best score first; 0 for what does not answer.
-        ideal: Gains > 0 of everything that answers, largest first, whether it was found or not.
+        gains: Gain of each ranked candidate, best score first; 0 if irrelevant.
+        ideal: All gains > 0, largest first, ranked or not.
     """
 
     gains: Floats
@@ -47,10 +46,10 @@ def judge(
     """Rank a query's candidates by score.
 
     Args:
-        scores: One a candidate, any order; NaN where there is no vector: such a candidate is never found. May be empty.
-        gains: Relevance of each candidate, >= 0; 0 means that it does not answer.
-        missing: Gains of what answers but is not among the candidates (a file that could not be read).
-        ties: What happens to equal scores.
+        scores: Score of each candidate; NaN for a missing vector, whose candidate is never found. May be empty.
+        gains: Relevance of each candidate, >= 0; 0 if irrelevant.
+        missing: Gains of relevant items that are not among the candidates, such as unreadable files.
+        ties: How to order equal scores.
 
     Raises:
         InputError: When scores and gains differ in length, or a gain is negative or not finite.
@@ -64,9 +63,9 @@ def judge(
     row, gain = np.asarray(scores, dtype=np.float64), np.asarray(gains, dtype=np.float64)
     everything = np.concatenate([gain.reshape(-1), np.asarray(missing, dtype=np.float64).reshape(-1)])
     if row.shape != gain.shape or row.ndim != 1:
-        raise InputError(f"scores of shape {row.shape} for gains of shape {gain.shape}", hint="give one score a gain")
+        raise InputError(f"scores of shape {row.shape} for gains of shape {gain.shape}", hint="give one score per gain")
     if not np.isfinite(everything).all() or (everything < 0).any():
-        raise InputError("a gain is negative or not finite", hint="use 0 for what does not answer")
+        raise InputError("a gain is negative or not finite", hint="use 0 for irrelevant candidates")
     found = np.flatnonzero(~np.isnan(row))
     order = np.lexsort((gain[found] if ties == "against" else np.arange(len(found)), -row[found]))
     ideal = -np.sort(-everything[everything > 0])
@@ -74,7 +73,7 @@ def judge(
 
 
 def hit(ranked: Ranked, k: int) -> float:
-    """1.0 when one of the first k answers, else 0.0.
+    """Return 1.0 if one of the first k is relevant, else 0.0.
 
     Example:
         >>> hit(judge([0.9, 0.8], [0, 1]), 1), hit(judge([0.9, 0.8], [0, 1]), 2)
@@ -84,9 +83,9 @@ def hit(ranked: Ranked, k: int) -> float:
 
 
 def recall(ranked: Ranked, k: int) -> float:
-    """Share of what answers that is among the first k, 0..1; 0.0 where nothing answers.
+    """Return the share of relevant items among the first k, 0..1; 0.0 without relevant items.
 
-    The published code says 1.0 where nothing answers, which rewards a query that cannot be judged.
+    The published code returns 1.0 without relevant items, which rewards a query that cannot be judged.
 
     Example:
         >>> recall(judge([0.9, 0.8, 0.7], [1, 0, 1]), 2)
@@ -96,15 +95,14 @@ def recall(ranked: Ranked, k: int) -> float:
 
 
 def precision(ranked: Ranked, k: int) -> float:
-    """Share of the first k places that answer, 0..1, also when fewer than k candidates were found."""
+    """Return the share of the first k places that are relevant, 0..1, even if fewer candidates are ranked."""
     return float((ranked.gains[:k] > 0).sum() / k)
 
 
 def ndcg(ranked: Ranked, k: int) -> float:
-    """Normalised discounted cumulative gain of the first k with linear gain, 0..1 (Järvelin and Kekäläinen, 2002).
+    """Return the normalised discounted cumulative gain of the first k, 0..1 (Järvelin and Kekäläinen, 2002).
 
-    MMEB-V2 reports linear gain. Exponential gain (2^g - 1) agrees where all gains are 0 or 1; elsewhere it weighs high
-    gains more, see `ndcg_exponential`.
+    Gains are linear, as MMEB-V2 reports them; see `ndcg_exponential` for 2^g - 1, which weighs high gains more.
 
     Example:
         >>> round(ndcg(judge([0.9, 0.8], [0, 1]), 5), 4)
@@ -114,7 +112,7 @@ def ndcg(ranked: Ranked, k: int) -> float:
 
 
 def ndcg_exponential(ranked: Ranked, k: int) -> float:
-    """`ndcg` with the gain 2^g - 1."""
+    """Return `ndcg` with gains 2^g - 1."""
     return _ndcg(np.exp2(ranked.gains[:k]) - 1, np.exp2(ranked.ideal[:k]) - 1)
 
 
@@ -127,12 +125,12 @@ def _dcg(gains: Floats) -> float:
 
 
 def average_precision(ranked: Ranked, k: int | None = None) -> float:
-    """Mean, over what answers, of the precision at its place, 0..1; its mean over queries is mAP.
+    """Return the mean precision at the places of relevant items, 0..1; its mean over queries is mAP.
 
     Args:
         ranked: The judged query.
-        k: Count the first k places only, and divide by min(answers, k) as the published code does; None takes all
-            places and divides by the number of answers.
+        k: Count the first k places only and divide by min(relevant, k), as the published code does; None counts all
+            places and divides by the number of relevant items.
 
     Example:
         >>> round(average_precision(judge([0.9, 0.8, 0.7], [1, 0, 1])), 4)
@@ -147,7 +145,7 @@ def average_precision(ranked: Ranked, k: int | None = None) -> float:
 
 
 def reciprocal_rank(ranked: Ranked, k: int) -> float:
-    """1 / place of the first that answers, 0.0 when it is not among the first k."""
+    """Return 1 / place of the first relevant item, 0.0 if it is not among the first k."""
     places = np.flatnonzero(ranked.gains[:k] > 0)
     return float(1 / (places[0] + 1)) if len(places) else 0.0
 
@@ -161,16 +159,16 @@ METRICS: Final[dict[str, Callable[[Ranked, int], float]]] = {
     "map": average_precision,
     "mrr": reciprocal_rank,
 }
-"""Names that go before an `@`."""
+"""Metrics by the name before the `@`."""
 
 _NAME = re.compile(r"(\w+)@([1-9]\d*)")
 
 
 def measure(name: str, ranked: Ranked) -> float:
-    """A metric by name, such as "hit@1", "ndcg@5" or "map@10".
+    """Compute a metric by name, such as "hit@1", "ndcg@5" or "map@10".
 
     Raises:
-        InputError: When there is no such metric.
+        InputError: When the metric is unknown.
 
     Example:
         >>> measure("ndcg@5", judge([0.9, 0.8], [1, 0]))
@@ -178,5 +176,5 @@ def measure(name: str, ranked: Ranked) -> float:
     """
     matched = _NAME.fullmatch(name)
     if matched is None or matched[1] not in METRICS:
-        raise InputError(f"there is no metric {name!r}", hint=f"use one of {', '.join(METRICS)}, as in hit@1")
+        raise InputError(f"unknown metric {name!r}", hint=f"use one of {', '.join(METRICS)}, as in hit@1")
     return METRICS[matched[1]](ranked, int(matched[2]))

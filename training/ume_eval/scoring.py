@@ -1,4 +1,4 @@
-"""From vectors to scores: each query's similarities, direct, reasoned and fused, judged by the task's metrics."""
+"""Score a task from its vectors: similarities of each query, judged by the task's metrics."""
 
 from __future__ import annotations
 
@@ -15,28 +15,26 @@ from ume_eval.samples import EvalTask
 Mode: TypeAlias = Literal["direct", "reasoned", "fused"]
 """Without T-CoTs; with T-CoTs on both sides; by the mean of both similarities."""
 
-MODES: Final[tuple[Mode, ...]] = ("direct", "reasoned", "fused")
-
 REPORTED: Final = ("hit@1", "hit@5", "hit@10", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "map@10", "mrr@10")
-"""Metrics beside the main one."""
+"""Metrics that are reported in addition to the main one."""
 
 DECIMALS: Final = 6
-"""Similarities are rounded to this, what float32 keeps, so that equal vectors tie wherever they stand in a matrix."""
+"""Similarities are rounded to float32 precision, so that equal vectors tie at any position of a matrix."""
 
 BLOCK: Final = 8192
-"""Candidates that are multiplied at a time: a large corpus is never held twice."""
+"""Candidates per matrix product, so that a large corpus is never held in memory twice."""
 
 Rows: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """One mode's answers to a task's queries.
+    """Scores of one mode on a task.
 
     Attributes:
-        main: The main metric of each query that was read, 0..1.
+        main: Main metric of each query that was read, 0..1.
         metrics: Mean of each metric in percent, lost queries counted as 0.
-        gap: Mean difference of a query's two best similarities; NaN without a query that has two.
+        gap: Mean difference of a query's two best similarities; NaN if no query has two.
         ties: Queries whose main metric would be higher if ties kept the listed order.
     """
 
@@ -47,15 +45,15 @@ class Judged:
 
 
 def similarities(task: EvalTask, queries: Rows, candidates: Rows) -> list[Floats]:
-    """Each query's cosine to its candidates: its own ones in their order, or all of the task's.
+    """Return each query's cosines to its own candidates in their order, or to all candidates of the task.
 
     Args:
-        task: Whose queries and candidates the rows are.
-        queries: Unit vectors, shape (queries, dim); NaN rows where there is none.
+        task: The task.
+        queries: Unit vectors, shape (queries, dim); NaN rows for missing vectors.
         candidates: Likewise, shape (candidates, dim).
 
     Returns:
-        One row a query; NaN where either has no vector.
+        One row per query; NaN where a vector is missing.
     """
     place = {candidate.key: index for index, candidate in enumerate(task.candidates)}
     against_all = [query.among is None for query in task.queries]
@@ -71,9 +69,9 @@ def similarities(task: EvalTask, queries: Rows, candidates: Rows) -> list[Floats
 
 
 def _cosines(queries: Rows, candidates: Rows) -> Floats:
-    """Rounded products, shape (queries, candidates).
+    """Return rounded products, shape (queries, candidates).
 
-    A product in float32 depends on where a row stands by more than rounding takes away; one in float64 does not.
+    Products in float64: those in float32 depend on the position of a row by more than the rounding hides.
     """
     asked = queries.astype(np.float64)
     found = np.empty((len(queries), len(candidates)))
@@ -82,27 +80,8 @@ def _cosines(queries: Rows, candidates: Rows) -> Floats:
     return np.round(found, DECIMALS, out=found)
 
 
-def fuse(direct: Sequence[Floats], reasoned: Sequence[Floats]) -> list[Floats]:
-    """Mean of both similarities, as search does it by default (`ume_qdrant.searching.fusion.fuse` with weight 0.5).
-
-    A candidate without a reasoned similarity is estimated from its direct one, plus the query's mean difference
-    between the two.
-
-    Example:
-        >>> nan = float("nan")
-        >>> fuse([np.array([0.25, 0.5, nan])], [np.array([0.75, nan, nan])])
-        [array([0.5 , 0.75,  nan])]
-    """
-    fused: list[Floats] = []
-    for plain, thought in zip(direct, reasoned, strict=True):
-        both = ~np.isnan(plain) & ~np.isnan(thought)
-        offset = float((thought - plain)[both].mean()) if both.any() else 0.0
-        fused.append((plain + np.where(np.isnan(thought), plain + offset, thought)) / 2)
-    return fused
-
-
 def gains(task: EvalTask) -> list[tuple[Floats, tuple[float, ...]]]:
-    """For each query the gain of each of its candidates, and the gains of answers that it has no candidate for."""
+    """Return each query's gain per candidate, and the gains of answers without a candidate."""
     everything = [candidate.key for candidate in task.candidates]
     known = set(everything)
     position = {key: index for index, key in enumerate(everything)}
@@ -122,7 +101,7 @@ def gains(task: EvalTask) -> list[tuple[Floats, tuple[float, ...]]]:
 
 
 def judge_all(task: EvalTask, rows: Sequence[Floats]) -> Judged:
-    """Judge every query's row of similarities."""
+    """Judge every query by its row of similarities."""
     name = task.task.metric
     main, listed, gaps = [], [], []
     sums = dict.fromkeys((name, *REPORTED), 0.0)
@@ -146,7 +125,7 @@ def judge_all(task: EvalTask, rows: Sequence[Floats]) -> Judged:
 
 
 def paired(better: Floats, worse: Floats) -> tuple[float, float]:
-    """Mean of the difference between two judgements of the same queries, in percent, and its standard error.
+    """Return the mean difference of two judgements of the same queries, in percent, and its standard error.
 
     Example:
         >>> paired(np.array([1.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0]))

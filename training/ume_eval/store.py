@@ -1,13 +1,13 @@
-"""Vectors on disk by content: a killed run goes on, equal samples are embedded once, shards are put together."""
+"""Store vectors on disk by content, so that runs resume, equal samples are embedded once, and shards merge."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,38 +16,22 @@ from ume_retrieval.engines.base import tcot_sampling
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.util.sqlite import KeyedFile
+from ume_retrieval.util.sqlite import SQLiteStore
 
 Encoding: TypeAlias = Literal["direct", "reasoned"]
-"""How a sample is embedded: as it is, or with a T-CoT."""
-
-APPLICATION_ID: Final = 0x756D6532
-"""Marks the file as ours ("ume2")."""
-
-SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS vectors (
-    key TEXT PRIMARY KEY,
-    vector BLOB NOT NULL,
-    tokens INTEGER NOT NULL,
-    evidence INTEGER NOT NULL,
-    keywords INTEGER NOT NULL,
-    trace TEXT NOT NULL
-) WITHOUT ROWID
-"""
-
-KEYS_AT_ONCE: Final = 1000
+"""How a sample is embedded: without or with a T-CoT."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """One sample's vector, and what it took.
+    """One sample's vector and its cost.
 
     Attributes:
         vector: float32, length 1.
-        tokens: Tokens that the Reasoner wrote for it; 0 for a direct vector.
+        tokens: Tokens that the Reasoner wrote; 0 for a direct vector.
         evidence: Crops and key frames that the Embedder saw.
-        keywords: Keywords that the T-CoT named.
-        trace: The T-CoT as it was written; empty for a direct vector.
+        keywords: Keywords of the T-CoT.
+        trace: The raw T-CoT; empty for a direct vector.
     """
 
     vector: npt.NDArray[np.float32]
@@ -57,11 +41,11 @@ class Stored:
     trace: str = ""
 
 
-class VectorStore(KeyedFile):
-    """A file of vectors, safe under `kill -9` and under several processes of one machine.
+class VectorStore(SQLiteStore):
+    """A SQLite file of vectors, safe under `kill -9` and concurrent processes of one machine.
 
     Args:
-        path: The SQLite file; made, with its folders, when it is not there.
+        path: The SQLite file; created, with its folders, if missing.
 
     Raises:
         CacheError: When the file is damaged, belongs to another program, or cannot be opened.
@@ -75,27 +59,32 @@ class VectorStore(KeyedFile):
         ({'key'}, array([1., 1.], dtype=float32))
     """
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(
-            path,
-            what="the vector store",
-            table="vectors",
-            schema=SCHEMA,
-            application_id=APPLICATION_ID,
-            when_damaged="delete the file; its vectors are made again",
-        )
+    what = "the vector store"
+    table = "vectors"
+    schema = """
+    CREATE TABLE IF NOT EXISTS vectors (
+        key TEXT PRIMARY KEY,
+        vector BLOB NOT NULL,
+        tokens INTEGER NOT NULL,
+        evidence INTEGER NOT NULL,
+        keywords INTEGER NOT NULL,
+        trace TEXT NOT NULL
+    ) WITHOUT ROWID
+    """
+    application_id = 0x756D6532  # "ume2"
+    when_damaged = "delete the file; its vectors are made again"
 
     def known(self, keys: Iterable[str]) -> set[str]:
-        """Which of the keys have a vector."""
-        return {key for [key] in self._rows("key", keys)}
+        """Return the keys that have a vector."""
+        return {key for [key] in self._select("key", keys)}
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Stored]:
-        """What is stored under the keys; unknown ones are left out."""
-        rows = self._rows("key, vector, tokens, evidence, keywords, trace", keys)
+        """Return the records of the keys; unknown keys are skipped."""
+        rows = self._select("key, vector, tokens, evidence, keywords, trace", keys)
         return {key: Stored(np.frombuffer(blob, dtype=np.float32), *rest) for key, blob, *rest in rows}
 
     def put_many(self, records: Mapping[str, Stored]) -> int:
-        """Keep vectors in one transaction and return how many were new; a known key keeps its first one."""
+        """Add vectors in one transaction and return how many were new; a known key keeps its first vector."""
         rows = [
             (key, one.vector.astype(np.float32).tobytes(), one.tokens, one.evidence, one.keywords, one.trace)
             for key, one in records.items()
@@ -105,14 +94,14 @@ class VectorStore(KeyedFile):
         return max(new, 0)
 
     def merge(self, other: Path) -> int:
-        """Take over the vectors of another file, such as another machine's shard, and return how many were new.
+        """Add the vectors of another file, such as another machine's shard, and return how many were new.
 
         Raises:
-            InputError: When it is not there.
-            CacheError: When it is no file of vectors.
+            InputError: When the file does not exist.
+            CacheError: When it is not a file of vectors.
         """
         if not other.is_file():
-            raise InputError(f"{other} is not there", hint="name the folder of another run with --merge")
+            raise InputError(f"{other} does not exist", hint="name the folder of another run with --merge")
         if other.samefile(self.path):
             return 0  # SQLite would wait for itself
         VectorStore(other)
@@ -123,20 +112,11 @@ class VectorStore(KeyedFile):
             database.execute("COMMIT")
         return max(new, 0)
 
-    def _rows(self, columns: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
-        wanted = list(dict.fromkeys(keys))
-        with self._database() as database:
-            for start in range(0, len(wanted), KEYS_AT_ONCE):
-                some = json.dumps(wanted[start : start + KEYS_AT_ONCE])
-                # The columns are this file's own words.
-                query = f"SELECT {columns} FROM vectors WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
-                yield from database.execute(query, (some,)).fetchall()
-
 
 def identity(embedder: ReasoningEmbedder, side: Side, encoding: Encoding, target: Modality | None) -> bytes:
-    """Everything beside the sample that decides its vector: weights, prompts, budgets, decoding, side.
+    """Hash everything but the sample that decides its vector: weights, prompts, budgets, decoding, side.
 
-    The engine does not count: the same weights make the same vectors up to rounding.
+    The engine is left out: the same weights make the same vectors up to rounding.
     """
     parts: dict[str, object] = {
         "embedder": [embedder.embedder.info.name, embedder.embedder.info.revision],
@@ -156,20 +136,20 @@ def identity(embedder: ReasoningEmbedder, side: Side, encoding: Encoding, target
 
 
 def vector_key(identity: bytes, digest: str) -> str:
-    """Key of a sample's vector, 64 hex digits."""
+    """Return the key of a sample's vector, 64 hex digits."""
     return sha256(identity + bytes.fromhex(digest)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One part of the samples; which part a sample is in follows from its content.
+    """One part of the samples; a sample's content decides its part.
 
     Attributes:
-        number: Which part, 1..of.
-        of: How many parts there are.
+        number: Number of the part, 1..of.
+        of: Number of parts.
 
     Raises:
-        InputError: When there is no such part.
+        InputError: When the number is out of range.
 
     Example:
         >>> Shard.parse("2/4")
@@ -181,20 +161,22 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.of:
-            raise InputError(f"there is no shard {self.number}/{self.of}", hint="write --shard 1/4 up to --shard 4/4")
+            raise InputError(
+                f"shard {self.number}/{self.of} does not exist", hint="write --shard 1/4 up to --shard 4/4"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Read "i/n".
+        """Parse "i/n".
 
         Raises:
-            InputError: When it is something else.
+            InputError: For any other text.
         """
         number, slash, of = text.partition("/")
         if not slash or not number.strip().isdecimal() or not of.strip().isdecimal():
-            raise InputError(f"{text!r} is no shard", hint="write --shard 1/4")
+            raise InputError(f"{text!r} is not a shard", hint="write --shard 1/4")
         return cls(int(number), int(of))
 
     def holds(self, key: str) -> bool:
-        """Whether a vector's key belongs to this part."""
+        """Return whether a vector's key belongs to this part."""
         return int(key[:12], 16) % self.of == self.number - 1

@@ -1,4 +1,4 @@
-"""Local files: opened only when they are regular and of a bearable size, hashed once, named safely."""
+"""Open, hash and name local files safely; only regular files within the size limit are opened."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SETTLED_NS = 2_000_000_000
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
-    r"""Write a path so that a terminal, a log or JSON can show it, and two paths never look the same.
+    r"""Escape a path so that a terminal, a log or JSON can show it, without making two paths look the same.
 
-    Printable characters stay. A byte that is not UTF-8 becomes `\xNN`, any other character (controls, terminal
+    Printable characters are kept. A byte that is not UTF-8 becomes `\xNN`, any other character (controls, terminal
     escapes, text direction marks) `\uNNNN`, and a backslash is doubled.
 
     Example:
@@ -45,7 +45,7 @@ def _display_character(character: str) -> str:
 
 
 def is_remote(source: object) -> bool:
-    """Tell whether a `str` is an address with a scheme rather than a path.
+    """Return whether a `str` is an address with a scheme rather than a path.
 
     Example:
         >>> is_remote("https://example.org/cat.png"), is_remote("data:image/png;base64,AA"), is_remote("cat.png")
@@ -55,7 +55,7 @@ def is_remote(source: object) -> bool:
 
 
 def local_path(source: str | Path) -> Path:
-    """Take a `str` or `Path` as a path.
+    """Convert a `str` or `Path` to a path.
 
     Raises:
         RemoteNotAllowed: When it is an address.
@@ -70,11 +70,11 @@ def local_path(source: str | Path) -> Path:
 
 @contextmanager
 def open_file(path: Path, limits: Limits) -> Iterator[BufferedReader]:
-    """Open a regular file of at least one and at most `limits.max_bytes` bytes for reading.
+    """Open a regular file of 1 to `limits.max_bytes` bytes for reading.
 
     Raises:
-        MediaNotFound: When it does not exist, is no regular file (folders, pipes and devices are never opened) or may
-            not be read.
+        MediaNotFound: When it does not exist, is not a regular file (folders, pipes and devices are never opened) or
+            is not readable.
         BrokenMedia: When it is empty.
         MediaTooLarge: When it holds more bytes than allowed.
     """
@@ -95,31 +95,31 @@ def open_file(path: Path, limits: Limits) -> Iterator[BufferedReader]:
 
 
 def file_status(path: Path) -> os.stat_result:
-    """Stat a regular file, through links.
+    """Stat a regular file, following links.
 
     Raises:
-        MediaNotFound: When it does not exist, is out of reach or is no regular file.
+        MediaNotFound: When it does not exist, is inaccessible or is not a regular file.
     """
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
         raise cannot_open(path, error) from error
     if not stat.S_ISREG(status.st_mode):
-        raise MediaNotFound(f"{display_name(path)} is no regular file", hint="pass a file, not a folder or a device")
+        raise MediaNotFound(f"{display_name(path)} is not a regular file", hint="pass a file, not a folder or a device")
     return status
 
 
 def cannot_open(path: Path, error: OSError | ValueError) -> MediaNotFound:
-    """Say in one line why the system would not open a path."""
+    """Return the error for a path that the system does not open."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return MediaNotFound(f"{display_name(path)} cannot be opened: {reason}", hint="check the path and its permissions")
 
 
 def file_digest(path: Path, limits: Limits) -> bytes:
-    """SHA-256 of a file's bytes (32 bytes), streamed.
+    """Return the SHA-256 digest of a file (32 bytes), streamed.
 
-    The digest of a file that has not changed for two seconds is remembered by device, inode, size and times, so that a
-    long video or PDF is read once and not once a segment or page.
+    The digest of a file that has not changed for two seconds is cached by device, inode, size and times, so that a long
+    video or PDF is read once and not once per segment or page.
 
     Raises:
         MediaError: As `open_file`.

@@ -1,16 +1,16 @@
-"""Which format bytes are, by their first bytes and never by a file's name."""
+"""Recognise media formats by their first bytes, never by a file's name."""
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
 HEAD_BYTES = 1024
-"""How many first bytes `sniff` wants to see."""
+"""Number of first bytes that `sniff` needs."""
 
 ImageFormat: TypeAlias = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
 VideoFormat: TypeAlias = Literal["mp4", "matroska", "avi", "gif"]
 Format: TypeAlias = ImageFormat | VideoFormat | Literal["pdf"]
-"""`mp4` stands for the whole ISO base media family (MP4, MOV, M4V, 3GP), `matroska` for MKV and WebM."""
+"""`mp4` is the whole ISO base media family (MP4, MOV, M4V, 3GP), `matroska` is MKV and WebM."""
 
 IMAGE_FORMATS: frozenset[Format] = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff"})
 VIDEO_FORMATS: frozenset[Format] = frozenset({"mp4", "matroska", "avi", "gif"})
@@ -24,49 +24,30 @@ _OTHER_SUFFIXES = (
     *(".wmv", ".flv", ".mpg", ".mpeg", ".mts", ".m2ts", ".ogv"),
 )
 MEDIA_SUFFIXES = frozenset((*_READ_SUFFIXES, *_OTHER_SUFFIXES))
-"""Names that promise media, those included that are not read: a person would miss them if nothing were said."""
+"""Suffixes of media files, including unsupported formats, whose files are reported rather than skipped."""
 
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 
 _BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
-_NO_VIDEO_BRANDS = (
-    b"M4A ",
-    b"M4B ",
-    b"M4P ",
-    b"avif",
-    b"avis",
-    b"heic",
-    b"heix",
-    b"hevc",
-    b"heim",
-    b"mif1",
-    b"msf1",
-    b"crx ",
-)
-
-
-_SIGNATURES: tuple[tuple[bytes, Format], ...] = (
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"GIF87a", "gif"),
-    (b"GIF89a", "gif"),
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"II+\0", "tiff"),
-    (b"MM\0+", "tiff"),
-)
+_NO_VIDEO_BRANDS = frozenset(b"M4A ,M4B ,M4P ,avif,avis,heic,heix,hevc,heim,mif1,msf1,crx ".split(b","))
+_SIGNATURES: dict[bytes, Format] = {
+    b"\xff\xd8\xff": "jpeg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    **dict.fromkeys((b"GIF87a", b"GIF89a"), "gif"),
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
+}
 _PDF_PREFIXES = b"\xef\xbb\xbf\0\t\r\n "
 
 
 def sniff(head: bytes) -> Format | None:
-    r"""Name the format that the first `HEAD_BYTES` bytes belong to, or None when it is none that this library reads.
+    r"""Name the format that the first `HEAD_BYTES` bytes belong to, or None for an unsupported format.
 
     Example:
         >>> sniff(b"GIF89a"), sniff(b"\x1a\x45\xdf\xa3 webm"), sniff(b"Dear John")
         ('gif', 'matroska', None)
     """
     tests: tuple[tuple[bool, Format], ...] = (
-        *((head.startswith(signature), form) for signature, form in _SIGNATURES),
+        *((head.startswith(signature), form) for signature, form in _SIGNATURES.items()),
         (head.startswith(b"RIFF") and head[8:12] == b"WEBP", "webp"),
         (head.startswith(b"RIFF") and head[8:12] == b"AVI ", "avi"),
         (head.startswith(b"\x1a\x45\xdf\xa3") and (b"webm" in head or b"matroska" in head), "matroska"),
@@ -78,7 +59,7 @@ def sniff(head: bytes) -> Format | None:
 
 
 def _is_bmp(head: bytes) -> bool:
-    # "BM" alone would take any text that begins so.
+    # Text may begin with "BM" too.
     return head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES
 
 
@@ -88,5 +69,5 @@ def _is_mp4(head: bytes) -> bool:
         return head[8:12] not in _NO_VIDEO_BRANDS
     if kind in (b"moov", b"mdat"):
         return True
-    # QuickTime files from before `ftyp` may begin with filler; text may hold these words, but not such a small length.
+    # Old QuickTime files without `ftyp` may begin with filler; text may hold these words, but not such a small length.
     return kind in (b"wide", b"free", b"skip", b"pnot") and 8 <= int.from_bytes(head[:4], "big") <= 1 << 20

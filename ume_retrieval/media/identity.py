@@ -1,4 +1,4 @@
-"""The content id: one name for what a model would see, whatever the files are called."""
+"""Compute content ids: hashes of what a model sees, independent of file names."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from ume_retrieval.media.images import check_bytes, open_image
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 
 _SCHEME = b"ume-content-1"
-"""Changes with the rules below, so that ids made under different rules never meet."""
+"""Version of the rules below; ids of different versions never match."""
 
 
 def content_id(item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS) -> str:
-    """Hash what an item holds: text, instruction, media and how videos are sampled.
+    """Hash an item: text, instruction, media and the sampling of videos.
 
-    Files count by their bytes and never by their path, so moving or renaming one changes nothing; encoded images have
-    the id of a file that holds them. Decoded images and frames count by their upright RGB pixels. Files are streamed,
-    not decoded.
+    Files are hashed by their bytes and never by their path; encoded images have the id of a file with the same bytes.
+    Decoded images and frames are hashed by their upright RGB pixels. Files are streamed, not decoded.
 
     Args:
-        item: What to name. Order of images and of videos counts.
+        item: The item. Order of images and of videos counts.
         budget: Its `video_fps` and `video_frames` count when videos are sampled.
-        limits: Ceilings on bytes and pixels.
+        limits: Limits on bytes and pixels.
 
     Returns:
         64 hexadecimal digits.
@@ -86,7 +85,7 @@ def _video(video: VideoInput, budget: VisualBudget, limits: Limits) -> bytes:
         raise InputError(f"a video cannot be a {type(video).__name__}", hint="pass a path, a Clip or Frames")
     clip = video if isinstance(video, Clip) else Clip(local_path(video))
     end = b"" if clip.end_s is None else struct.pack(">d", clip.end_s)
-    # Adding 0.0 makes one zero of the two that floats have.
+    # Adding 0.0 turns -0.0 into 0.0.
     sampling = struct.pack(">ddq", clip.start_s + 0.0, budget.video_fps, budget.video_frames)
     return frame_fields((b"clip", file_digest(clip.path, limits), sampling, end))
 

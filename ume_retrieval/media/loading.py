@@ -1,4 +1,4 @@
-"""`load`: an item's media become pixels."""
+"""Load an item: decode its images, sample its videos."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote.fetch import fetch
 
 PAGE_OVERSAMPLING = 4
-"""PDF pages are rendered with this many times the pixels that the model sees, so that crops of them stay legible."""
+"""PDF pages are rendered with this many times the pixels that the model sees, so that crops stay readable."""
 
 
 def load(
     item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS, *, allow_remote: Sequence[str] = ()
 ) -> LoadedItem:
-    """Decode an item's images, sample its videos and name it by its content.
+    """Decode an item's images, sample its videos and compute its content id.
 
     Images keep their full size (crops need it; engines shrink to the budget). Videos are sampled with the budget's
     `video_fps` and `video_frames`; `Frames` come through as they are. PDF pages are rendered with
@@ -31,14 +31,14 @@ def load(
     Args:
         item: What to load.
         budget: How videos are sampled and how large pages are rendered.
-        limits: Ceilings on what a file may cost.
+        limits: Limits on the cost of a file.
         allow_remote: Hosts that http and https addresses may be fetched from, such as "images.example.org" or
             "*.example.org" ("*" for every public host), and private networks such as "10.1.0.0/16"; see `remote.fetch`.
 
     Raises:
-        RemoteNotAllowed: When an address is given that may not be fetched.
+        RemoteNotAllowed: For an address that may not be fetched.
         MediaError: When anything cannot be read, decoded or exceeds a limit; see `open_image` and `sample_video`.
-        InputError: When the item holds something that is no medium, or a clip that is no stretch of time.
+        InputError: When a medium has an unsupported type, or a clip an empty time span.
 
     Example:
         >>> loaded = load(Item(text="a red circle"), VisualBudget())

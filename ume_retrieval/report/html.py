@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import jinja2
 
 from ume_retrieval.inputs import Frames
 from ume_retrieval.report.content import Kind, ReportHit, ReportPage, ReportQuery
-from ume_retrieval.report.encoding import Picture, picture
+from ume_retrieval.report.encoding import picture
 from ume_retrieval.report.sanitize import (
     MAX_KEYWORDS,
-    Run,
     clock,
     escape_control,
     format_score,
@@ -87,98 +86,11 @@ def _template() -> jinja2.Template:
     return environment.get_template("template.html.j2")
 
 
-@dataclass(frozen=True, slots=True)
-class TraceView:
-    """A trace as the template reads it."""
-
-    answer: str
-    thinking: tuple[Run, ...]
-    rethink: str
-    keywords: tuple[str, ...]
-    regions: tuple[str, ...]
-    key_frames: tuple[str, ...]
-    problems: tuple[str, ...]
-    raw: str
-
-    @property
-    def folded(self) -> bool:
-        """Whether the trace has more to show than its answer."""
-        return any((self.thinking, self.rethink, self.keywords, self.regions, self.key_frames, self.problems, self.raw))
-
-    @property
-    def faults(self) -> str:
-        """Number of problems in the model's text, with its noun."""
-        return plural(len(self.problems), "fault")
+View: TypeAlias = dict[str, Any]
+"""Values for the template, by the names that it reads."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameView:
-    """One frame of a film strip."""
-
-    picture: Picture
-    time: str
-    key: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FilmView:
-    """A video: one large frame, and all frames as a strip."""
-
-    hero: FrameView
-    frames: tuple[FrameView, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineView:
-    """Position of a segment in its video, in per cent of the whole."""
-
-    left: float
-    width: float
-    ticks: tuple[float, ...]
-    start: str
-    end: str
-    total: str
-
-
-@dataclass(frozen=True, slots=True)
-class MediaView:
-    """Pictures, films and words of an item."""
-
-    pictures: tuple[Picture, ...]
-    films: tuple[FilmView, ...]
-    words: tuple[Run, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HitView:
-    """One result card."""
-
-    rank: int
-    title: str
-    kind: Kind
-    score: str
-    share: float
-    place: str
-    relevant: bool | None
-    media: MediaView
-    timeline: TimelineView | None
-    trace: TraceView | None
-
-
-@dataclass(frozen=True, slots=True)
-class QueryView:
-    """One query with its result cards."""
-
-    number: int
-    task: str
-    note: str
-    media: MediaView
-    trace: TraceView | None
-    found_first: bool | None
-    hits: tuple[HitView, ...]
-
-
-def query_view(number: int, query: ReportQuery) -> QueryView:
+def query_view(number: int, query: ReportQuery) -> View:
     """Prepare a query and its hits for the template.
 
     Args:
@@ -187,11 +99,11 @@ def query_view(number: int, query: ReportQuery) -> QueryView:
 
     Example:
         >>> hits = (ReportHit("a.jpg", "image", 0.5), ReportHit("b.jpg", "image", 0.25))
-        >>> [(hit.rank, hit.score, hit.share) for hit in query_view(1, ReportQuery("a beach", hits)).hits]
+        >>> [(hit["rank"], hit["score"], hit["share"]) for hit in query_view(1, ReportQuery("a beach", hits))["hits"]]
         [(1, '0.500', 100.0), (2, '0.250', 50.0)]
     """
     best = max((hit.score for hit in query.hits if math.isfinite(hit.score)), default=0.0)
-    return QueryView(
+    return View(
         number=number,
         task=one_line(query.task),
         note=escape_control(query.note),
@@ -202,10 +114,10 @@ def query_view(number: int, query: ReportQuery) -> QueryView:
     )
 
 
-def _hit_view(rank: int, hit: ReportHit, best: float) -> HitView:
+def _hit_view(rank: int, hit: ReportHit, best: float) -> View:
     is_comparable = math.isfinite(hit.score) and best > 0
     title = one_line(hit.title)
-    return HitView(
+    return View(
         rank=rank,
         title=title,
         kind=hit.kind,
@@ -219,14 +131,14 @@ def _hit_view(rank: int, hit: ReportHit, best: float) -> HitView:
     )
 
 
-def _media_view(name: str, kind: Kind, shown: ReportHit | ReportQuery) -> MediaView:
+def _media_view(name: str, kind: Kind, shown: ReportHit | ReportQuery) -> View:
     trace = shown.trace or TCot()
     pictures = (
         picture(image, _alt(name, image_index, trace), _PLACES[kind], boxes=trace.boxes, image_index=image_index)
         for image_index, image in enumerate(shown.images)
     )
     films = (_film_view(name, video, trace.key_frames if not index else ()) for index, video in enumerate(shown.videos))
-    return MediaView(
+    return View(
         pictures=tuple(one for one in pictures if one),
         films=tuple(film for film in films if film),
         words=mark_keywords(escape_control(shown.text or ""), trace.keywords),
@@ -239,20 +151,20 @@ def _alt(name: str, image_index: int, trace: TCot) -> str:
     return f"image {image_index + 1} of {name}{regions}"
 
 
-def _film_view(name: str, video: Frames, key_frames: Sequence[int]) -> FilmView | None:
-    def frame_view(number: int, place: tuple[int, int]) -> FrameView | None:
+def _film_view(name: str, video: Frames, key_frames: Sequence[int]) -> View | None:
+    def frame_view(number: int, place: tuple[int, int]) -> View | None:
         time = clock(video.timestamps[number - 1])
         shown = picture(video.images[number - 1], f"frame {number} of {name} at {time}", place)
-        return FrameView(shown, time, number in key_frames) if shown else None
+        return View(picture=shown, time=time, key=number in key_frames) if shown else None
 
     numbers = range(1, len(video.images) + 1)
     key = next((number for number in key_frames if number in numbers), (len(numbers) + 1) // 2)
     hero = frame_view(key, _PLACES["video"])
     frames = tuple(frame for number in numbers if (frame := frame_view(number, _FRAME_PLACE)))
-    return FilmView(hero, frames) if hero else None
+    return View(hero=hero, frames=frames) if hero else None
 
 
-def _timeline_view(hit: ReportHit) -> TimelineView | None:
+def _timeline_view(hit: ReportHit) -> View | None:
     if hit.start_s is None or hit.end_s is None:
         return None
     total = max(hit.end_s, hit.duration_s or 0.0)
@@ -261,7 +173,7 @@ def _timeline_view(hit: ReportHit) -> TimelineView | None:
     times = hit.videos[0].timestamps if hit.videos else ()
     keys = hit.trace.key_frames if hit.trace else ()
     ticks = tuple(round(100 * times[key - 1] / total, 2) for key in keys if 1 <= key <= len(times))
-    return TimelineView(
+    return View(
         left=abs(round(100 * hit.start_s / total, 2)),
         width=round(100 * (hit.end_s - hit.start_s) / total, 2),
         ticks=tuple(tick for tick in ticks if 0 <= tick <= 100),
@@ -271,12 +183,11 @@ def _timeline_view(hit: ReportHit) -> TimelineView | None:
     )
 
 
-def _trace_view(trace: TCot | None, videos: Sequence[Frames]) -> TraceView | None:
+def _trace_view(trace: TCot | None, videos: Sequence[Frames]) -> View | None:
     if trace is None:
         return None
     times = videos[0].timestamps if videos else ()
-    return TraceView(
-        answer=escape_control(trace.answer),
+    details = View(
         thinking=mark_keywords(escape_control(trace.thinking), trace.keywords),
         rethink=escape_control(trace.rethink),
         keywords=tuple(one_line(keyword, 200) for keyword in trace.keywords[:MAX_KEYWORDS]),
@@ -288,3 +199,5 @@ def _trace_view(trace: TCot | None, videos: Sequence[Frames]) -> TraceView | Non
         problems=tuple(one_line(f"{problem.name}: {problem.detail}".removesuffix(": ")) for problem in trace.problems),
         raw=escape_control(trace.raw),
     )
+    faults = plural(len(trace.problems), "fault")
+    return View(answer=escape_control(trace.answer), folded=any(details.values()), faults=faults, **details)
