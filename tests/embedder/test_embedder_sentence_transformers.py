@@ -86,3 +86,62 @@ def test_a_folder_without_a_model_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[]")
     with pytest.raises(ModelError, match="cannot load"):
         SentenceTransformersEmbedder.from_pretrained(str(tmp_path / "nothing"), spec=SPEC, device="cpu")
+
+
+@pytest.fixture
+def with_dense(folder: Path, tmp_path: Path) -> Path:
+    """The model with one more module, whose weights lie in a folder of its own."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    model = SentenceTransformer(str(folder), device="cpu")
+    width = model.get_embedding_dimension()
+    model.append(Dense(in_features=width, out_features=8))
+    model.save_pretrained(str(tmp_path / "dense"))
+    return tmp_path / "dense"
+
+
+def load(folder: Path) -> SentenceTransformersEmbedder:
+    return SentenceTransformersEmbedder.from_pretrained(str(folder), spec=SPEC, device="cpu")
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_a_module_with_pickled_weights_is_refused_by_name(with_dense: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    assert load(with_dense).dimension == 8
+    weights = next(with_dense.glob("*_Dense/model.safetensors"))
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    assert load(with_dense).dimension == 8
+    weights.unlink()
+    with pytest.raises(IncompatibleModel, match=r"_Dense/pytorch_model\.bin is pickled"):
+        load(with_dense)
+
+
+def test_missing_and_damaged_weights_of_a_model_and_of_its_modules_are_refused_by_name(with_dense: Path) -> None:
+    dense = next(with_dense.glob("*_Dense/model.safetensors"))
+    kept = dense.read_bytes()
+    dense.write_bytes(kept[:-1])
+    with pytest.raises(ModelError, match=r"_Dense: model\.safetensors is damaged"):
+        load(with_dense)
+    dense.write_bytes(kept)
+    rewrite(dense, lambda tensors: tensors.pop("linear.bias"))
+    with pytest.raises(ModelError, match=r"linear\.bias"):
+        load(with_dense)
+    dense.write_bytes(kept)
+    rewrite(dense, lambda tensors: tensors["linear.bias"].fill_(float("nan")))
+    with pytest.raises(IncompatibleModel, match=r"linear\.bias holds NaN"):
+        load(with_dense)
+    dense.write_bytes(kept)
+    layer = "language_model.layers.0.mlp.up_proj.weight"
+    rewrite(with_dense / "model.safetensors", lambda tensors: tensors.pop(layer))
+    with pytest.raises(IncompatibleModel, match=r"layers\.0\.mlp\.up_proj\.weight is missing"):
+        load(with_dense)

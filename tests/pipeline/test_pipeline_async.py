@@ -15,7 +15,7 @@ import pytest
 from ume_retrieval import InputError, ReasoningEmbedder, TraceCache
 from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Embeddings, Generation, Sampling
-from ume_retrieval.pipeline.asking import ASKED_AT_ONCE
+from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,16 @@ import numpy as np
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Embeddings
-from ume_retrieval.engines.transformers.loading import choose_device, choose_dtype, fingerprint, short_name
-from ume_retrieval.errors import IncompatibleModel, MissingExtra, ModelError
+from ume_retrieval.engines.checkpoint_files import locate, require_safetensors
+from ume_retrieval.engines.transformers.loading import (
+    cannot_load,
+    check_sentence_transformer,
+    choose_device,
+    choose_dtype,
+    known_revision,
+    short_name,
+)
+from ume_retrieval.errors import IncompatibleModel, MissingExtra
 
 BATCH_SIZE = 32
 """sentence-transformers batches by count; it sorts by length on its own."""
@@ -48,6 +55,7 @@ class SentenceTransformersEmbedder:
         Raises:
             MissingExtra: When sentence-transformers is not installed.
             ModelError: When the model cannot be found or loaded.
+            IncompatibleModel: When weights are pickled, missing, misshapen or not finite.
         """
         try:
             from sentence_transformers import SentenceTransformer
@@ -57,19 +65,20 @@ class SentenceTransformersEmbedder:
                 hint="pip install 'ume-retrieval[sentence-transformers]'",
             ) from error
         target = choose_device(device)
+        located = locate(name, revision, code=trust_remote_code)
+        require_safetensors(located.folder)
         try:
             model = SentenceTransformer(
-                name,
-                revision=revision,
+                str(located.folder),
                 device=str(target),
                 trust_remote_code=trust_remote_code,
                 # Other weights than safetensors are pickles, which may run code.
                 model_kwargs={"dtype": choose_dtype(dtype, target), "use_safetensors": True},
             )
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-            first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ModelError(f"cannot load {name}: {first_line}", hint="check the name and the network") from error
-        known = revision or (fingerprint(Path(name)) if Path(name).is_dir() else "unknown")
+            check_sentence_transformer(name, located.folder, model)
+        except Exception as error:  # files of strangers make it raise almost any type
+            raise cannot_load(name, error) from error
+        known = known_revision(str(located.folder), located.commit)
         return cls(model, info=ModelInfo(short_name(name), known, "sentence-transformers"), spec=spec)
 
     @property

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,13 @@ from typing import Literal, Self
 import platformdirs
 
 from ume_retrieval.checkpoint import ModelInfo, Prompts, VisualBudget
-from ume_retrieval.engines.base import Sampling
+from ume_retrieval.engines.base import Generation, Sampling
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.tcot.grammar import is_usable, parse
 from ume_retrieval.util.sqlite import SQLiteStore
+
+REMEMBERED = 16_384
+"""Traces that a call keeps in memory without a cache on disk: some 50 MB where traces are long."""
 
 KEEP = """
 INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -110,6 +114,14 @@ class TraceRecord:
     finish: Literal["stop", "length"]
     reasoner: str = ""
     created_at: float = field(default_factory=time.time)
+
+    @classmethod
+    def of(cls, reply: Generation, reasoner: ModelInfo) -> TraceRecord:
+        """Make the record of a new reply."""
+        # SQLite cannot store a lone surrogate; a first run must read the same text as a second one.
+        text = reply.text.encode("utf-8", "replace").decode("utf-8")
+        name = f"{reasoner.name}@{reasoner.revision}"
+        return cls(text, reply.prompt_tokens, reply.completion_tokens, reply.finish, name)
 
 
 class TraceCache(SQLiteStore):
@@ -228,6 +240,34 @@ class TraceCache(SQLiteStore):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class InMemoryTraceCache:
+    """Traces of one call that has no cache on disk, behind the same two methods as `TraceCache`.
+
+    Args:
+        most: Most traces that are kept, >= 1; the least recently used goes first, so that memory does not grow with a
+            stream.
+    """
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._records = OrderedDict[str, TraceRecord]()
+        self._most = most
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
+        """Return the records of known keys."""
+        known = {key: self._records[key] for key in keys if key in self._records}
+        for key in known:
+            self._records.move_to_end(key)
+        return known
+
+    def put_many(self, records: Mapping[str, TraceRecord]) -> None:
+        """Keep records."""
+        for key, record in records.items():
+            self._records[key] = record
+            self._records.move_to_end(key)
+        while len(self._records) > self._most:
+            self._records.popitem(last=False)
 
 
 def _has_words(text: str) -> bool:

@@ -6,20 +6,22 @@ compute, files are read and pictures are decoded outside of Python's lock, so th
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from itertools import pairwise
 from queue import Empty, Full, Queue, SimpleQueue
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 from ume_retrieval.errors import Stopped
 
 Value = TypeVar("Value")
 Made = TypeVar("Made")
+P = ParamSpec("P")
 
 LOOK_S = 0.05
 """How often a stage that waits looks whether it is still wanted."""
@@ -195,3 +197,28 @@ def _outcome(position: int, call: Call[T], stopped: threading.Event) -> tuple[in
         return position, call(stopped)
     except BaseException as error:  # noqa: BLE001 - it is raised again where the results are read
         return error
+
+
+def awaitable(call: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Derive the async form of a function that takes a keyword `stopped`, an event that cancels it.
+
+    The function runs in a worker thread, so that the event loop goes on. Cancelling the task sets `stopped`.
+
+    Example:
+        >>> def double(n: int, *, stopped: threading.Event) -> int:
+        ...     return 2 * n
+        >>> asyncio.run(awaitable(double)(4))
+        8
+    """
+
+    @wraps(call)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        stopped = cast("threading.Event", kwargs.get("stopped") or threading.Event())
+        kwargs["stopped"] = stopped
+        try:
+            return await asyncio.to_thread(call, *args, **kwargs)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    return run

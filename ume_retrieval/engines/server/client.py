@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from ume_retrieval.engines.server.endpoints import Endpoint, Endpoints
 from ume_retrieval.engines.server.options import API_KEY, ServerOptions
-from ume_retrieval.errors import InputError, MissingExtra, ServerError, SomeFailed, Stopped, UmeError
+from ume_retrieval.errors import InputError, MissingExtra, ServerError, Stopped, UmeError
 from ume_retrieval.util.retry import Busy, Retry, retry_after
 from ume_retrieval.util.threads import side_by_side
 
@@ -73,37 +73,23 @@ class Server:
         weakref.finalize(self, self._http.close)
         self.model, self.dialect = self._choose(model)
 
-    def ask(self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]) -> list[T]:
-        """Send requests side by side; the answer to `requests[i]` is at position i.
+    def ask(
+        self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]
+    ) -> Iterator[tuple[int, T | UmeError]]:
+        """Send requests concurrently.
 
         Args:
             path: After `/v1`, such as "/embeddings".
             requests: Each makes the body of one request when its turn comes, so that few pictures are encoded at once.
-            read: From an answer's JSON to a value; KeyError, IndexError, TypeError or ValueError say that it is broken.
-
-        Raises:
-            UmeError: Of the only request, when it fails.
-            SomeFailed: When some of several fail; it carries the answers to the others.
-        """
-        answers = dict(self.answers(path, requests, read))
-        return [answers[position] for position in range(len(requests))]
-
-    def answers(
-        self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]
-    ) -> Iterator[tuple[int, T]]:
-        """The same, handing out every answer as soon as it is there; what fails is raised when all others are.
+            read: From an answer's JSON to a value; KeyError, IndexError, TypeError or ValueError mark a broken answer.
 
         Yields:
-            Position of a request and the answer to it.
-
-        Raises:
-            UmeError: Of the only request, when it fails.
-            SomeFailed: When some of several fail; it carries the answers to the others.
+            Position of a request with its answer or its error, in the order in which they arrive.
         """
 
         def one(request: Callable[[], dict[str, Any]], stopped: threading.Event) -> T | UmeError:
             def attempt() -> T:
-                if stopped.is_set():  # an interrupt sends nothing that is not yet on its way
+                if stopped.is_set():  # after an interrupt no further request is sent
                     raise Stopped
                 return self._post(path, read, body)
 
@@ -113,20 +99,8 @@ class Server:
             except UmeError as error:
                 return error
 
-        outcomes: dict[int, T | UmeError] = {}
-        failed: list[UmeError] = []
-        calls = [partial(one, request) for request in requests]
-        with closing(side_by_side(calls, self._concurrency)) as answered:
-            for position, outcome in answered:
-                outcomes[position] = outcome
-                if isinstance(outcome, UmeError):
-                    failed.append(outcome)
-                else:
-                    yield position, outcome
-        if failed and len(outcomes) == 1:
-            raise failed[0]
-        if failed:
-            raise SomeFailed([outcomes[position] for position in range(len(requests))]) from failed[0]
+        with closing(side_by_side([partial(one, request) for request in requests], self._concurrency)) as answers:
+            yield from answers
 
     def _choose(self, model: str | None) -> tuple[str, Dialect]:
         surveyed = self._retry.call(self._survey)

@@ -9,8 +9,9 @@ from typing import Any
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
 from ume_retrieval.engines.base import Generation, Sampling
+from ume_retrieval.engines.outcomes import in_order
 from ume_retrieval.engines.resize import fit_chat
-from ume_retrieval.engines.transformers import unpadded as ragged
+from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.batching import pack_padded
 from ume_retrieval.engines.transformers.decoding import decode
 from ume_retrieval.engines.transformers.loading import load_checkpoint, short_name
@@ -46,9 +47,9 @@ class TransformersReasoner:
         self.info = info
         self.spec = spec
         self._inputs = ChatInputs(processor, "left")
-        self._in_slots = ragged.is_supported(model) and _is_plain(model.generation_config)
+        self._in_slots = unpadded.is_supported(model) and _is_plain(model.generation_config)
         if self._in_slots:
-            ragged.prepare(model)
+            unpadded.prepare(model)
         self.batch_tokens = batch_tokens or (_slot_tokens(model) if self._in_slots else PADDED_TOKENS)
 
     @classmethod
@@ -76,8 +77,7 @@ class TransformersReasoner:
         Raises:
             InputError: When a chat is longer than the model's `max_prompt_tokens`; it is never cut silently.
         """
-        replies = dict(self.replies(chats, sampling))
-        return [replies[position] for position in range(len(chats))]
+        return in_order(self.replies(chats, sampling))
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
         """Answer each chat, handing out every reply as soon as it is there.
@@ -86,10 +86,12 @@ class TransformersReasoner:
             The chat's position and the reply to it.
 
         Raises:
-            InputError: As in `generate`, before anything is generated; when replies are to be held to a form.
+            InputError: As in `generate`, before anything is generated; when decoding should be constrained.
         """
-        if sampling.form != "free":
-            raise InputError("transformers cannot hold replies to a form", hint="use form='free', or engine='vllm'")
+        if sampling.response_format != "free":
+            raise InputError(
+                "engine 'transformers' cannot constrain decoding", hint="use response_format='free', or engine='vllm'"
+            )
         written = self._inputs.write([fit_chat(chat, self.spec.budget) for chat in chats])
         longest = max((one.length for one in written), default=0)
         if longest > self.spec.max_prompt_tokens:

@@ -17,11 +17,11 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from ume_retrieval.engines.transformers.processor import Rows
+    from ume_retrieval.engines.transformers.processor import PackedBatch
 
 Store: TypeAlias = "Callable[[int, torch.Tensor, torch.Tensor], None]"
 
-ATTENTION = "ume_ragged"
+ATTENTION = "ume_unpadded"
 """Name under which transformers finds the attention of this file."""
 
 
@@ -65,7 +65,7 @@ def prepare(model: Any) -> None:
         layers[-1].forward = _LastLayer(layers[-1])
 
 
-def last_states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+def last_states(model: Any, rows: PackedBatch, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
     """The hidden state (after the norm) of each packed row's last token.
 
     Args:
@@ -83,7 +83,7 @@ def last_states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Ten
         position_ids=places[:, None],
         attention_mask=_ready_mask(rows.tokens),
         use_cache=False,
-        ragged=attention,
+        unpadded=attention,
         **rows.pictures,
     )
     hidden = output.last_hidden_state[0]
@@ -108,7 +108,7 @@ def step_states(model: Any, tokens: torch.Tensor, places: torch.Tensor, attentio
         position_ids=places[None, :, None].expand(3, -1, 1),
         attention_mask=_ready_mask(tokens),
         use_cache=False,
-        ragged=attention,
+        unpadded=attention,
     )
     hidden: torch.Tensor = output.last_hidden_state[:, 0]
     return hidden
@@ -124,7 +124,7 @@ class Packed:
         store: Called with layer, keys and values, each (heads, tokens, size), when they are to be kept; or None.
     """
 
-    def __init__(self, rows: Rows, store: Store | None = None) -> None:
+    def __init__(self, rows: PackedBatch, store: Store | None = None) -> None:
         import torch
 
         device = rows.tokens.device
@@ -199,9 +199,9 @@ def _causal(
 
 def _attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> tuple[Any, None]:
     """What transformers calls in every layer of the language model."""
-    ragged: Attention | None = settings.pop("ragged", None)
-    if ragged is not None:
-        return ragged.attend(module.layer_idx, query, key, value, settings["scaling"]), None
+    unpadded: Attention | None = settings.pop("unpadded", None)
+    if unpadded is not None:
+        return unpadded.attend(module.layer_idx, query, key, value, settings["scaling"]), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     mixed, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
@@ -215,13 +215,13 @@ class _LastLayer:
         self._layer, self._whole = layer, layer.forward
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        ragged: Attention | None = kwargs.get("ragged")
-        if ragged is None or ragged.last is None:
+        unpadded: Attention | None = kwargs.get("unpadded")
+        if unpadded is None or unpadded.last is None:
             whole: torch.Tensor = self._whole(hidden_states, *args, **kwargs)
             return whole
         layer = self._layer
         mixed, _ = layer.self_attn(layer.input_layernorm(hidden_states), *args, **kwargs)
-        read = (hidden_states + mixed)[:, ragged.last]
+        read = (hidden_states + mixed)[:, unpadded.last]
         after: torch.Tensor = read + layer.mlp(layer.post_attention_layernorm(read))
         return after
 
@@ -240,7 +240,7 @@ class _Product:
         return product[:, :, None, None, None]
 
 
-def positions(rows: Rows, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
+def positions(rows: PackedBatch, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotary positions of packed rows: what Qwen3-VL's `get_rope_index` gives for each alone, in a tenth of the time.
 
     Words count on; the tokens of a picture or of a pair of frames share a time and count rows and columns from there,

@@ -7,7 +7,8 @@ from typing import Any
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Form, Generation, Sampling
+from ume_retrieval.engines.base import Generation, ResponseFormat, Sampling
+from ume_retrieval.engines.outcomes import in_order
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.vllm.engine import VllmEngine
@@ -20,13 +21,13 @@ class VllmReasoner:
     Args:
         engine: A running engine that generates.
         spec: Prompts and visual budget.
-        form: The form of T-CoTs that were asked for without a `Sampling`; "tcot" lets none leave the grammar.
+        response_format: Format of T-CoTs when the caller gives no `Sampling`; "tcot" constrains decoding.
     """
 
-    def __init__(self, engine: VllmEngine, *, spec: ReasonerSpec, form: Form = "tcot") -> None:
+    def __init__(self, engine: VllmEngine, *, spec: ReasonerSpec, response_format: ResponseFormat = "tcot") -> None:
         self.engine = engine
         self.spec = spec
-        self.form = form
+        self.response_format: ResponseFormat = response_format
 
     @classmethod
     def from_pretrained(
@@ -67,8 +68,7 @@ class VllmReasoner:
             InputError: As in `replies`.
             ModelError: As in `replies`.
         """
-        replies = dict(self.replies(chats, sampling))
-        return [replies[position] for position in range(len(chats))]
+        return in_order(self.replies(chats, sampling))
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
         """Answer all chats side by side, handing out every reply as soon as it is there.
@@ -98,7 +98,7 @@ def _parameters(chat: Chat, sampling: Sampling, seed: int) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    form = StructuredOutputsParams(regex=chat_pattern(chat)) if sampling.form == "tcot" else None
+    form = StructuredOutputsParams(regex=chat_pattern(chat)) if sampling.response_format == "tcot" else None
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
