@@ -26,9 +26,15 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """Sampled frames of one video."""
+    """Sampled frames of one video.
+
+    Attributes:
+        frames: The frames.
+        doubled: Whether the template's own vision tokens stay around those of each pair of frames.
+    """
 
     frames: Frames
+    doubled: bool = True
 
 
 Part: TypeAlias = TextPart | ImagePart | VideoPart

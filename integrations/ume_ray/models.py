@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.checkpoint import EmbedderSpec, VisualBudget
 from ume_retrieval.engines.base import Embedder, Reasoner, Sampling, tcot_sampling
 from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
@@ -94,19 +94,23 @@ class Models:
             UmeError: When a model cannot be loaded.
         """
         embedder = self.embedder()
-        meta = CollectionMeta(embedder.info.name, embedder.info.revision, embedder.spec.family, embedder.dimension)
-        budget = embedder.spec.budget
+        meta = CollectionMeta(embedder.info.name, embedder.info.revision, embedder.spec.writing, embedder.dimension)
         if not reasoned or self.reasoner is None:
-            return Description(meta, PipelineInfo(embedder.info, None, None), budget, None)
+            return Description(meta, PipelineInfo(embedder.info, None, None), embedder.spec, None)
         reasoner = self.reasoner()
         version = reasoner.spec.prompts.version
         meta = replace(
             meta, reasoner=reasoner.info.name, reasoner_revision=reasoner.info.revision, prompt_version=version
         )
-        return Description(meta, PipelineInfo(embedder.info, reasoner.info, version), budget, reasoner.spec.budget)
+        return Description(
+            meta, PipelineInfo(embedder.info, reasoner.info, version), embedder.spec, reasoner.spec.budget
+        )
 
-    def reasoning(self, evidence_limit: int) -> Reasoning:
+    def reasoning(self, embedder: EmbedderSpec) -> Reasoning:
         """The stage that reasons, with a Reasoner of its own.
+
+        Args:
+            embedder: How the Embedder wants its input.
 
         Raises:
             InputError: When there is no Reasoner.
@@ -120,7 +124,7 @@ class Models:
             reasoner=reasoner,
             sampling=self.sampling or tcot_sampling(reasoner),
             traces=CallMemory() if path is None else TraceCache(path),
-            evidence_limit=evidence_limit,
+            embedder=embedder,
             side="corpus",
             target=None,
             lock=threading.Lock(),
@@ -134,13 +138,13 @@ class Description:
     Attributes:
         meta: What a collection made with them says of itself.
         info: Names and revisions.
-        embedder_budget: What the Embedder sees of pictures.
+        embedder: How the Embedder wants its input.
         reasoner_budget: What the Reasoner sees, when it is concerned.
     """
 
     meta: CollectionMeta
     info: PipelineInfo
-    embedder_budget: VisualBudget
+    embedder: EmbedderSpec
     reasoner_budget: VisualBudget | None
 
     @property

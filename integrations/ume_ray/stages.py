@@ -140,7 +140,7 @@ class Decode(Operator):
         described = self.job.described
         intake = Intake(
             reasoner_budget=described.reasoner_budget if self.job.reasoning == "always" else None,
-            embedder_budget=described.embedder_budget,
+            embedder_budget=described.embedder.budget,
             limits=self.job.models.limits,
             allow_remote=(),
             chunk_items=self.job.items_a_call,
@@ -167,7 +167,7 @@ class Reason(Operator):
     """An actor with a Reasoner of its own."""
 
     def __init__(self, job: Job) -> None:
-        self._reasoning = job.models.reasoning(job.described.embedder_budget.evidence_images)
+        self._reasoning = job.models.reasoning(job.described.embedder)
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
         """Give every decoded unit that wants it its trace, or the reason why it has none."""

@@ -17,13 +17,11 @@ from ume_eval.samples import EvalTask, Sample
 from ume_eval.scoring import gains, paired, similarities
 from ume_eval.store import Stored, vector_key
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.families import reasoned_chat
 from ume_retrieval.errors import UmeError
 from ume_retrieval.media import load
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.progress import Ledger
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.grammar import parse
 
 MOST: Final = 200
 """Queries of a task that are swapped; each costs one pass of the Embedder and none of the Reasoner."""
@@ -165,9 +163,7 @@ def _chat(embedder: ReasoningEmbedder, sample: Sample, trace: str) -> Chat:
     spec, item = embedder.embedder.spec, sample.item()
     seen_by = embedder.reasoner.spec.budget if embedder.reasoner else spec.budget
     seen, shown = (load(item, budget, embedder.limits) for budget in (seen_by, spec.budget))
-    frames = sum(len(video.images) for video in seen.videos)
-    tcot = parse(trace, images=len(seen.images), frames=frames or None)
-    return embedding_chat(spec, shown, tcot, extract(tcot, seen, spec.budget.evidence_images))
+    return reasoned_chat(spec, shown, trace, seen=seen).chat
 
 
 def _judge(task: EvalTask, queries: Row, candidates: Row, places: Sequence[int]) -> Floats:

@@ -13,6 +13,7 @@ from ume_retrieval.engines.registry import Resolved
 from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
 from ume_retrieval.engines.server.options import ServerOptions
 from ume_retrieval.errors import InputError
+from ume_retrieval.profiles import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,14 @@ class LoadOptions:
         dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
         trust_remote_code: Whether code that comes with a checkpoint may run.
         server: Where the models of the engine "server" are; None asks the environment.
+        profile: How items are written for the Embedder; None leaves it to the checkpoint or its family.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
     server: ServerOptions | None = None
+    profile: Profile | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,18 @@ class Engine:
     load_reasoner: Callable[[Resolved, LoadOptions], Reasoner]
 
 
+def _embedder_spec(resolved: Resolved, options: LoadOptions) -> EmbedderSpec:
+    spec = cast("EmbedderSpec", resolved.spec)
+    return spec if options.profile is None else spec.with_profile(options.profile)
+
+
 def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
     several = [_embedder_on(device, resolved, options) for device in devices_of(options.device)]
     return ReplicatedEmbedder(several) if several[1:] else several[0]
 
 
 def _embedder_on(device: str, resolved: Resolved, options: LoadOptions) -> Embedder:
-    spec = cast("EmbedderSpec", resolved.spec)
+    spec = _embedder_spec(resolved, options)
     if spec.family == "sentence-transformers":
         from ume_retrieval.engines.sentence_transformers import SentenceTransformersEmbedder
 
@@ -95,7 +103,7 @@ def _vllm_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
         revision=resolved.revision,
         device=options.device,
         dtype=options.dtype,
-        spec=cast("EmbedderSpec", resolved.spec),
+        spec=_embedder_spec(resolved, options),
     )
 
 
@@ -118,7 +126,7 @@ def _server_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
         resolved.model,
         revision=resolved.revision,
         options=options.server or ServerOptions.from_environment(),
-        spec=cast("EmbedderSpec", resolved.spec),
+        spec=_embedder_spec(resolved, options),
     )
 
 

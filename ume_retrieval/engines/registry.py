@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, ReasonerSpec, VisualBudget, read_spec
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
 from ume_retrieval.errors import ModelError
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 
@@ -62,21 +62,8 @@ class Resolved:
 
 EMBED_RL = EmbedderSpec(family="embed-rl")
 
-QWEN3_VL_EMBEDDING = EmbedderSpec(
-    family="qwen3-vl-embedding",
-    default_instruction="Represent the user's input.",
-    # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py.
-    budget=VisualBudget(
-        image_min_pixels=4 * PIXELS_PER_TOKEN,
-        image_max_pixels=1800 * PIXELS_PER_TOKEN,
-        frame_max_pixels=768 * PIXELS_PER_TOKEN,
-        # Frames travel in pairs, so this is at most 3840 of its 8192 tokens.
-        video_max_pixels=10 * 768 * PIXELS_PER_TOKEN,
-        video_fps=1.0,
-        video_frames=64,
-    ),
-    max_tokens=8192,
-)
+QWEN3_VL_EMBEDDING = EmbedderSpec(family="qwen3-vl-embedding")
+
 MATRYOSHKA_2B = (64, 128, 256, 512, 1024, 2048)
 
 INSTRUCT = ReasonerSpec(prompts=DEFAULT_PROMPTS)

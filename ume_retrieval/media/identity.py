@@ -29,7 +29,7 @@ def content_id(item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS
 
     Args:
         item: What to name. Order of images and of videos counts.
-        budget: Its `video_fps` and `video_frames` count when videos are sampled.
+        budget: Its `video_fps`, `video_frames` and `video_min_frames` count when videos are sampled.
         limits: Ceilings on bytes and pixels.
 
     Returns:
@@ -88,7 +88,8 @@ def _video(video: VideoInput, budget: VisualBudget, limits: Limits) -> bytes:
     end = b"" if clip.end_s is None else struct.pack(">d", clip.end_s)
     # Adding 0.0 makes one zero of the two that floats have.
     sampling = struct.pack(">ddq", clip.start_s + 0.0, budget.video_fps, budget.video_frames)
-    return frame_fields((b"clip", file_digest(clip.path, limits), sampling, end))
+    least = () if budget.video_min_frames is None else (struct.pack(">q", budget.video_min_frames),)
+    return frame_fields((b"clip", file_digest(clip.path, limits), sampling, end, *least))
 
 
 def _pixels(image: PIL.Image.Image, limits: Limits) -> bytes:

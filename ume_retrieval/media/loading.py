@@ -25,7 +25,7 @@ def load(
     """Decode an item's images, sample its videos and name it by its content.
 
     Images keep their full size (crops need it; engines shrink to the budget). Videos are sampled with the budget's
-    `video_fps` and `video_frames`; `Frames` come through as they are. PDF pages are rendered with
+    `video_fps`, `video_frames` and `video_min_frames`; `Frames` come through as they are. PDF pages are rendered with
     `PAGE_OVERSAMPLING` times `image_max_pixels`.
 
     Args:
@@ -63,7 +63,8 @@ def _load(item: Item, budget: VisualBudget, limits: Limits) -> LoadedItem:
     page_pixels = PAGE_OVERSAMPLING * budget.image_max_pixels
     place = decoder(limits)
     images = tuple(place.open_image(image, limits, page_pixels=page_pixels) for image in item.images)
-    videos = tuple(place.sample_video(video, budget.video_fps, budget.video_frames, limits) for video in item.videos)
+    fps, most, least = budget.video_fps, budget.video_frames, budget.video_min_frames
+    videos = tuple(place.sample_video(video, fps, most, limits, min_frames=least) for video in item.videos)
     return LoadedItem(item.text, images, videos, item.instruction, name)
 
 

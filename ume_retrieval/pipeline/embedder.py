@@ -28,6 +28,7 @@ from ume_retrieval.pipeline.progress import Ledger, Progress
 from ume_retrieval.pipeline.run import EncodeStream, Flow, stream_inputs
 from ume_retrieval.pipeline.stages import Embedding, Reasoning
 from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
+from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
 from ume_retrieval.vectors import Precision, check_precision, check_truncation, cosine, quantize, truncate
 
@@ -94,6 +95,7 @@ class ReasoningEmbedder(AsyncEncoding):
         name: str | Path = "ume-tiny",
         *,
         reasoner: str | Path | Reasoner | None = "auto",
+        profile: str | Profile | None = None,
         engine: str = "auto",
         device: str = "auto",
         dtype: str = "auto",
@@ -111,6 +113,7 @@ class ReasoningEmbedder(AsyncEncoding):
             name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
             reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or
                 the pair names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
+            profile: How items are written for it, a name of `profiles.PROFILES` or a value; None as its family says.
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
             device: "auto" (a GPU when there is one), "cpu", "cuda", …; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
@@ -120,24 +123,21 @@ class ReasoningEmbedder(AsyncEncoding):
             sampling: How the Reasoner decodes; greedily by default.
             chunk_items: Most inputs that go through a stage together.
             trust_remote_code: Whether code that comes with a sentence-transformers checkpoint may run.
-            server: Where the models of `engine="server"` are; by default as `UME_REASONER_URL` and
-                `UME_EMBEDDER_URL` say, see `server.options.ServerOptions`.
+            server: Where the models of `engine="server"` are; by default as the environment says (`ServerOptions`).
 
         Raises:
             ModelError: When a name means nothing or a model cannot be loaded; the hint says what to do.
-            InputError: When the engine does not exist.
+            InputError: When the engine does not exist, or the family has no such profile.
             CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
-        options = LoadOptions(device, dtype, trust_remote_code, server)
+        options = LoadOptions(device, dtype, trust_remote_code, server, profile)
         resolved = resolve_embedder(str(name))
-        if reasoner == "auto":
-            reasoner = resolved.reasoner
+        reasoner = resolved.reasoner if reasoner == "auto" else reasoner
         # Every name is understood before a model is loaded: a typing error shows at once.
         wanted = resolve_reasoner(str(reasoner)) if isinstance(reasoner, (str, Path)) else None
         given = None if isinstance(reasoner, (str, Path)) else reasoner
-        if cache == "auto":
-            cache = default_cache_path()
+        cache = default_cache_path() if cache == "auto" else cache
         return cls(
             chosen.load_embedder(resolved, options),
             chosen.load_reasoner(wanted, options) if wanted else given,
@@ -392,7 +392,7 @@ class ReasoningEmbedder(AsyncEncoding):
             reasoner=self.reasoner,
             sampling=self.sampling or tcot_sampling(self.reasoner),
             traces=self.cache if self.cache is not None else CallMemory(),
-            evidence_limit=self.embedder.spec.budget.evidence_images,
+            embedder=self.embedder.spec,
             side=side,
             target=target,
             lock=self._reasoner_lock,

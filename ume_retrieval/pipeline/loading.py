@@ -180,7 +180,7 @@ def _decoding(item: Item, budget: VisualBudget) -> tuple[float, ...]:
     videos = any(not isinstance(video, Frames) for video in item.videos)
     pages = any(isinstance(image, Page) for image in item.images)
     return (
-        *((budget.video_fps, budget.video_frames) if videos else ()),
+        *((budget.video_fps, budget.video_frames, budget.video_min_frames or 0) if videos else ()),
         *((budget.image_max_pixels,) if pages else ()),
     )
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.base import Embedder, Reasoner, Sampling
-from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.families import embedding_chat, evidence_of, parse_about
 from ume_retrieval.errors import InputError, ModelError, ReasoningError, SomeEmbedded, SomeFailed, UmeError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.pipeline.asking import Asking, CallMemory, Traces
@@ -23,8 +24,8 @@ from ume_retrieval.pipeline.loading import Chunk, Loaded
 from ume_retrieval.pipeline.progress import Ledger
 from ume_retrieval.pipeline.trace_cache import TraceRecord, trace_key
 from ume_retrieval.results import Trace
-from ume_retrieval.tcot.evidence import Evidence, extract
-from ume_retrieval.tcot.grammar import is_usable, parse, validate
+from ume_retrieval.tcot.evidence import Evidence
+from ume_retrieval.tcot.grammar import validate
 from ume_retrieval.tcot.prompts import reasoner_chat
 
 FloatRow: TypeAlias = npt.NDArray[np.float32]
@@ -50,7 +51,7 @@ class Reasoning:
         reasoner: The engine.
         sampling: How it decodes.
         traces: Where replies are kept.
-        evidence_limit: Most crops or key frames of an item.
+        embedder: How the Embedder wants its input: which and how many crops or key frames it is shown.
         side: Which prompts are used.
         target: What the query looks for, when the caller said so.
         lock: Held from look-up to keeping, so that two calls at once do not generate the same trace.
@@ -61,7 +62,7 @@ class Reasoning:
     reasoner: Reasoner
     sampling: Sampling
     traces: Traces
-    evidence_limit: int
+    embedder: EmbedderSpec
     side: Side
     target: Modality | None
     lock: threading.Lock
@@ -124,16 +125,9 @@ class Reasoning:
 
     def _reasoned(self, loaded: Loaded, record: TraceRecord, ledger: Ledger, *, cached: bool) -> Reasoned:
         item = loaded.seen
-        frames = sum(len(video.images) for video in item.videos)
-        tcot = parse(record.text, images=len(item.images), frames=frames or None)
-        problems = {problem.name for problem in (*tcot.problems, *validate(tcot, item.modality))}
-        ledger.problems.update(problems)
-        if not is_usable(tcot):
-            raise ReasoningError(
-                f"the Reasoner wrote no usable trace ({', '.join(sorted(problems))})",
-                hint="try another Reasoner or more max_tokens, or encode this item with reasoning='never'",
-            )
-        evidence = extract(tcot, item, self.evidence_limit)
+        tcot = parse_about(item, record.text)
+        ledger.problems.update({problem.name for problem in (*tcot.problems, *validate(tcot, item.modality))})
+        evidence = evidence_of(self.embedder, item, tcot)
         trace = Trace(
             tcot=tcot,
             evidence=evidence.refs,

@@ -15,7 +15,7 @@ from ume_retrieval.engines.base import Embeddings
 from ume_retrieval.engines.transformers import unpadded as ragged
 from ume_retrieval.engines.transformers.batching import pack
 from ume_retrieval.engines.transformers.loading import load_checkpoint, short_name
-from ume_retrieval.engines.transformers.processor import ChatInputs, Rows
+from ume_retrieval.engines.transformers.processor import ChatInputs, Rows, Written
 from ume_retrieval.errors import IncompatibleModel, InputError
 from ume_retrieval.util.threads import ahead
 
@@ -48,7 +48,7 @@ class TransformersEmbedder:
         self.spec = spec
         on_cpu = model.device.type == "cpu"
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
-        self._inputs = ChatInputs(processor, "right")
+        self._inputs = ChatInputs(processor, "right", special_tokens=True)
         if not ragged.is_supported(model):
             raise IncompatibleModel(
                 f"{info.name} is a {model.config.model_type}, no Qwen3-VL", hint="use its sentence-transformers files"
@@ -87,13 +87,7 @@ class TransformersEmbedder:
         Raises:
             InputError: When a chat is longer than the model's `max_tokens`; it is never cut silently.
         """
-        written = self._inputs.write(chats)
-        longest = max((one.length for one in written), default=0)
-        if longest > self.spec.max_tokens:
-            raise InputError(
-                f"an input takes {longest} tokens, the model reads {self.spec.max_tokens}",
-                hint="shorten the text, or give fewer images",
-            )
+        written = self._written(chats)
         vectors = np.empty((len(chats), self.dimension), dtype=np.float32)
         tokens = 0
         batches = pack([one.length for one in written], self.batch_tokens)
@@ -104,6 +98,27 @@ class TransformersEmbedder:
             vectors[batch] = self._embed_rows(rows.to(self.model.device))
             tokens += sum(rows.lengths)
         return Embeddings(vectors, tokens)
+
+    def rows(self, chats: Sequence[Chat]) -> Rows:
+        """Token ids, grids and pixels of chats, as `embed` gives them to the model; each row ends where it is pooled.
+
+        Args:
+            chats: At least one.
+
+        Raises:
+            InputError: When a chat is longer than the model's `max_tokens`.
+        """
+        return self._inputs.rows(self._written(chats), until=self._pooled_token)
+
+    def _written(self, chats: Sequence[Chat]) -> list[Written]:
+        written = self._inputs.write(chats)
+        longest = max((one.length for one in written), default=0)
+        if longest > self.spec.max_tokens:
+            raise InputError(
+                f"an input takes {longest} tokens, the model reads {self.spec.max_tokens}",
+                hint="shorten the text, or give fewer images",
+            )
+        return written
 
     def _embed_rows(self, rows: Rows) -> Any:
         import torch

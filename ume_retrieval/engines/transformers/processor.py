@@ -74,10 +74,14 @@ class ChatInputs:
     Args:
         processor: A transformers processor with `image_processor`, `video_processor` and `tokenizer`.
         padding_side: "left" for generation, "right" for pooling.
+        special_tokens: Whether the tokenizer adds what it adds to every input that it encodes, by its post-processor.
+            An Embedder is pooled at such a token (Qwen3-VL-Embedding: `<|endoftext|>`); a Reasoner's reply must not
+            begin behind one.
     """
 
-    def __init__(self, processor: Any, padding_side: Literal["left", "right"]) -> None:
+    def __init__(self, processor: Any, padding_side: Literal["left", "right"], *, special_tokens: bool = False) -> None:
         self.processor = processor
+        self.special_tokens = special_tokens
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = padding_side
 
@@ -88,7 +92,7 @@ class ChatInputs:
         """
         reply = chat[-1].role != "assistant"
         messages = [
-            {"role": message.role, "content": [_template_part(part) for part in message.parts]} for message in chat
+            {"role": message.role, "content": [self._template_part(part) for part in message.parts]} for message in chat
         ]
         rendered: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
         return rendered
@@ -98,11 +102,16 @@ class ChatInputs:
         if not chats:
             return []
         texts = [self.render(chat) for chat in chats]
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [
             Written(chat, text, len(ids) + self._picture_tokens(chat))
-            for chat, text, ids in zip(chats, texts, encoded, strict=True)
+            for chat, text, ids in zip(chats, texts, self.encode(texts), strict=True)
         ]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of rendered chats, one placeholder a picture, with the special tokens that are wanted."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=self.special_tokens, return_attention_mask=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
 
     def _picture_tokens(self, chat: Chat) -> int:
         """Tokens that pictures take beyond their one placeholder."""
@@ -190,8 +199,21 @@ class ChatInputs:
                 "return_tensors": "pt",
             }
         return self.processor(
-            text=texts, add_special_tokens=False, return_mm_token_type_ids=True, **settings, **pictures
+            text=texts,
+            add_special_tokens=self.special_tokens,
+            return_mm_token_type_ids=True,
+            **settings,
+            **pictures,
         )
+
+    def _template_part(self, part: Part) -> dict[str, str]:
+        if isinstance(part, TextPart):
+            return {"type": "text", "text": part.text}
+        if isinstance(part, ImagePart):
+            return {"type": "image"}
+        # The processor puts vision tokens around each pair of frames. The template's own, around them all, stay only
+        # where the placeholder is left to the template (transformers 4.57 took them away, 5.x does not).
+        return {"type": "video"} if part.doubled else {"type": "text", "text": self.processor.video_token}
 
 
 def _shared_words(tokens: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> int:
@@ -220,12 +242,6 @@ def _once(rows: Sequence[Sequence[int]], shared: int) -> list[int]:
 
 def _moved(tensors: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:
     return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-
-
-def _template_part(part: Part) -> dict[str, str]:
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    return {"type": "image"} if isinstance(part, ImagePart) else {"type": "video"}
 
 
 def _grid_tokens(width: int, height: int) -> int:
