@@ -14,7 +14,7 @@ import jinja2
 from ume_eval.published import Published, comparable_means
 from ume_eval.results import RunResult, TaskResult, group_means
 from ume_retrieval.report.sanitize import one_line
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 MOST_NAMED: Final = 200
 """Most broken rows and failed samples that a report lists; it counts all."""
@@ -199,8 +199,8 @@ def write_report(
         InputError: When a file cannot be written.
     """
     markdown, page = folder / "report.md", folder / "report.html"
-    write_whole(markdown, to_markdown(result, others, [picture.name for picture in pictures]), what="the report")
-    write_whole(page, to_html(result, others, pictures), what="the report")
+    atomic_write(markdown, to_markdown(result, others, [picture.name for picture in pictures]), what="the report")
+    atomic_write(page, to_html(result, others, pictures), what="the report")
     return markdown, page
 
 

@@ -16,7 +16,7 @@ from ume_retrieval.report.content import ReportHit, ReportPage, ReportQuery
 from ume_retrieval.report.sanitize import clock, format_score
 from ume_retrieval.report.text_layout import Font, load_font, shorten, wrap
 from ume_retrieval.tcot.trace import Box, TCot
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 MAX_TILES = 4
 """Most pictures of one item."""
@@ -58,7 +58,7 @@ def write_contact_sheet(
     sheet = draw_contact_sheet(page, max_queries=max_queries, max_hits=max_hits, font=font)
     encoded = io.BytesIO()
     sheet.save(encoded, "PNG", optimize=True)
-    return write_whole(path, encoded.getvalue(), what="the contact sheet")
+    return atomic_write(path, encoded.getvalue(), what="the contact sheet")
 
 
 def draw_contact_sheet(

@@ -23,7 +23,7 @@ from ume_retrieval.report.sanitize import (
     plural,
 )
 from ume_retrieval.tcot.trace import TCot
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 _PLACES: dict[Kind, tuple[int, int]] = {
     "image": (300, 300),
@@ -53,7 +53,7 @@ def write_html(page: ReportPage, path: str | Path) -> Path:
         ...     write_html(ReportPage("Holiday photos"), Path(folder) / "report.html").name
         'report.html'
     """
-    return write_whole(path, render_html(page), what="the report")
+    return atomic_write(path, render_html(page), what="the report")
 
 
 def render_html(page: ReportPage) -> str:
