@@ -35,10 +35,9 @@ from ume_eval import (
     read_task,
     write_report,
 )
-from ume_eval.encoding import SampleSet, StoredEncoder
+from ume_eval.encoding import SampleSet, StoredEncoder, identity, vector_key
+from ume_eval.metrics import BLOCK, gains, judge_all, similarities
 from ume_eval.run import VECTORS_FILE
-from ume_eval.scoring import BLOCK, gains, judge_all, similarities
-from ume_eval.store import identity, vector_key
 from ume_eval.swapping import donors_of
 from ume_retrieval.engines.base import Sampling
 from ume_retrieval.errors import CacheError, InputError

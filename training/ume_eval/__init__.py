@@ -8,6 +8,7 @@ Example:
 import warnings
 from typing import Any
 
+from ume_eval.encoding import Shard, Stored, VectorStore
 from ume_eval.layouts import read_task
 from ume_eval.plots import draw_plots
 from ume_eval.published import MixedVersions, Published, comparable_scores, published
@@ -16,7 +17,6 @@ from ume_eval.results import Cost, GroupMean, ModeScore, RunResult, TaskResult, 
 from ume_eval.rows import RowsNotFound
 from ume_eval.run import Options, ProgressCallbacks, evaluate
 from ume_eval.samples import Candidate, EvalTask, Film, Problem, Query, Sample
-from ume_eval.store import Shard, Stored, VectorStore
 from ume_eval.swapping import Swap
 from ume_eval.tasks import Benchmark, Task, VisDoc, all_tasks, choose, classes
 

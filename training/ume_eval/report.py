@@ -19,32 +19,6 @@ from ume_retrieval.util.files import atomic_write
 MOST_NAMED: Final = 200
 """Most broken rows and failed samples that a report lists; it counts all."""
 
-_PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{{ title }}</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child { text-align: left; }
-tr.strong td { font-weight: 600; border-top: 1px solid #999; }
-ul { padding-left: 1.2rem; } img { max-width: 100%; margin: 1rem 1rem 0 0; }
-@media (prefers-color-scheme: dark) { body { background: #1b1b1d; color: #ddd; } th, td { border-color: #3a3a3d; }
-img { background: #fff; } }
-</style></head><body><h1>{{ title }}</h1>
-<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
-{% for name, data in pictures %}<img alt="{{ name }}" src="data:image/png;base64,{{ data }}">{% endfor %}
-{% for table in tables %}<h2>{{ table.title }}</h2><div class="wide"><table><tr>
-{% for head in table.columns %}<th>{{ head }}</th>{% endfor %}</tr>
-{% for row in table.rows %}<tr{% if loop.index0 in table.strong %} class="strong"{% endif %}>
-{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table></div>{% endfor %}
-{% if left_out %}<h2>Left out ({{ left_out_count }})</h2>
-<ul>{% for one in left_out %}<li>{{ one }}</li>{% endfor %}</ul>{% endif %}</body></html>
-"""
-
-
 NONE: Final = "-"
 
 WHOLES: Final = frozenset({"image", "video", "visdoc", "all", "AVG"})
@@ -218,8 +192,10 @@ def to_markdown(result: RunResult, others: Sequence[Published] = (), pictures: S
 def to_html(result: RunResult, others: Sequence[Published] = (), pictures: Sequence[Path] = ()) -> str:
     """Return the report as one HTML page without scripts and external resources; all names are escaped."""
     return (
-        jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-        .from_string(_PAGE)
+        jinja2.Environment(
+            loader=jinja2.PackageLoader("ume_eval", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        )
+        .get_template("report.html.j2")
         .render(
             title=_title(result),
             notes=notes(result, others),

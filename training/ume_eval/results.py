@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from ume_eval.metrics import Mode
 from ume_eval.samples import Problem
-from ume_eval.scoring import Mode
 from ume_eval.swapping import Swap
 from ume_eval.tasks import (
     MMEB_GROUPS,
@@ -200,11 +200,7 @@ def with_average(means: Mapping[str, GroupMean]) -> dict[str, GroupMean]:
 
 
 def write_result(result: RunResult, path: Path) -> None:
-    """Write the JSON form atomically.
-
-    Raises:
-        InputError: When the file cannot be written.
-    """
+    """Write the JSON form atomically; raises InputError when that fails."""
     atomic_write(path, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n", what="the results")
 
 

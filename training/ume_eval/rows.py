@@ -34,11 +34,7 @@ class Row:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The columns.
-
-        Raises:
-            InputError: When the row could not be parsed.
-        """
+        """The columns; raises InputError when the row could not be parsed."""
         if self.values is None:
             raise InputError(f"{self.where} is not a JSON object", hint="download the file again")
         return self.values
@@ -46,14 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PictureCell:
-    """A picture in a Parquet file, in an image column of the hub.
-
-    Attributes:
-        file: The file.
-        group: Number of the row group.
-        place: Number of the row in its group.
-        column: The image column, a struct with the field `bytes`.
-    """
+    """A picture in a Parquet file, by row group and row in it; the image column is a struct with the field `bytes`."""
 
     file: Path
     group: int
@@ -68,10 +57,10 @@ class PictureCell:
         """
         try:
             stored = _pictures(self.file, self.group, self.column)[self.place]
-        except (OSError, ValueError, IndexError, KeyError) as error:  # KeyError: the file has no such column
+        except (OSError, ValueError, IndexError, KeyError) as error:  # KeyError: column missing
             raise MediaNotFound(f"cannot read {display_name(self.file)}: {error}", hint="download it again") from error
         if not isinstance(stored, bytes) or not stored:
-            raise MediaNotFound(f"{display_name(self.file)} row group {self.group} has no picture at {self.place}")
+            raise MediaNotFound(f"{display_name(self.file)} row group {self.group} row {self.place}: no picture")
         return stored
 
 
@@ -84,12 +73,7 @@ def _pictures(file: Path, group: int, column: str) -> list[Any]:
 
 
 def picture_cells(file: Path, key: str, column: str = "image") -> Iterator[tuple[Any, PictureCell]]:
-    """Yield a column's value and the location of the picture of each row, without reading pictures.
-
-    Raises:
-        InputError: When the file cannot be read.
-        MissingExtra: Without pyarrow.
-    """
+    """Yield a column's value and the location of the picture of each row, without reading pictures."""
     try:
         with _parquet_module().ParquetFile(file) as opened:
             for group in range(opened.num_row_groups):
@@ -146,12 +130,7 @@ def _held(place: Path, configuration: str | None) -> list[Path]:
 
 
 def read_rows(files: Sequence[Path]) -> Iterator[Row]:
-    """Yield every row of the files; a line that is not a JSON object becomes a row without values.
-
-    Raises:
-        InputError: When a file cannot be read at all.
-        MissingExtra: For a Parquet file without pyarrow.
-    """
+    """Yield every row of the files; a line that is not a JSON object becomes a row without values."""
     for file in files:
         try:
             yield from _parquet(file) if file.suffix == ".parquet" else _json(file)

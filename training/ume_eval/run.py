@@ -9,12 +9,11 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from ume_eval.encoding import SampleSet, StoredEncoder, Vectors
+from ume_eval.encoding import Encoding, SampleSet, Shard, StoredEncoder, Vectors, VectorStore
 from ume_eval.layouts import read_task
+from ume_eval.metrics import Judged, Mode, judge_all, paired, similarities
 from ume_eval.results import Cost, ModeScore, RunResult, TaskResult, write_result
 from ume_eval.samples import EvalTask
-from ume_eval.scoring import Judged, Mode, judge_all, paired, similarities
-from ume_eval.store import Encoding, Shard, VectorStore
 from ume_eval.swapping import Swap, swap_traces
 from ume_eval.tasks import Task, VisDoc
 from ume_retrieval.errors import Failure, InputError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -176,7 +175,3 @@ class EvalTask:
     def lost(self) -> int:
         """Number of unreadable queries; they count as misses."""
         return sum(problem.costs_query for problem in self.problems)
-
-    def problem_counts(self) -> dict[str, int]:
-        """Count problems by kind."""
-        return dict(Counter(problem.name for problem in self.problems))

@@ -11,11 +11,9 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ume_eval.encoding import CHUNK, SampleSet, StoredEncoder, Vectors
-from ume_eval.metrics import Floats, judge, measure
+from ume_eval.encoding import CHUNK, SampleSet, Stored, StoredEncoder, Vectors, vector_key
+from ume_eval.metrics import Floats, gains, judge, measure, paired, similarities
 from ume_eval.samples import EvalTask, Sample
-from ume_eval.scoring import gains, paired, similarities
-from ume_eval.store import Stored, vector_key
 from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import embed_each
 from ume_retrieval.engines.families import reasoned_chat
@@ -72,12 +70,7 @@ def swap_traces(
 ) -> Swap:
     """Compare a task's queries with their own T-CoTs and with those of queries that other candidates answer.
 
-    Args:
-        encoder: Embeds the swapped queries.
-        task: The task.
-        samples: Its queries.
-        queries: Their reasoned vectors and T-CoTs.
-        candidates: The reasoned vectors of its candidates.
+    `samples` are the queries, `queries` and `candidates` the reasoned vectors of both sides.
     """
     donors = donors_of(task, queries.traces)
     chosen = [place for place, donor in enumerate(donors) if donor is not None][:MOST]
@@ -100,7 +93,7 @@ def swap_traces(
 
 
 def donors_of(task: EvalTask, traces: Sequence[str]) -> list[int | None]:
-    """Choose for each query the next one with another T-CoT and other answers; None if there is none.
+    """Choose for each query the next one with another T-CoT and other answers, or None.
 
     The choice is the same in every run.
     """

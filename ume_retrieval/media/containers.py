@@ -21,15 +21,9 @@ _CUT_HINT = "copy or download the file again"
 
 
 def check_whole(handle: BinaryIO, form: VideoFormat, size: int, name: str) -> None:
-    """Check that a file is as long as its structure declares, and rewind it.
+    """Check that a seekable file has the size that its structure declares, and rewind it.
 
     A file of unknown length (a live recording) passes.
-
-    Args:
-        handle: The file, seekable.
-        form: Its format.
-        size: Its size in bytes.
-        name: Name of the file in messages.
 
     Raises:
         BrokenMedia: When the file is truncated or its structure is invalid.

@@ -95,11 +95,7 @@ def open_file(path: Path, limits: Limits) -> Iterator[BufferedReader]:
 
 
 def file_status(path: Path) -> os.stat_result:
-    """Stat a regular file, following links.
-
-    Raises:
-        MediaNotFound: When it does not exist, is inaccessible or is not a regular file.
-    """
+    """Stat a regular file, following links; raises MediaNotFound for anything else."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:

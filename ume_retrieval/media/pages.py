@@ -64,7 +64,7 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
     with _document(page.path, limits) as document:
         if not 1 <= page.page <= len(document):
             raise MediaNotFound(
-                f"page {page.page} of {name} does not exist", hint=f"it has {len(document)}; pages count from 1"
+                f"page {page.page} of {name} does not exist", hint=f"it has {len(document)}, counted from 1"
             )
         try:
             sheet = document[page.page - 1]

@@ -1,7 +1,7 @@
 """Decode a video file with PyAV: its properties, and the frames at given times.
 
 Why not decord (decord2 3.4 against av 18.1, one core, 8 frames of H.264 and VP9 clips): it is about as fast as PyAV
-with seeking, but has no timestamps for H.264 in AVI, fails on narrow clips and accepts truncated files. The tests
+with seeking, but lacks timestamps for H.264 in AVI, fails on narrow clips and accepts truncated files. The tests
 compare the two frame by frame.
 """
 

@@ -19,16 +19,7 @@ _LOSSLESS_UP_TO = 256
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A numbered box over a picture.
-
-    Attributes:
-        number: Number of the box, 1-based.
-        left: Left edge; like the following, in per cent of the picture's width or height.
-        top: Upper edge.
-        width: Width, > 0.
-        height: Height, > 0.
-        colour: Colour of its line.
-    """
+    """A numbered box over a picture; edges and sizes are in per cent of the picture's width or height."""
 
     number: int
     left: float
@@ -40,16 +31,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as the template places it.
-
-    Attributes:
-        src: `data:` address of the encoded pixels.
-        alt: Alternative text.
-        width: Width of the encoded image in pixels.
-        height: Its height.
-        shown_width: Width in CSS pixels.
-        regions: Boxes to draw over it.
-    """
+    """An image for the template: `src` is a `data:` address, `shown_width` is in CSS pixels."""
 
     src: str
     alt: str

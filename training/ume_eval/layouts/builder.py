@@ -30,13 +30,7 @@ MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError,
 
 
 class TaskBuilder:
-    """Collects queries, candidates and problems of a task.
-
-    Args:
-        task: The task.
-        folder: The benchmark's folder.
-        limit: Most queries, or None for all.
-    """
+    """Collects queries, candidates and problems of a task, up to a limit of queries; None for all."""
 
     def __init__(self, task: Task, folder: Path, limit: int | None) -> None:
         self.task = task
@@ -100,7 +94,7 @@ class TaskBuilder:
         key = f"{len(self._queries)}"
         where = f"{self.task.name} query {key}"
         if among is not None and not among:
-            self._problem("no_candidates", where, "it has no candidates", costs_query=True)
+            self._problem("no_candidates", where, "its list of candidates is empty", costs_query=True)
         elif not answers:
             self._problem("no_answer", where, "nothing answers it", costs_query=True)
         else:
@@ -154,12 +148,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def picture(folder: Path, name: str) -> Path:
-    """Return the path of a picture file that exists.
-
-    Raises:
-        MediaNotFound: When it does not exist.
-        InputError: When the name leads out of the folder.
-    """
+    """Return the path of a picture file, as `inside`; raises MediaNotFound when it does not exist."""
     path = inside(folder, name)
     if not path.is_file():
         raise MediaNotFound(f"{display_name(path)} not found", hint="unpack the benchmark's archives")
@@ -176,7 +165,7 @@ def film(folder: Path, name: str, *, saved_fps: float | None = None) -> Film:
             `FRAME_STEP_S` apart.
 
     Raises:
-        MediaNotFound: When there are no frames.
+        MediaNotFound: Without frames.
         InputError: When the name leads out of the folder.
     """
     place = inside(folder, name)

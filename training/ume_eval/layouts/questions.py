@@ -67,7 +67,7 @@ def with_options(question: str, options: Sequence[str]) -> str:
 def bare(option: str) -> str:
     """Remove the letter and the full stop of an option.
 
-    The published code cuts at the first ". " and only keeps the last character where there is none.
+    The published code cuts at the first ". " and keeps only the last character of an option without it.
 
     Example:
         >>> bare("A. A man vs. a dog."), bare("Apples")

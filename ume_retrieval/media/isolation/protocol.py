@@ -31,11 +31,7 @@ class PipeWriter(Protocol):
 
 
 def send(pipe: PipeWriter, header: Mapping[str, Any], bodies: Sequence[bytes] = ()) -> None:
-    """Write one message; the header must tell the reader the length of each body.
-
-    Raises:
-        OSError: When the pipe is closed.
-    """
+    """Write one message; the header must tell the reader the length of each body."""
     text = json.dumps(header).encode("ascii")
     for part in (_LENGTH.pack(len(text)), text, *bodies):
         left = memoryview(part)
@@ -60,11 +56,7 @@ def receive(pipe: PipeReader) -> dict[str, Any]:
 
 
 def receive_bytes(pipe: PipeReader, count: int) -> bytearray:
-    """Read exactly `count` bytes.
-
-    Raises:
-        EOFError: When the pipe is closed before.
-    """
+    """Read exactly `count` bytes; raises EOFError when the pipe is closed before."""
     data = bytearray(count)
     left = memoryview(data)
     while left:
