@@ -246,25 +246,20 @@ class CapacityPlan:
         """Return the tokens saved by reasoning over a smaller share of the items (`ume enrich --budget`)."""
         return self.items * max(0.0, self.reasoned - reasoned) * self.costs.reason_tokens
 
+    @property
+    def bytes_a_point(self) -> float:
+        """Bytes of a point of one copy: its vectors, links and fields."""
+        return (self.full_bytes + self.compact_bytes + self.graph_bytes) / self.items + self.costs.payload_bytes
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
+        names = ["items", "machines", "reasoned", "seconds", "machine_hours", "slowest", "hours", "money"]
+        names += ["bytes_a_point", "nodes", "shards", "serving_money_per_month"]
         return {
-            "items": self.items,
+            **{name: getattr(self, name) for name in names},
             "hardware": self.hardware.name,
-            "machines": self.machines,
-            "reasoned": self.reasoned,
-            "seconds": self.seconds,
-            "machine_hours": self.machine_hours,
-            "slowest": self.slowest,
-            "hours": self.hours,
-            "money": self.money,
-            "bytes_a_point": (self.full_bytes + self.compact_bytes + self.graph_bytes) / self.items
-            + self.costs.payload_bytes,
             "ram_gb": self.ram_bytes / 1e9,
             "disk_gb": self.disk_bytes / 1e9,
-            "nodes": self.nodes,
-            "shards": self.shards,
-            "serving_money_per_month": self.serving_money_per_month,
             "sources": {"costs": self.costs.source, "hardware": self.hardware.source},
         }
 
@@ -357,7 +352,7 @@ def rows(plans: Sequence[CapacityPlan]) -> list[list[str]]:
         ["hours", *(short(plan.hours) for plan in plans)],
         ["busiest", *(plan.slowest for plan in plans)],
         ["money, once", *(short(plan.money) for plan in plans)],
-        ["bytes a point", *(short(plan.to_dict()["bytes_a_point"]) for plan in plans)],
+        ["bytes a point", *(short(plan.bytes_a_point) for plan in plans)],
         ["RAM, GB", *(short(plan.ram_bytes / 1e9) for plan in plans)],
         ["disk, GB", *(short(plan.disk_bytes / 1e9) for plan in plans)],
         ["nodes", *(f"{plan.nodes:,}" for plan in plans)],
