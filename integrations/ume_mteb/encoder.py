@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 LOG = logging.getLogger(__name__)
+
+UNKNOWN_FIELDS: Final = (
+    *("release_date", "languages", "n_parameters", "memory_usage_mb", "max_tokens", "license", "open_weights"),
+    *("public_training_code", "public_training_data", "training_datasets"),
+)
 
 
 class UmeEncoder(AbsEncoder):
@@ -102,31 +107,18 @@ class UmeEncoder(AbsEncoder):
 def _meta(embedder: ReasoningEmbedder, reasoning: ReasoningMode) -> ModelMeta:
     """Return the metadata that mteb records with scores; unknown fields are None."""
     info = embedder.info
-    name = info.embedder.name if reasoning == "never" or info.reasoner is None else _both(embedder)
+    models = [info.embedder.name, *([info.reasoner.name] if info.reasoner and reasoning != "never" else [])]
+    name = "+".join(models)
+    unknown: dict[str, Any] = dict.fromkeys(UNKNOWN_FIELDS)
     return ModelMeta(
         loader=UmeEncoder,
-        name=name if name.count("/") == 1 else f"ume/{name.replace('/', '-')}",
+        name=name if len(models) == 1 and name.count("/") == 1 else f"ume/{name.replace('/', '-')}",
         revision=info.embedder.revision,
-        release_date=None,
-        languages=None,
-        n_parameters=None,
-        memory_usage_mb=None,
-        max_tokens=None,
         embed_dim=embedder.dimension,
-        license=None,
-        open_weights=None,
-        public_training_code=None,
-        public_training_data=None,
         framework=["PyTorch"],
         similarity_fn_name="cosine",
         use_instructions=True,
-        training_datasets=None,
         modalities=["text", "image", "video"],
         experiment_kwargs={"reasoning": reasoning},
+        **unknown,
     )
-
-
-def _both(embedder: ReasoningEmbedder) -> str:
-    info = embedder.info
-    reasoner = info.reasoner.name if info.reasoner else ""
-    return f"ume/{info.embedder.name}+{reasoner}".replace("/", "-").replace("ume-", "ume/", 1)

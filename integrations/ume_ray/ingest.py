@@ -164,21 +164,14 @@ def _outcomes(job: Job, places: Sequence[str], sized: WorkerPools) -> Iterator[O
 
 @dataclass(slots=True)
 class IndexStats:
-    """Counts of a run, from the outcomes so far.
+    """Counts of a run, from the outcomes so far; sets hold names of files.
 
     Attributes:
         on_progress: Called for every point that is settled, or None.
-        keep_sources: Whether to keep the name of every file, to detect deleted ones.
-        seen: Names of all files, if `keep_sources`.
-        written: Files with written points.
+        keep_sources: Whether to keep all names in `seen`, to detect deleted files.
         cleared: Files whose points of previous content were removed.
-        embedded: Files for which the Embedder was called.
         stale: Files with points of previous content.
-        failures: Failed items.
-        unchanged: Number of files without changes.
-        points: Number of written points.
         settled: Number of points that were written, completed or failed.
-        usage: Usage of the models.
     """
 
     on_progress: OnProgress | None

@@ -130,14 +130,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """Description of models that are not loaded.
-
-    Attributes:
-        meta: Metadata of a collection that is made with them.
-        info: Names and revisions.
-        embedder: Spec of the Embedder.
-        reasoner_budget: Visual budget of the Reasoner; None without it.
-    """
+    """Description of models that are not loaded; `meta` is that of a collection that is made with them."""
 
     meta: CollectionMeta
     info: PipelineInfo

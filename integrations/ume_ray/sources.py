@@ -26,14 +26,7 @@ _SECRET: Final = re.compile(r"://[^/]*@|[?&](?:access_key|secret_key|session_tok
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object in a store, as listed.
-
-    Attributes:
-        source: Its address, safe to display.
-        address: Its address.
-        size: Bytes.
-        mtime_ns: Time of the last change in nanoseconds; 0 if unknown.
-    """
+    """An object in a store, as listed; `source` is its address, safe to display, `mtime_ns` is 0 if unknown."""
 
     source: str
     address: str
@@ -114,11 +107,7 @@ def listed(
 
 @contextmanager
 def at_hand(one: FoundFile | StoredObject, limits: Limits) -> Iterator[FoundFile | Failure]:
-    """Yield the file on this machine; an object is fetched and deleted after the block.
-
-    Raises:
-        UmeError: When it cannot be fetched.
-    """
+    """Yield the file on this machine; an object is fetched, and deleted after the block."""
     if isinstance(one, FoundFile):
         yield one
         return

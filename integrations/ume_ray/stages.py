@@ -34,12 +34,7 @@ class Job:
     """Settings of a run for every worker.
 
     Attributes:
-        models: Loads the models.
-        described: Description of the models.
-        shared: The collection.
-        reasoning: When to reason over indexed items.
         cut: Length and overlap of video segments in seconds.
-        follow_symlinks: Follow links out of the given folders.
         leave_out: Folders of the store's own files, each ending in a separator.
         items_a_call: Items per call of a model.
     """

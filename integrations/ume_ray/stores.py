@@ -102,12 +102,7 @@ class StoreProxy:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A collection that all workers use.
-
-    Attributes:
-        address: Its address.
-        actor: Handle of the actor that holds a directory; None for a server.
-    """
+    """A collection that all workers use; `actor` holds a directory, and is None for a server."""
 
     address: StoreAddress
     actor: Any = None

@@ -25,15 +25,11 @@ model; the whole run failed."""
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A final result; later operators pass it on unchanged.
+    """A final result about a file (`source`) or a batch; later operators pass it on unchanged.
 
     Attributes:
-        event: Kind of outcome.
-        source: The file; empty for the usage of a batch.
-        failure: The failure, if any.
         stale: Ids of points of previous content.
         present: Whether the collection already has points of the file's current content.
-        usage: Usage of a model.
     """
 
     event: Event
@@ -46,14 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One point to create or complete.
-
-    Attributes:
-        part: The entry, as a part of its file.
-        place: The file or object.
-        direct: Whether the point is missing and needs its direct vector.
-        reason: Whether to reason over it now.
-    """
+    """One point to create (`direct`: it needs its direct vector) or to complete; `reason` asks for reasoning now."""
 
     part: Part
     place: FoundFile | StoredObject
@@ -85,15 +74,7 @@ class ReasonedUnit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedUnit:
-    """A unit with its vectors, ready to write.
-
-    Attributes:
-        unit: The unit.
-        direct: The direct vector, if it was missing.
-        reasoned: The vector with reasoning.
-        trace: The Reasoner's trace.
-        failure: Failure of requested reasoning.
-    """
+    """A unit with its new vectors and its trace, or the failure of requested reasoning, ready to write."""
 
     unit: Unit
     direct: Vector | None = None

@@ -12,11 +12,9 @@ from ray_world import here
 from small_media import fill
 
 from ume_qdrant import EdgeStore, Sharding
-from ume_ray.cluster import WorkersLost, own_error
-from ume_ray.models import Models
+from ume_ray import Models, StoreAddress, WorkerPools, WorkersLost
+from ume_ray.cluster import own_error
 from ume_ray.sources import listed, places_of
-from ume_ray.stores import StoreAddress
-from ume_ray.workers import WorkerPools
 from ume_retrieval.errors import Failure, InputError, StoreError
 from ume_retrieval.media import Limits
 from ume_retrieval.testing import FakeReasoner, HashEmbedder

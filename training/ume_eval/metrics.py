@@ -30,12 +30,7 @@ list. "against" is therefore the default; "listed" is the result of a stable sor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """The judged ranking of one query.
-
-    Attributes:
-        gains: Gain of each ranked candidate, best score first; 0 if irrelevant.
-        ideal: All gains > 0, largest first, ranked or not.
-    """
+    """The judged ranking of a query: gains by rank, 0 if irrelevant; and all gains > 0, largest first (`ideal`)."""
 
     gains: Floats
     ideal: Floats

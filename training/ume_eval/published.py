@@ -107,11 +107,7 @@ def comparable_scores(
 
 
 def check_versions(tasks: Sequence[Task], visdoc: VisDoc, other: Published) -> None:
-    """Check that published scores were measured on the labels of the run.
-
-    Raises:
-        MixedVersions: When a task's labels differ between the two versions.
-    """
+    """Check that published scores were measured on the labels of the run; raises MixedVersions otherwise."""
     moved = [task.name for task in tasks if task.name in MOVED]
     if moved and other.visdoc not in {None, visdoc}:
         raise MixedVersions(

@@ -165,15 +165,9 @@ def group_means(benchmark: Benchmark, scores: Mapping[str, float]) -> dict[str, 
         (GroupMean(value=55.0, ran=2, of=3), 40.0)
     """
     tasks = all_tasks(benchmark)
-    members: dict[str, list[str]] = {}
-    if benchmark == "mmeb-v2":
-        for modality, groups in MMEB_GROUPS.items():
-            for group in groups:
-                members[group] = [task.name for task in tasks if group in task.groups]
-            members[modality] = [name for group in groups for name in members[group]]
-    else:
-        for group in UVRB_GROUPS:
-            members[group] = [task.name for task in tasks if group in task.groups]
+    mmeb = [name for modality, groups in MMEB_GROUPS.items() for name in (*groups, modality)]
+    order = mmeb if benchmark == "mmeb-v2" else UVRB_GROUPS
+    members = {name: [task.name for task in tasks if name in task.group_names] for name in order}
     members["all"] = [task.name for task in tasks]
     means: dict[str, GroupMean] = {}
     for name, names in members.items():

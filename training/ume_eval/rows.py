@@ -50,11 +50,7 @@ class PictureCell:
     column: str = "image"
 
     def read(self) -> bytes:
-        """Return the encoded picture.
-
-        Raises:
-            MediaNotFound: When the cell is empty or its file is gone.
-        """
+        """Return the encoded picture; raises MediaNotFound when the cell is empty or its file is gone."""
         try:
             stored = _pictures(self.file, self.group, self.column)[self.place]
         except (OSError, ValueError, IndexError, KeyError) as error:  # KeyError: column missing

@@ -70,11 +70,7 @@ class Sample:
         return "image" if self.images else "text"
 
     def item(self) -> Item:
-        """Make the item to encode; frames of films are decoded here.
-
-        Raises:
-            MediaError: When a frame cannot be read.
-        """
+        """Make the item to encode; frames of films are decoded here."""
         images = tuple(image.read() if isinstance(image, PictureCell) else image for image in self.images)
         return Item(self.text, images, tuple(map(_video, self.videos)), self.instruction)
 

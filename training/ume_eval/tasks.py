@@ -85,6 +85,11 @@ class Task:
     queries: int | None = None
     subsets: tuple[str, ...] = ()
 
+    @property
+    def group_names(self) -> set[str]:
+        """Groups that it counts in, with MMEB-V2's modalities."""
+        return {*self.groups, *(group.partition(" ")[0] for group in self.groups)}
+
     def instruction(self, modality: Modality) -> str | None:
         """Return the instruction for a query of this modality, or None."""
         return self.instructions.get(modality) or self.instructions.get("")
@@ -132,8 +137,8 @@ def classes(task: Task) -> tuple[str, ...]:
 
 
 def _fits(task: Task, name: str) -> bool:
-    whole = {*task.groups, *(group.partition(" ")[0] for group in task.groups)}
-    return name.casefold() in {one.casefold() for one in whole} or fnmatch(task.name.casefold(), name.casefold())
+    wanted = name.casefold()
+    return wanted in {one.casefold() for one in task.group_names} or fnmatch(task.name.casefold(), wanted)
 
 
 def _task(benchmark: Benchmark, facts: Mapping[str, Any], visdoc: VisDoc) -> Task:

@@ -55,11 +55,7 @@ def is_remote(source: object) -> bool:
 
 
 def local_path(source: str | Path) -> Path:
-    """Convert a `str` or `Path` to a path.
-
-    Raises:
-        RemoteNotAllowed: When it is an address.
-    """
+    """Convert a `str` or `Path` to a path; raises RemoteNotAllowed for an address."""
     if is_remote(source):
         raise RemoteNotAllowed(
             f"{str(source).strip().partition(':')[0].lower()}: addresses are not fetched",

@@ -107,12 +107,7 @@ def check_image(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
 
 
 def check_bytes(data: bytes, limits: Limits) -> bytes:
-    """Return encoded bytes unchanged after checking their number.
-
-    Raises:
-        BrokenMedia: When there are none.
-        MediaTooLarge: When there are more than `limits.max_bytes`.
-    """
+    """Return encoded bytes unchanged after checking that there are 1 to `limits.max_bytes`."""
     if not data:
         raise BrokenMedia("the image is empty")
     if len(data) > limits.max_bytes:

@@ -52,11 +52,7 @@ def segments(
 
 
 def check_segments(length_s: float, overlap_s: float) -> None:
-    """Check the length and overlap of segments.
-
-    Raises:
-        InputError: Unless 0 <= overlap_s < length_s, both finite.
-    """
+    """Check that 0 <= overlap_s < length_s, both finite; raises InputError otherwise."""
     if not 0 < length_s < math.inf or not 0 <= overlap_s < length_s:
         raise InputError(
             f"segments of {length_s} s cannot overlap by {overlap_s} s",

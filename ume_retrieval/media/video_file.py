@@ -248,14 +248,7 @@ class VideoFile:
 
 @contextmanager
 def open_video(path: Path, limits: Limits) -> Iterator[VideoFile]:
-    """Open a video file and check that it is complete.
-
-    Raises:
-        MediaNotFound: When the file cannot be opened.
-        UnsupportedMedia: When its format or codec is not supported, or a video stream is missing.
-        BrokenMedia: When it is truncated, does not decode or is empty.
-        MediaTooLarge: When a limit would be exceeded.
-    """
+    """Open a video file and check that it is complete; raises the errors of `probe_video`."""
     name = display_name(path)
     with open_file(path, limits) as handle, _typed_errors(name):
         form = sniff(handle.read(HEAD_BYTES))

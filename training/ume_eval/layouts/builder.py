@@ -132,10 +132,7 @@ RowReader: TypeAlias = Callable[[TaskBuilder, dict[str, Any]], None]
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return a path below a folder, as a row names it.
-
-    Raises:
-        InputError: When the name is empty or leads out of the folder.
+    """Return a path below a folder; raises InputError when the name is empty or leads out of it.
 
     Example:
         >>> inside(Path("data"), "a/b.png").as_posix()

@@ -61,11 +61,7 @@ class AllowedHosts:
         return cls(tuple(patterns), tuple(networks))
 
     def check_name(self, host: str) -> None:
-        """Check that a host is on the list.
-
-        Raises:
-            RemoteNotAllowed: When it is not.
-        """
+        """Check that a host is on the list; raises RemoteNotAllowed when it is not."""
         literal = _address(host)
         if literal is not None:
             if any(literal in network for network in self.networks):
