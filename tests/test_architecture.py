@@ -47,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "results": {"checkpoint", "errors", "tcot"},
     "engines": {"chat", "checkpoint", "errors", "inputs", "tcot", "util"},
     "pipeline": {"chat", "checkpoint", "engines", "errors", "inputs", "media", "results", "tcot", "util", "vectors"},
-    "report": {"errors", "inputs", "tcot", "util"},
+    "report": {"errors", "inputs", "media", "tcot", "util"},
     "testing": {"chat", "checkpoint", "engines", "tcot"},
 }
 """Rooms of `ume_retrieval` that each room may import, besides itself."""
