@@ -17,9 +17,9 @@ from ume_retrieval.errors import InputError, ModelError, TrainingError
 from ume_retrieval.pipeline.trace_cache import TraceCache
 from ume_retrieval.testing import FakeReasoner
 from ume_training.data.annotate import AnnotateSettings, annotate
-from ume_training.data.faults import PairError
 from ume_training.data.files import PairReader
 from ume_training.data.records import PairRecord
+from ume_training.data.validation import PairError
 
 
 @pytest.fixture

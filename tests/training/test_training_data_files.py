@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.inputs import Clip, Item, Page
-from ume_training.data.faults import PairError
+from ume_training.data.append_log import RecordLog, claim, cut_torn_line
 from ume_training.data.files import (
     PairReader,
     count_lines,
@@ -21,9 +21,9 @@ from ume_training.data.files import (
     write_pairs,
     write_records,
 )
-from ume_training.data.growing import RecordLog, claim, cut_torn_line
 from ume_training.data.pairs import TrainingPair
 from ume_training.data.records import FramesRef, ItemRecord, PageRef, PairRecord, StretchRef
+from ume_training.data.validation import PairError
 
 GOOD = {"id": "1", "dataset": "d", "query": {"text": "a"}, "positive": {"text": "b"}}
 DOCS = Path(__file__).parents[2] / "docs" / "training-data.md"

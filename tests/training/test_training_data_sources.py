@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.tcot.grammar import parse, validate
-from ume_training.data.faults import PairError
 from ume_training.data.files import PairReader, write_records
 from ume_training.data.sources import FileSource, PairIndex, file_sources, undecodable
+from ume_training.data.validation import PairError
 from ume_training.shapes.pairs import ShapesSource, shapes_records, write_shapes_pairs
 from ume_training.shapes.tasks import TASKS
 

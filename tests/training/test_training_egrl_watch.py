@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from ume_training.data.log import LOG
 from ume_training.egrl.settings import WatchSettings
-from ume_training.egrl.watch import Watch, append_log, read_figures, resumed_watch
+from ume_training.egrl.watch import Watch, read_figures, resumed_watch
+from ume_training.run_folder import LOG, append_lines
 
 FINE = {"format": 0.9, "kl": 0.1, "entropy": 0.5}
+
+
+def log_step(folder: Path, step: int, figures: Mapping[str, float]) -> None:
+    append_lines(folder / LOG, [{"step": step, **figures}])
 
 
 @pytest.mark.parametrize(
@@ -49,17 +55,17 @@ def test_figures_have_our_names():
 
 def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path):
     for step in range(1, 6):
-        append_log(tmp_path, step, {"reward": step / 10})
+        log_step(tmp_path, step, {"reward": step / 10})
     with (tmp_path / LOG).open("a") as log:
         log.write('{"step": 6, "rew')
     resumed_watch(WatchSettings(), tmp_path, 3)
-    append_log(tmp_path, 4, {"reward": 0.4})
+    log_step(tmp_path, 4, {"reward": 0.4})
     steps = [json.loads(line)["step"] for line in (tmp_path / LOG).read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
 
 
 def test_a_resumed_run_remembers_its_last_good_step(tmp_path):
     for step in range(1, 8):
-        append_log(tmp_path, step, FINE | ({"format": 0.0} if step in {5, 6} else {}))
+        log_step(tmp_path, step, FINE | ({"format": 0.0} if step in {5, 6} else {}))
     assert resumed_watch(WatchSettings(), tmp_path, 6) == Watch(WatchSettings(), bad_steps=2, good_step=4)
     assert resumed_watch(WatchSettings(), tmp_path / "new", 0).good_step == 0

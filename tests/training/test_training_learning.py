@@ -14,7 +14,7 @@ from ume_retrieval.chat import TextPart, images_of
 from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.inputs import Item
 from ume_training.contrastive import pool_at_token, symmetric_infonce
-from ume_training.data.log import LOG
+from ume_training.run_folder import LOG
 from ume_training.shapes.benchmark import Query
 from ume_training.shapes.evaluate import hit_at_1
 from ume_training.shapes.levels import LEVELS

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ume_retrieval.errors import InputError, UmeError
-from ume_training.recipes.reference import SHARED, field_docs, render, rewritten, rows, stage_kinds
+from ume_training.data.judge import words_share
 from ume_training.recipes.schema import (
     Recipe,
     RecipeData,
@@ -25,6 +27,18 @@ from ume_training.recipes.schema import (
 from ume_training.recipes.stages import ContrastiveStage, EgrlStage, ExportStage, FilterStage, Stage
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def reference_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("recipe_reference", DOCUMENT.parent / "tools" / "recipe_reference.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TOOL = reference_tool()
 
 GOOD = """\
 name: good
@@ -173,25 +187,25 @@ def test_a_recipe_that_is_not_there_names_near_ones(tmp_path: Path, monkeypatch:
 
 
 def test_every_key_is_documented() -> None:
-    seen: list[type[BaseModel]] = [Recipe, RecipeData, Stage, *SHARED, *stage_kinds()]
+    seen: list[type[BaseModel]] = [Recipe, RecipeData, Stage, *TOOL.SHARED, *TOOL.stage_kinds()]
     for model in seen:
-        for key, kind, _, meaning in rows(model):
+        for key, kind, _, meaning in TOOL.rows(model):
             assert key == "stage" or meaning, f"{model.__name__}.{key} has no docstring"
             assert kind
 
 
 def test_the_document_is_made_from_the_schema() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert rewritten(text) == text, "run `make docs`"
-    written = render()
-    for kind in stage_kinds():
+    assert TOOL.rewritten(text) == text, "run `make docs`"
+    written = TOOL.render()
+    for kind in TOOL.stage_kinds():
         for key in kind.model_fields.keys() - {"stage"}:
             assert f"| `{key}` |" in written
 
 
 def test_docstrings_are_found_where_they_are_inherited() -> None:
-    assert field_docs(EgrlStage)["name"].startswith("What the stage's folder")
-    assert re.match("Pairs to learn from", field_docs(EgrlStage)["data"])
+    assert TOOL.field_docs(EgrlStage)["name"].startswith("What the stage's folder")
+    assert re.match("Pairs to learn from", TOOL.field_docs(EgrlStage)["data"])
 
 
 def test_models_are_taken_for_what_they_are_and_names_are_free() -> None:
@@ -231,4 +245,4 @@ def test_a_judge_of_no_share_is_refused(judge: str) -> None:
     ("judge", "share"), [("words", 0.5), ("words:0.75", 0.75), ("words:1", 1.0), ("ume-tiny", None)]
 )
 def test_a_judge_says_its_share_of_words(judge: str, share: float | None) -> None:
-    assert FilterStage(stage="filter", judge=judge).words == share
+    assert words_share(FilterStage(stage="filter", judge=judge).judge) == share

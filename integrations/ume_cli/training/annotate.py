@@ -15,8 +15,8 @@ from ume_cli.training.shared import (
     ResumeOption,
     counts_table,
     failures_data,
-    load_reasoner,
     open_cache,
+    quiet_libraries,
 )
 
 
@@ -46,9 +46,11 @@ def annotate(
         from ume_training.data.annotate import AnnotateSettings
         from ume_training.data.annotate import annotate as run
         from ume_training.data.files import count_lines
+        from ume_training.data.judge import load_reasoner
 
         settings = AnnotateSettings(leak_share, seed, max_tokens, temperature, batch)
         total = count_lines(pairs)
+        quiet_libraries()
         engine = load_reasoner(reasoner, device)
         with output.progress() as progress:
             bar = progress.add_task("annotate", total=total)

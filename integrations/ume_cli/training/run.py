@@ -38,9 +38,9 @@ def run(
 ) -> None:
     """Run a recipe: make data, train, score and export, stage by stage; what is done is skipped."""
     with command(as_json=as_json) as output:
+        from ume_training.recipes.context import is_main_process
         from ume_training.recipes.run import run_recipe
         from ume_training.recipes.schema import load_recipe
-        from ume_training.recipes.workers import is_main_process
 
         chosen = load_recipe(recipe)
         if seed is not None:

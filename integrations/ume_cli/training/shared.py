@@ -17,7 +17,6 @@ from ume_retrieval.errors import Failure
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from ume_retrieval.engines.base import Reasoner
     from ume_retrieval.pipeline.trace_cache import TraceCache
 
 OnError: TypeAlias = Literal["stop", "skip"]
@@ -80,15 +79,6 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), str(value))
     return table
-
-
-def load_reasoner(name: str, device: str) -> Reasoner:
-    """The Reasoner that a command names, with progress bars of other libraries switched off."""
-    from ume_retrieval.engines.load import LoadOptions, choose_engine
-    from ume_retrieval.engines.registry import resolve_reasoner
-
-    quiet_libraries()
-    return choose_engine().load_reasoner(resolve_reasoner(name), LoadOptions(device=device))
 
 
 def open_cache(cache: str) -> TraceCache | None:

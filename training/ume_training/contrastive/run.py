@@ -30,11 +30,10 @@ from ume_training.contrastive.records import (
 )
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
 from ume_training.contrastive.start import Start, ensure_emb_token, resolve_start
-from ume_training.data.files import make_folder
+from ume_training.run_folder import LOG, ProgressFn, atomic_folder, changed_settings, last_line, make_folder
 
 if TYPE_CHECKING:
     from ume_training.contrastive.encoder import Encoder
-    from ume_training.contrastive.trainer import Watch
     from ume_training.data.sources import PairSource
 
 __all__ = ["RunFacts", "Trained", "read_facts", "steps_of", "train_contrastive"]
@@ -111,7 +110,7 @@ def train_contrastive(
     out: Path,
     *,
     weights: Mapping[str, float] | None = None,
-    watch: Watch | None = None,
+    watch: ProgressFn | None = None,
     device: str = "auto",
 ) -> Trained:
     """Train an Embedder; a run that was killed goes on from its newest checkpoint in `out`.
@@ -149,8 +148,7 @@ def train_contrastive(
         _train(order, processes=processes, watch=watch, device=device)
     else:
         _go_on(Order(settings, sources, weights, plan, start, out))
-    log = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return Trained(trained, len(plan.steps), len(skipped_pairs(out)), json.loads(log[-1]) if log else {})
+    return Trained(trained, len(plan.steps), len(skipped_pairs(out)), last_line(out / LOG))
 
 
 def read_facts(folder: Path) -> RunFacts:
@@ -165,7 +163,7 @@ def read_facts(folder: Path) -> RunFacts:
         raise InputError(f"{folder} holds no contrastive run", hint="name the folder that training wrote") from error
 
 
-def _train(order: Order, *, processes: int, watch: Watch | None, device: str) -> None:
+def _train(order: Order, *, processes: int, watch: ProgressFn | None, device: str) -> None:
     from transformers import PrinterCallback, TrainingArguments, set_seed
 
     from ume_training.contrastive.shards import StepShards
@@ -242,13 +240,11 @@ def _train(order: Order, *, processes: int, watch: Watch | None, device: str) ->
             hint=f"see {out / SKIPPED}",
         )
     if main:
-        part = out / (TRAINED + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        encoder.save(part)
-        processor.save_pretrained(part)
-        write_spec(facts.spec, part)
-        shutil.copy2(out / RUN, part / RUN)
-        part.rename(out / TRAINED)
+        with atomic_folder(out / TRAINED, replace=True) as part:
+            encoder.save(part)
+            processor.save_pretrained(part)
+            write_spec(facts.spec, part)
+            shutil.copy2(out / RUN, part / RUN)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -321,8 +317,7 @@ def _go_on(order: Order) -> None:
     facts, start = read_facts(order.out), Path(order.start.model)
     moved = facts.base != order.start.model and start.is_dir() and fingerprint(start) == facts.base_fingerprint
     free = {*FREE_TO_CHANGE, "embedder"} if moved else set(FREE_TO_CHANGE)
-    then, now = (one.model_dump(exclude=free) for one in (facts.settings, order.settings))
-    differ = [name for name in then if then[name] != now[name]]
+    differ = changed_settings(facts.settings.model_dump(), order.settings.model_dump(), free=free)
     drawn = None if order.weights is None else dict(order.weights)
     if facts.data != {source.name: len(source) for source in order.sources} or facts.weights != drawn:
         differ.append("the data")

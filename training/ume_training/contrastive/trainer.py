@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -18,9 +17,7 @@ from ume_training.contrastive.loss import matryoshka_infonce
 from ume_training.contrastive.records import Log, Skipped, mark_whole
 from ume_training.contrastive.settings import ContrastiveSettings
 from ume_training.contrastive.shards import Shard, StepShards
-
-Watch: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
-"""Called after every step with the steps done, the steps in all, and the newest log line (empty before the first)."""
+from ume_training.run_folder import ProgressFn
 
 
 class ContrastiveTrainer(Trainer):
@@ -183,7 +180,7 @@ class Recorder(TrainerCallback):
     """
 
     def __init__(
-        self, log: Log, settings: ContrastiveSettings, trainer: ContrastiveTrainer, watch: Watch | None
+        self, log: Log, settings: ContrastiveSettings, trainer: ContrastiveTrainer, watch: ProgressFn | None
     ) -> None:
         self._log = log
         self._settings = settings

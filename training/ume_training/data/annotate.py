@@ -28,11 +28,11 @@ from ume_retrieval.pipeline.progress import Ledger
 from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord, trace_key
 from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, validate
 from ume_retrieval.tcot.prompts import reasoner_chat
-from ume_training.data.faults import OnError, PairError
+from ume_training.data.append_log import RecordLog, claim
 from ume_training.data.files import Located, PairReader
-from ume_training.data.growing import RecordLog, claim
 from ume_training.data.records import ItemRecord, PairRecord
 from ume_training.data.sources import located_error
+from ume_training.data.validation import OnError, PairError
 
 LEAK = "The right answer is known: {target}"
 """What a leaked query says after its prompt."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ume_retrieval.errors import Failure
-from ume_training.data.faults import PairError
 from ume_training.data.sources import LoadedPair, PairSource
+from ume_training.data.validation import PairError
 
 
 @dataclass(frozen=True, slots=True)

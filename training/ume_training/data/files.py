@@ -14,10 +14,11 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, InputError, TrainingError
 from ume_retrieval.media.files import display_name
 from ume_retrieval.util.files import atomic_path
-from ume_training.data.faults import OnError, PairError, TCotRule, check, forget_media, read_line
 from ume_training.data.pairs import TrainingPair
 from ume_training.data.parquet import count_rows, read_rows, write_rows
 from ume_training.data.records import PairRecord
+from ume_training.data.validation import OnError, PairError, TCotRule, check, forget_media, read_line
+from ume_training.run_folder import make_folder
 
 SUFFIXES = (".jsonl", ".parquet")
 
@@ -211,18 +212,6 @@ def write_pairs(pairs: Iterable[TrainingPair], path: Path) -> int:
         InputError: When a pair holds pixels.
     """
     return write_records((PairRecord.of(pair).moved(Path(), path.parent) for pair in pairs), path)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder with those above it; one that is there stays as it is.
-
-    Raises:
-        TrainingError: When a file stands in its place.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise TrainingError(f"{display_name(folder)} is no folder", hint="name another place") from error
 
 
 def _write_jsonl(records: Iterable[PairRecord], path: Path) -> int:

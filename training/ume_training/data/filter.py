@@ -14,11 +14,11 @@ from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.tcot.grammar import parse
 from ume_retrieval.tcot.trace import TCot
 from ume_retrieval.util.files import atomic_path
-from ume_training.data.faults import BROKEN, OnError, tcot_problems
+from ume_training.data.append_log import RecordLog, claim, cut_torn_line
 from ume_training.data.files import PairReader, key_hash, settle
-from ume_training.data.growing import RecordLog, claim, cut_torn_line
 from ume_training.data.judge import Judge, Judgement
 from ume_training.data.records import PairRecord
+from ume_training.data.validation import BROKEN, OnError, tcot_problems
 
 Undecided: TypeAlias = Literal["keep", "reject"]
 """What becomes of pairs about which the judge says neither yes nor no."""

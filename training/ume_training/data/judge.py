@@ -18,6 +18,9 @@ from ume_retrieval.pipeline.progress import Ledger
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import TCot
 
+COUNTS_WORDS = "words"
+"""Name of the judge that counts words in common; a share may follow after a colon."""
+
 Verdict: TypeAlias = Literal["keep", "reject", "undecided"]
 
 QUESTION = """\
@@ -156,3 +159,49 @@ def read_answer(text: str) -> Verdict:
     if answer is None:
         return "undecided"
     return "keep" if answer[1].lower() == "no" else "reject"
+
+
+def load_judge(name: str, device: str = "auto") -> Judge:
+    """Load the judge that a recipe or command names.
+
+    Args:
+        name: A Reasoner by preset, hub id or folder; or "words", "words:SHARE" for words in common.
+        device: Of the Reasoner: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: If the share is no number of 0 to 1.
+        ModelError: If the Reasoner cannot be loaded.
+    """
+    share = words_share(name)
+    return ReasonerJudge(load_reasoner(name, device)) if share is None else WordsJudge(share)
+
+
+def words_share(name: str) -> float | None:
+    """Read the share of a judge called "words" or "words:SHARE"; None for any other name.
+
+    Raises:
+        InputError: If the share is no number.
+    """
+    kind, _, share = name.partition(":")
+    try:
+        return float(share or 0.5) if kind == COUNTS_WORDS else None
+    except ValueError:
+        raise InputError(f"{name} is no judge", hint="write words:0.5") from None
+
+
+def load_reasoner(name: str, device: str = "auto", engine: str = "auto") -> Reasoner:
+    """Load a Reasoner by preset, hub id or folder.
+
+    Args:
+        name: The model.
+        device: "auto", "cpu" or "cuda".
+        engine: Name of the engine; "auto" chooses.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+        InputError: If a server has no address.
+    """
+    from ume_retrieval.engines.load import LoadOptions, choose_engine
+    from ume_retrieval.engines.registry import resolve_reasoner
+
+    return choose_engine(engine).load_reasoner(resolve_reasoner(name), LoadOptions(device=device))

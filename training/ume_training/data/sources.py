@@ -15,10 +15,10 @@ from ume_retrieval.errors import Failure, TrainingError, UmeError
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.media import DEFAULT_LIMITS, Limits, content_id
 from ume_retrieval.media.files import display_name
-from ume_training.data.faults import BROKEN, OnError, PairError, TCotRule, read_line, tcot_problems
 from ume_training.data.files import Located, PairReader, shards
 from ume_training.data.parquet import RowReader
 from ume_training.data.records import FramesRef, ItemRecord
+from ume_training.data.validation import BROKEN, OnError, PairError, TCotRule, read_line, tcot_problems
 
 REMEMBERED = 4096
 """Pairs whose content digests a source keeps, so that a batch compares its pairs without reading files again."""

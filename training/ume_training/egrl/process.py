@@ -23,6 +23,7 @@ from ume_retrieval.inputs import Side
 from ume_retrieval.tcot import choice
 from ume_retrieval.tcot.choice import CHOICE_TOKENS, read_choice
 from ume_retrieval.tcot.grammar import parse, render
+from ume_training.data.judge import COUNTS_WORDS, load_reasoner
 from ume_training.egrl.settings import EgrlSettings
 
 
@@ -108,13 +109,9 @@ def load_discriminator(settings: EgrlSettings) -> Discriminator:
         ModelError: When it cannot be loaded.
         InputError: When its server has no address.
     """
-    if settings.discriminator == "words" or not settings.weights.process:
+    if settings.discriminator == COUNTS_WORDS or not settings.weights.process:
         return WordsDiscriminator()
-    from ume_retrieval.engines.load import LoadOptions, choose_engine
-    from ume_retrieval.engines.registry import resolve_reasoner
-
-    engine = choose_engine(settings.discriminator_engine)
-    return ReasonerDiscriminator(engine.load_reasoner(resolve_reasoner(settings.discriminator), LoadOptions()))
+    return ReasonerDiscriminator(load_reasoner(settings.discriminator, engine=settings.discriminator_engine))
 
 
 def choice_prompt(question: Question) -> str:

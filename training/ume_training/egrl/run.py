@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ume_retrieval.engines.transformers.loading import fingerprint
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError, MissingExtra, TrainingError
 from ume_retrieval.util.files import atomic_write
-from ume_training.data.files import make_folder
+from ume_training.contrastive.lora import freeze_vision
 from ume_training.data.sources import PairSource
 from ume_training.egrl.process import load_discriminator
 from ume_training.egrl.rewards import format_reward
@@ -27,13 +27,11 @@ from ume_training.egrl.sampler import PairRows, plan_steps, spread_rows
 from ume_training.egrl.samples import write_samples
 from ume_training.egrl.scoring import Scorer, Scores
 from ume_training.egrl.settings import EgrlSettings
-from ume_training.egrl.trainer import Rewards, freeze_vision, make_trainer
-from ume_training.egrl.watch import Collapse, Watch, append_log, read_figures, resumed_watch
+from ume_training.egrl.trainer import Rewards, make_trainer
+from ume_training.egrl.watch import Collapse, Watch, read_figures, resumed_watch
+from ume_training.run_folder import LOG, ProgressFn, append_lines, atomic_folder, changed_settings, make_folder
 
 SETTINGS, RESULT, ROLLOUTS = "settings.json", "reasoner", "rollouts"
-
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Told steps done, steps in all, and the step's figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def run_egrl(
     sources: Sequence[PairSource],
     folder: Path,
     *,
-    on_progress: Progress | None = None,
+    on_progress: ProgressFn | None = None,
 ) -> EgrlResult:
     """Train a Reasoner by GRPO with the frozen Embedder as its reward (arXiv 2602.13823, section 3.3).
 
@@ -87,7 +85,7 @@ def run_egrl(
 
 
 def _run(
-    settings: EgrlSettings, sources: Sequence[PairSource], folder: Path, on_progress: Progress | None
+    settings: EgrlSettings, sources: Sequence[PairSource], folder: Path, on_progress: ProgressFn | None
 ) -> EgrlResult:
     steps = count_steps(settings, sources)
     policy = resolve_reasoner(settings.reasoner)
@@ -160,7 +158,7 @@ def _claim(folder: Path, settings: EgrlSettings, sources: Sequence[PairSource]) 
     if learned and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         # Of a folder it counts what it holds and not where it stands, so that a run may move.
-        if differ := [key for key in now if key not in now["models"] and now[key] != before.get(key)]:
+        if differ := changed_settings(before, now, free=now["models"]):
             raise InputError(
                 f"{folder} holds a run with other settings: {', '.join(differ)}",
                 hint="name another folder, or delete it",
@@ -283,7 +281,7 @@ def _build(
     scorer: Scorer,
     arguments: Any,
     folder: Path,
-    on_progress: Progress | None,
+    on_progress: ProgressFn | None,
 ) -> Any:
     import transformers
     from transformers import PrinterCallback, TrainerCallback
@@ -301,7 +299,7 @@ def _build(
                 return
             figures = read_figures(logs)
             if state.is_world_process_zero:
-                append_log(folder, state.global_step, figures)
+                append_lines(folder / LOG, [{"step": state.global_step, **figures}])
                 if on_progress:
                     on_progress(state.global_step, state.max_steps, figures)
             self.collapse = self.collapse or watch.look(state.global_step, figures)
@@ -368,12 +366,9 @@ def _save(trainer: Any, spec: ReasonerSpec, out: Path) -> Path:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
-        part = out.with_name(out.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        model.save_pretrained(part)
-        trainer.processing_class.save_pretrained(part)
-        write_spec(spec, part)
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
+        with atomic_folder(out, replace=True) as part:
+            model.save_pretrained(part)
+            trainer.processing_class.save_pretrained(part)
+            write_spec(spec, part)
     trainer.accelerator.wait_for_everyone()
     return out

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ume_training.contrastive.settings import LoraSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -41,19 +44,6 @@ class WatchSettings(BaseModel):
     """Least mean entropy in nats a token; 0 does not look."""
     patience: Positive = 3
     """Steps in a row outside a bound before the run is stopped."""
-
-
-class EgrlLora(BaseModel):
-    """Low-rank adapters on the language layers; the vision tower is left alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    r: Positive = 64
-    """Rank."""
-    alpha: Positive = 128
-    """Scale; the update is multiplied by alpha / r."""
-    dropout: Share = 0.0
-    """Of the adapters' inputs. Dropout makes log-probabilities noisy, so none by default."""
 
 
 class EgrlSettings(BaseModel):
@@ -105,7 +95,7 @@ class EgrlSettings(BaseModel):
     """False takes the plain mean of negatives, as in the paper's ablation."""
     hard_negatives: Annotated[int, Field(ge=1)] = 8
     """Most rollouts of other pairs among the discriminator's candidates, the most similar first."""
-    lora: EgrlLora | None = None
+    lora: LoraSettings | None = None
     """Adapters instead of full fine-tuning. Full fine-tuning holds a second copy of the model when `kl` > 0."""
     freeze_vision: bool = True
     """Leave the vision tower as it is (LoRA never touches it)."""
@@ -128,3 +118,10 @@ class EgrlSettings(BaseModel):
     """Steps between files of sample rollouts."""
     seed: int = 0
     """Of sampling, order and shuffles."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "EgrlLora":
+        warnings.warn("EgrlLora is LoraSettings now", DeprecationWarning, stacklevel=2)
+        return LoraSettings
+    raise AttributeError(name)

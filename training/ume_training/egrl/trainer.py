@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ume_retrieval.chat import images_of, videos_of
 from ume_retrieval.engines.transformers.processor import ChatInputs
+from ume_training.contrastive.lora import lora_config
 from ume_training.egrl.rollouts import Prompted, Prompts
 from ume_training.egrl.sampler import RolloutOrder
 from ume_training.egrl.scoring import Part, Scorer, Scores
@@ -229,7 +230,7 @@ def make_trainer(
         args=arguments,
         train_dataset=data,
         processing_class=processor,
-        peft_config=lora_config(settings),
+        peft_config=None if settings.lora is None else lora_config(settings.lora, task_type="CAUSAL_LM"),
         callbacks=list(callbacks),
     )
 
@@ -261,33 +262,3 @@ def _backbone(model: Any) -> Any:
     """The layers below the head, under an adapter too."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.base_model
-
-
-def lora_config(settings: EgrlSettings) -> Any:
-    """Peft's configuration for adapters on the language layers alone, or None for full fine-tuning."""
-    if settings.lora is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=settings.lora.r,
-        lora_alpha=settings.lora.alpha,
-        lora_dropout=settings.lora.dropout,
-        task_type="CAUSAL_LM",
-        # Anchored on the language model: the same names occur in the vision tower's blocks.
-        target_modules=r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
-    )
-
-
-def freeze_vision(model: Any) -> int:
-    """Stop the vision tower from learning; returns how many parameters that were.
-
-    Raises:
-        ValueError: When the model has no vision tower, so that a mistake in a name cannot pass for success.
-    """
-    frozen = [parameter for name, parameter in model.named_parameters() if ".visual." in f".{name}"]
-    if not frozen:
-        raise ValueError("the model has no vision tower")
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return sum(parameter.numel() for parameter in frozen)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ume_training.data.log import LOG, rewind_log
 from ume_training.egrl.settings import WatchSettings
+from ume_training.run_folder import rewind_log
 
 NAMES = {
     "reward": "reward",
@@ -107,9 +106,3 @@ def read_figures(logs: Mapping[str, Any]) -> dict[str, float]:
         for theirs, ours in NAMES.items()
         if isinstance(logs.get(theirs), int | float)
     }
-
-
-def append_log(folder: Path, step: int, figures: Mapping[str, float]) -> None:
-    """Write a step's figures as one line."""
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps({"step": step, **figures}) + "\n")

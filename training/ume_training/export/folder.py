@@ -11,7 +11,8 @@ from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec, writ
 from ume_retrieval.errors import InputError
 from ume_training.contrastive.run import RUN, TRAINED
 from ume_training.export.card import Card, write_card
-from ume_training.export.merge import fresh_folder, merge_embedder
+from ume_training.export.merge import merge_embedder
+from ume_training.run_folder import atomic_folder
 
 LEFT_BEHIND = frozenset({"optimizer.pt", "scheduler.pt", "training_args.bin", "trainer_state.json", "README.md"})
 """Files of a training that a checkpoint does not need."""
@@ -51,7 +52,7 @@ def export(
         return Exported(merge_embedder(run, out, card=card, replace=replace), "embedder")
     source = run / "reasoner" if (run / "reasoner").is_dir() else run
     found = _described(source, spec)
-    with fresh_folder(out, replace=replace) as part:
+    with atomic_folder(out, replace=replace) as part:
         _copy(source, part)
         write_spec(found, part)
         if card is not None:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from ume_retrieval.engines.registry import Role, resolve_embedder, resolve_reasoner
 from ume_retrieval.errors import UmeError
+from ume_training.data.judge import COUNTS_WORDS
 from ume_training.recipes.schema import Recipe, references
+from ume_training.recipes.stage_state import Fingerprint, StageState, digest_path
 from ume_training.recipes.stages import (
-    COUNTS_WORDS,
     MADE_BY,
     MODEL_KEYS,
     OWN_DATA,
@@ -19,7 +20,6 @@ from ume_training.recipes.stages import (
     ExportStage,
     Stage,
 )
-from ume_training.recipes.stamps import Basis, Stamp, print_of
 
 
 class ModelName(NamedTuple):
@@ -49,7 +49,7 @@ def _models_in(settings: Mapping[str, Any], prefix: str) -> Iterator[ModelName]:
             yield ModelName(prefix + key, MODEL_KEYS[key], value)
 
 
-def with_paths(stage: Stage, seed: int, run: Path, made: Mapping[str, Stamp], out: Path | None) -> Stage:
+def with_paths(stage: Stage, seed: int, run: Path, made: Mapping[str, StageState], out: Path | None) -> Stage:
     """The stage with paths for every `stage:NAME`, and with the recipe's seed where it sets none.
 
     Args:
@@ -72,7 +72,7 @@ def with_paths(stage: Stage, seed: int, run: Path, made: Mapping[str, Stamp], ou
     return type(stage).model_validate(settings)
 
 
-def basis_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, Stamp]) -> Basis:
+def fingerprint_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, StageState]) -> Fingerprint:
     """Everything that decides what a stage makes.
 
     Args:
@@ -84,7 +84,7 @@ def basis_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, Stam
     settings = stage.model_dump(mode="json", exclude={"name"})
     for key in stage.free:
         _forget(settings, key.split("."))
-    basis: Basis = {"settings": settings, "seed": recipe.seed, "inputs": {}}
+    basis: Fingerprint = {"settings": settings, "seed": recipe.seed, "inputs": {}}
     for reference in references(stage):
         name = f"{MADE_BY}{reference.stage}{'/' if reference.part else ''}{reference.part}"
         basis["inputs"][name] = made[reference.stage].fingerprints[reference.part]
@@ -102,7 +102,7 @@ def basis_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, Stam
         basis["level"] = recipe.data.shapes.level if recipe.data.shapes else None
     elif getattr(stage, "data", None) == OWN_DATA:
         basis["data"] = recipe.data.model_dump(mode="json", exclude={"weights"})
-        basis["inputs"] |= {path: print_of(Path(path)) for path in recipe.data.pairs if Path(path).exists()}
+        basis["inputs"] |= {path: digest_path(Path(path)) for path in recipe.data.pairs if Path(path).exists()}
     return basis
 
 
@@ -120,6 +120,6 @@ def _model_print(model: ModelName) -> str:
         found = resolve(model.name)
     except UmeError:
         # A plain model that becomes an Embedder is in no list of Embedders; its name must do.
-        return print_of(Path(model.name)) if Path(model.name).is_dir() else model.name
+        return digest_path(Path(model.name)) if Path(model.name).is_dir() else model.name
     folder = Path(found.model)
-    return print_of(folder) if folder.is_dir() else f"{found.model}@{found.revision or 'newest'}"
+    return digest_path(folder) if folder.is_dir() else f"{found.model}@{found.revision or 'newest'}"

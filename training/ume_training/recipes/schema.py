@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ume_retrieval.errors import InputError
+from ume_training.recipes.stage_state import REPLACED
 from ume_training.recipes.stages import (
     MADE_BY,
     MODEL_KEYS,
@@ -24,7 +25,6 @@ from ume_training.recipes.stages import (
     Settings,
     Stage,
 )
-from ume_training.recipes.stamps import REPLACED
 from ume_training.recipes.yaml_lines import Document, Place, read_yaml
 
 SUFFIX = ".yaml"

@@ -10,15 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ume_retrieval.engines.registry import Role
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
+from ume_training.data.judge import COUNTS_WORDS
 from ume_training.egrl.settings import EgrlSettings
 from ume_training.shapes.pair.architecture import Size
 from ume_training.shapes.pair.loop import Schedule
 
 MADE_BY = "stage:"
 """`stage:NAME` is what an earlier stage of the same recipe made, `stage:NAME/rejected` what a filter rejected."""
-
-COUNTS_WORDS = "words"
-"""A judge or discriminator that is called so, or so with a share behind a colon, is no model."""
 
 MODEL_KEYS: Mapping[str, Role] = {
     "start": "reasoner",
@@ -112,60 +110,47 @@ class Stage(Settings):
         return data
 
 
-class CaptionsStage(Stage):
-    """From random weights to short captions of pictures, clips and pages (Shapes)."""
+class WorldStage(Stage):
+    """A stage of the small pair, on pairs drawn from the Shapes world."""
 
     makes: ClassVar[Makes] = "reasoner"
     world_only: ClassVar[bool] = True
     free: ClassVar[frozenset[str]] = SCHEDULE_FREE
+
+    schedule: ScheduleSettings
+    """Steps and learning rate."""
+    batch: Positive = 32
+    """Examples per step."""
+
+
+class CaptionsStage(WorldStage):
+    """From random weights to short captions of pictures, clips and pages (Shapes)."""
 
     stage: Literal["captions"]
     size: SizeSettings = SizeSettings()
     """Width and depth of both models of the pair."""
-    schedule: ScheduleSettings
-    """Steps and learning rate."""
-    batch: Positive = 32
-    """Lessons a step."""
 
 
-class TracesStage(Stage):
+class TracesStage(WorldStage):
     """From captions to T-CoTs of every task and side (Shapes)."""
-
-    makes: ClassVar[Makes] = "reasoner"
-    world_only: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
 
     stage: Literal["traces"]
     start: str = "stage:captions"
     """Checkpoint to start from."""
-    schedule: ScheduleSettings
-    """Steps and learning rate."""
-    batch: Positive = 32
-    """Lessons a step."""
 
 
-class QuestionsStage(Stage):
+class QuestionsStage(WorldStage):
     """The Reasoner alone: three times in four a task that must point at one thing among several (Shapes)."""
-
-    makes: ClassVar[Makes] = "reasoner"
-    world_only: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
 
     stage: Literal["questions"]
     start: str = "stage:traces"
     """Checkpoint to start from."""
-    schedule: ScheduleSettings
-    """Steps and learning rate."""
-    batch: Positive = 32
-    """Lessons a step."""
 
 
-class VectorsStage(Stage):
+class VectorsStage(WorldStage):
     """The small pair's Embedder: symmetric InfoNCE on true T-CoTs, then among look-alikes (Shapes)."""
 
     makes: ClassVar[Makes] = "embedder"
-    world_only: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
 
     stage: Literal["vectors"]
     start: str = "stage:traces"
@@ -173,8 +158,6 @@ class VectorsStage(Stage):
     apart: ScheduleSettings
     """First, on pairs that have nothing to do with each other: thrown among look-alikes at once, an Embedder maps
     everything to one vector and stays there."""
-    schedule: ScheduleSettings
-    """Then, on families of look-alikes."""
     batch: Positive = 64
     """Pairs a step, a multiple of `kin`."""
     kin: Positive = 4
@@ -228,12 +211,6 @@ class FilterStage(Stage):
     """What becomes of pairs about which the judge says neither yes nor no; the paper keeps on "No" alone."""
     on_error: Literal["stop", "skip"] = "skip"
     """What happens to a broken line: the run stops, or the line is left out and named."""
-
-    @property
-    def words(self) -> float | None:
-        """Share of common words that decides, or None where a Reasoner does."""
-        kind, _, share = self.judge.partition(":")
-        return float(share or 0.5) if kind == COUNTS_WORDS else None
 
     @field_validator("judge")
     @classmethod

@@ -10,9 +10,10 @@ from typing import Literal, TypeAlias
 
 from ume_retrieval.errors import InputError
 from ume_retrieval.tcot.grammar import render
-from ume_training.data.files import make_folder, write_records
+from ume_training.data.files import write_records
 from ume_training.data.records import ItemRecord, PageRef, PairRecord, StretchRef
 from ume_training.data.sources import LoadedPair
+from ume_training.run_folder import make_folder
 from ume_training.shapes.draw import write_clip, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.samples import Pair, Sample

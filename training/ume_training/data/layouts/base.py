@@ -15,10 +15,10 @@ from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.media.files import display_name
 from ume_retrieval.media.formats import HEAD_BYTES, IMAGE_FORMATS, sniff
 from ume_retrieval.util.files import atomic_write
-from ume_training.data.faults import PairError, pair_error
 from ume_training.data.files import Located
 from ume_training.data.parquet import parquet_dicts
 from ume_training.data.records import ItemRecord, PairRecord
+from ume_training.data.validation import PairError, pair_error
 
 LEFT_OUT = frozenset({"HatefulMemes", "N24News", "VOC2007"})
 """Data sets that the paper leaves out of contrastive training: few labels, so in-batch negatives are often positives

@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import cast
 
 from ume_retrieval.errors import Failure, InputError
-from ume_training.data.faults import OnError, PairError, forget_media, media_fault, tcot_faults
 from ume_training.data.files import Located, PairReader, key_hash, write_records
 from ume_training.data.layouts import documents, embed_rl, llava_hound, mmeb
 from ume_training.data.layouts.base import Found, Layout, Source
 from ume_training.data.records import PairRecord
+from ume_training.data.validation import OnError, PairError, forget_media, media_fault, tcot_faults
 
 
 def _read_pairs(source: Source) -> Iterator[Found]:

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from ume_retrieval.errors import InputError
-from ume_training.data.faults import PairError
 from ume_training.data.layouts import mmeb
 from ume_training.data.layouts.base import Found, Layout, Row, Source, found, item, read_each, text_of, under
 from ume_training.data.layouts.llava_hound import turn
 from ume_training.data.records import FramesRef
+from ume_training.data.validation import PairError
 
 BLANK = "images/blank.jpg"
 RETRIEVAL = "llavahound_video_retrieval"

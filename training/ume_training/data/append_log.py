@@ -11,8 +11,9 @@ from typing import Any
 from ume_retrieval.errors import TrainingError
 from ume_retrieval.media.files import display_name
 from ume_retrieval.util.files import atomic_write
-from ume_training.data.files import PairReader, key_hash, make_folder, settle
+from ume_training.data.files import PairReader, key_hash, settle
 from ume_training.data.records import PairRecord
+from ume_training.run_folder import changed_settings, make_folder
 
 
 class RecordLog:
@@ -95,7 +96,7 @@ def claim(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
         except ValueError:
             before = None
         if before != identity:
-            changed = [key for key in identity if not isinstance(before, dict) or before.get(key) != identity[key]]
+            changed = changed_settings(before if isinstance(before, dict) else {}, identity)
             raise TrainingError(
                 f"{display_name(out)} was begun with other settings ({', '.join(changed) or 'unreadable'})",
                 hint="name another file, or take the settings that it was begun with",

@@ -1,12 +1,18 @@
-"""One process or many: who does the work that only one may do, and how the others wait for it."""
+"""Context of a stage: its recipe, folders and processes, its progress bar, and the form of its result."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Self
 
 from ume_retrieval.errors import MissingExtra
+from ume_training.recipes.schema import Recipe
+from ume_training.run_folder import ProgressFn
 
 PATIENCE = timedelta(days=30)
 """How long processes wait while the main one makes a stage alone."""
@@ -49,11 +55,11 @@ class Workers:
         waiting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
         return cls(main=state.is_main_process, count=state.num_processes, waiting=waiting)
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the main process says, in every process; all wait until it is said.
 
         Example:
-            >>> Workers(main=True, count=1, waiting=None).share("go")
+            >>> Workers(main=True, count=1, waiting=None).broadcast("go")
             'go'
         """
         if self.count == 1:
@@ -71,9 +77,58 @@ class Workers:
 
             torch.distributed.destroy_process_group()
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:
             import torch.distributed
 
             torch.distributed.barrier(group=self._waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """What a stage is run with.
+
+    Attributes:
+        recipe: Whose seed and data hold.
+        run: Folder of the run.
+        folder: Folder of the stage.
+        workers: The processes of this launch.
+    """
+
+    recipe: Recipe
+    run: Path
+    folder: Path
+    workers: Workers
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """What a stage made.
+
+    Attributes:
+        outputs: Files and folders by the part that follows the slash of `stage:NAME/part`.
+        figures: What it has to tell, for stamps and reports.
+    """
+
+    outputs: Mapping[str, Path]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def progress_bar(name: str, context: StageContext) -> Iterator[ProgressFn]:
+    """A bar on standard error, on the main process alone; yields what moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    watched = context.workers.main and console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not watched) as progress:
+        task = progress.add_task(name, total=None, note="")
+
+        def tell(done: int, total: int | None, figures: Mapping[str, float]) -> None:
+            note = " ".join(f"{key} {value:.3f}" for key, value in list(figures.items())[:4])
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield tell

@@ -17,12 +17,12 @@ STAMP = "stage.json"
 REPLACED = "replaced"
 """Folder of what was made with other settings; nothing is ever deleted."""
 
-Basis: TypeAlias = dict[str, Any]
+Fingerprint: TypeAlias = dict[str, Any]
 """Everything that decides what a stage makes: its settings, seed, data, and fingerprints of its inputs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class StageState:
     """What is known of a stage.
 
     Attributes:
@@ -37,7 +37,7 @@ class Stamp:
     """
 
     state: Literal["started", "done"]
-    basis: Basis
+    basis: Fingerprint
     outputs: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Stamp:
         return {part: folder / path for part, path in self.outputs.items()}
 
 
-def read_stamp(folder: Path) -> Stamp | None:
+def read_state(folder: Path) -> StageState | None:
     """The stamp of a stage's folder, or None when the folder is new.
 
     Raises:
@@ -64,17 +64,17 @@ def read_stamp(folder: Path) -> Stamp | None:
             )
         return None
     try:
-        return Stamp(**json.loads(path.read_text(encoding="utf-8")))
+        return StageState(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be understood: {error}", hint="move the stage's folder away") from error
 
 
-def write_stamp(stamp: Stamp, folder: Path) -> None:
+def write_state(stamp: StageState, folder: Path) -> None:
     """Write the stamp at once or not at all."""
     atomic_write(folder / STAMP, json.dumps(asdict(stamp), indent=2, sort_keys=True) + "\n", what="the stage's state")
 
 
-def digest_of(basis: Basis) -> str:
+def digest_of(basis: Fingerprint) -> str:
     """A short name for a basis, equal for equal ones.
 
     Example:
@@ -84,7 +84,7 @@ def digest_of(basis: Basis) -> str:
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def set_aside(folder: Path, stamp: Stamp) -> Path:
+def move_replaced(folder: Path, stamp: StageState) -> Path:
     """Move what was made from another basis out of the way, and say where it is."""
     place = folder.parent / REPLACED / f"{folder.name}-{digest_of(stamp.basis)}"
     number = 1
@@ -96,18 +96,18 @@ def set_aside(folder: Path, stamp: Stamp) -> Path:
     return place
 
 
-def print_of(path: Path) -> str:
+def digest_path(path: Path) -> str:
     """A digest of a file or a checkpoint folder: its bytes, or samples of them where it is large.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "pairs.jsonl").write_text("{}")
-        ...     print_of(Path(folder) / "pairs.jsonl")
+        ...     digest_path(Path(folder) / "pairs.jsonl")
         'sha256:44136fa355b3'
     """
     if path.is_dir():
-        inner = [fingerprint(path), *(print_of(child) for child in sorted(path.iterdir()) if child.is_dir())]
+        inner = [fingerprint(path), *(digest_path(child) for child in sorted(path.iterdir()) if child.is_dir())]
         return inner[0] if len(inner) == 1 else f"sha256:{digest_of({'parts': inner})}"
     size, digest = path.stat().st_size, hashlib.sha256()
     with path.open("rb") as file:
@@ -121,7 +121,7 @@ def print_of(path: Path) -> str:
     return f"sha256:{digest.hexdigest()[:12]}"
 
 
-def differences(before: Basis, now: Basis) -> list[str]:
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
     """What changed between two bases, one line a key.
 
     Example:

@@ -1,11 +1,14 @@
-"""The reference of every key of a recipe, made from the schema: `python -m ume_training.recipes.reference FILE`."""
+# ruff: noqa: INP001  # a script
+"""Write the table of every recipe key into `docs/training.md`, from the schema.
+
+`python docs/tools/recipe_reference.py` does it; a test compares the page with the schema.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import re
-import sys
 import textwrap
 import types
 import typing
@@ -21,6 +24,8 @@ from pydantic_core import PydanticUndefined
 from ume_retrieval.checkpoint import EmbedderSpec
 from ume_training.recipes.schema import Recipe, RecipeData
 from ume_training.recipes.stages import AnyStage, ScheduleSettings, Stage
+
+PAGE = Path(__file__).parents[1] / "training.md"
 
 SHARED: tuple[type[BaseModel], ...] = (ScheduleSettings,)
 """Settings that several stages take, told once."""
@@ -160,5 +165,4 @@ def _default(field: FieldInfo, inner: type[BaseModel] | None) -> str:
 
 
 if __name__ == "__main__":
-    document = Path(sys.argv[1])
-    document.write_text(rewritten(document.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
