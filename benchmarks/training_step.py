@@ -47,7 +47,7 @@ def measure_contrastive(folder: Path, settings: ContrastiveSettings, device: str
     Returns:
         Seconds of the first and of the other steps, memory in GB (of the GPU where there is one), pairs a second.
     """
-    sources = [ShapesSource(task, "default", seed=0, kin=4, count=4 * settings.batch) for task in TASKS]
+    sources = [ShapesSource(task, "default", seed=0, group_size=4, count=4 * settings.batch) for task in TASKS]
     times: list[float] = []
 
     def watch(*_: int | Mapping[str, float]) -> None:
@@ -77,7 +77,7 @@ def measure_egrl(folder: Path, settings: EgrlSettings) -> dict[str, Any]:
         GPU where there is one).
     """
     steps: list[Mapping[str, float]] = []
-    sources = [ShapesSource(task, "default", seed=0, kin=2, count=4 * settings.pairs) for task in TASKS]
+    sources = [ShapesSource(task, "default", seed=0, group_size=2, count=4 * settings.pairs) for task in TASKS]
     run_egrl(settings, sources, folder, on_progress=lambda _, __, figures: steps.append(figures))
     later = steps[1:]
     mean = {

@@ -84,7 +84,7 @@ def test_what_is_wrong_is_said_in_a_line(home: Path, pairs: Path) -> None:
     for command in ("contrastive", "egrl"):
         stopped = run(command, pairs, home / "stopped", "--embedder", "ume-tiny", "--on-error", "stop")
         assert stopped.exit_code != 0
-        assert "line 10: is no JSON" in stopped.stderr
+        assert "line 10: is not JSON" in stopped.stderr
         wrong = home / "wrong.yaml"
         wrong.write_text("learning_rate: -1\n")
         refused = run(command, pairs, home / "refused", "--embedder", "ume-tiny", "--settings", wrong)

@@ -47,7 +47,8 @@ SETTINGS = EgrlSettings(
 
 def sources(count: int = 8) -> list[ShapesSource]:
     return [
-        ShapesSource(task, "questions", seed=3, kin=2, count=count) for task in ("image_question", "video_question")
+        ShapesSource(task, "questions", seed=3, group_size=2, count=count)
+        for task in ("image_question", "video_question")
     ]
 
 
@@ -215,7 +216,7 @@ def test_a_folder_belongs_to_what_has_learned_in_it(finished: Path, tmp_path: Pa
     with pytest.raises(InputError, match="other settings: data"):
         run_egrl(SETTINGS, sources(12), finished)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(TrainingError, match="is no folder"):
+    with pytest.raises(TrainingError, match="is not a folder"):
         run_egrl(SETTINGS, sources(), tmp_path / "file")
 
 

@@ -164,7 +164,9 @@ def test_what_is_missing_is_named_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_steps_follow_from_the_data(tmp_path: Path) -> None:
-    pairs = write_shapes_pairs(tmp_path, tasks=("text_to_image",), level="default", kin=2, count=12, traces="true")
+    pairs = write_shapes_pairs(
+        tmp_path, tasks=("text_to_image",), level="default", group_size=2, count=12, traces="true"
+    )
     recipe = parse_recipe(
         f"""\
 name: counted

@@ -23,7 +23,7 @@ from ume_training.recipes.export_stage import card_of
 from ume_training.recipes.inputs import fingerprint_of
 from ume_training.recipes.run import StageReport, run_recipe
 from ume_training.recipes.schema import Recipe, load_recipe, parse_recipe
-from ume_training.recipes.sources import select_hard, open_sources, select_readable
+from ume_training.recipes.sources import open_sources, select_hard, select_readable
 from ume_training.recipes.stage_state import (
     REPLACED,
     STAMP,
@@ -42,7 +42,7 @@ TASKS = ("text_to_image", "image_to_text")
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     """40 pairs in two data sets; the T-CoTs of every other query are those of another pair."""
-    path = write_shapes_pairs(tmp_path / "world", tasks=TASKS, level="default", kin=2, count=20, traces="true")
+    path = write_shapes_pairs(tmp_path / "world", tasks=TASKS, level="default", group_size=2, count=20, traces="true")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row, other in zip(rows[:18:2], rows[2:20:2], strict=True):
         row["query_tcot"] = other["query_tcot"]
@@ -194,7 +194,7 @@ def test_hard_pairs_are_found_once(tmp_path: Path) -> None:
         """\
 name: hard
 description: pairs that the bundled Reasoner gets wrong
-data: {shapes: {level: questions, pairs: 4, kin: 4}}
+data: {shapes: {level: questions, pairs: 4, group_size: 4}}
 stages:
   - {stage: egrl, choose: hard, settings: {reasoner: ume-tiny, embedder: ume-tiny, discriminator: words}}
 """,

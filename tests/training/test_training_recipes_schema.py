@@ -71,10 +71,10 @@ def test_a_good_recipe_says_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "line", "reason"),
     [
-        ("name: good", "name: good\nsede: 3", 2, "sede: there is no such key"),
+        ("name: good", "name: good\nsede: 3", 2, "sede: unknown key"),
         ("steps: 4", "steps: 0", 10, "stages[1].schedule.steps: Input should be greater than 0"),
         ("steps: 4", "steps: four", 10, "stages[1].schedule.steps: Input should be a valid integer"),
-        ("steps: 4", "step: 4", 10, "stages[1].schedule.step: there is no such key"),
+        ("steps: 4", "step: 4", 10, "stages[1].schedule.step: unknown key"),
         ("      steps: 4\n", "", 9, "stages[1].schedule.steps: this key is missing"),
         ("level: default", "level: easy", 4, "data.shapes.level: Input should be"),
         ("stage: traces", "stage: trace", 8, "does not match any of the expected tags"),
@@ -85,7 +85,7 @@ def test_a_good_recipe_says_what_it_says() -> None:
         ("  shapes: {level: default}", "  weights: {}", 3, "give either `pairs` or `shapes`"),
         ("stage: captions", "stage: captions\n    name: first", 7, "is called as its kind"),
         ("  - stage: score", "  - stage: score\n    name: traces", 13, "two stages are called 'traces'"),
-        ("name: good", "name: good\nname: again", 2, "the key 'name' stands twice"),
+        ("name: good", "name: good\nname: again", 2, "the key 'name' is given twice"),
         ("name: good", "name: [good", 2, "expected"),
         ("steps: 4", "steps: !!python/object/apply:os.getcwd []", 10, "could not determine a constructor"),
     ],
@@ -237,7 +237,7 @@ def test_a_judge_of_no_share_is_refused(judge: str) -> None:
     text = GOOD.replace(
         "  - stage: captions", f"  - {{stage: filter, data: data, judge: '{judge}'}}\n  - stage: captions"
     )
-    with pytest.raises(InputError, match=rf"line 6: stages\[0\]\.judge: '{judge}' is no judge"):
+    with pytest.raises(InputError, match=rf"line 6: stages\[0\]\.judge: '{judge}' is not a judge"):
         parse_recipe(text, "mine.yaml")
 
 

@@ -29,7 +29,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise TrainingError(f"{display_name(folder)} is no folder", hint="name another place") from error
+        raise TrainingError(f"{display_name(folder)} is not a folder", hint="name another place") from error
 
 
 @contextmanager

@@ -27,9 +27,15 @@ def annotate(
     reasoner: Annotated[
         str, typer.Option(help="Who writes the T-CoTs: a preset, a hub id or a folder.")
     ] = DEFAULT_MODEL,
-    leak_share: Annotated[
+    answer_hint_prob: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of queries whose Reasoner is shown the answer; marked in the data."),
+        typer.Option(
+            "--answer-hint-prob",
+            "--leak-share",
+            min=0,
+            max=1,
+            help="Share of queries whose Reasoner is shown the answer; marked in the data.",
+        ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the choice which queries leak, and of sampling.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a T-CoT.", show_default=False)] = None,
@@ -48,7 +54,7 @@ def annotate(
         from ume_training.data.files import count_lines
         from ume_training.data.judge import load_reasoner
 
-        settings = AnnotateSettings(leak_share, seed, max_tokens, temperature, batch)
+        settings = AnnotateSettings(answer_hint_prob, seed, max_tokens, temperature, batch)
         total = count_lines(pairs)
         quiet_libraries()
         engine = load_reasoner(reasoner, device)

@@ -72,7 +72,7 @@ def check(
 
 
 def _traits(located: Located) -> list[str]:
-    """What a pair counts as."""
+    """List the properties of a pair that are counted."""
     record = located.record
     return [
         "pairs",

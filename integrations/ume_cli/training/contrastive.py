@@ -83,7 +83,7 @@ def contrastive(
         with output.progress() as progress, redirect_stdout(sys.stderr):
             bar = progress.add_task("steps", total=total)
 
-            def show(done: int, _: int, figures: Mapping[str, float]) -> None:
+            def show(done: int, _: int | None, figures: Mapping[str, float]) -> None:
                 loss = f"loss {figures['loss']:.3f}" if "loss" in figures else "steps"
                 progress.update(bar, completed=done, description=loss)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -79,7 +80,7 @@ def egrl(
         with output.progress() as progress, redirect_stdout(sys.stderr):
             bar = progress.add_task("steps", total=count_steps(chosen, sources))
 
-            def show(done: int, _: int, figures: dict[str, float]) -> None:
+            def show(done: int, _: int | None, figures: Mapping[str, float]) -> None:
                 progress.update(bar, completed=done, description=f"reward {figures['reward']:.3f}")
 
             result = run_egrl(chosen, sources, out, on_progress=show)

@@ -1,4 +1,4 @@
-"""What the commands on training data share: their options, the Reasoner that they name, and how failures are told."""
+"""Options, settings and tables that several training commands share."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
 
 
 def open_cache(cache: str) -> TraceCache | None:
-    """The trace cache that a command names: "auto" is the user's own, "none" is none, anything else a path."""
+    """Open a trace cache: "auto" is the user's own, "none" disables it, anything else is a path."""
     from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
 
     if cache == "none":

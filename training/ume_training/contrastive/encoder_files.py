@@ -6,4 +6,4 @@ ADAPTER_FILE = "adapter_model.safetensors"
 """Adapters, as peft calls the file."""
 
 ROW_FILE = "emb_row.safetensors"
-"""The pooled token's row of the embedding matrix, where it was learned beside adapters."""
+"""The pooled token's row of the embedding matrix, if it was trained in addition to adapters."""

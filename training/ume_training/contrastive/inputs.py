@@ -1,4 +1,4 @@
-"""What the Embedder is shown of a pair: exactly what it will be shown when it searches."""
+"""Build the Embedder's training inputs, exactly as it reads them at inference."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def unfreeze(model: Any, vision_tower: Literal["frozen", "trained"]) -> None:
     """Train all weights that a vector depends on, those of the vision tower only on request.
 
     Raises:
-        IncompatibleModel: If the model has no vision tower under its known name.
+        IncompatibleModel: If the model lacks a vision tower called `visual`.
     """
     model.requires_grad_(True)
     freeze_vision(model, frozen=vision_tower == "frozen")
@@ -89,11 +89,11 @@ def freeze_vision(model: Any, *, frozen: bool = True) -> int:
         How many parameters it has.
 
     Raises:
-        IncompatibleModel: If the model has no vision tower under its known name.
+        IncompatibleModel: If the model lacks a vision tower called `visual`.
     """
     tower = [parameter for name, parameter in model.named_parameters() if f".{VISION}." in f".{name}"]
     if not tower:
-        raise IncompatibleModel("the model has no vision tower called `visual`", hint="start from a Qwen3-VL model")
+        raise IncompatibleModel("the model lacks a vision tower called `visual`", hint="start from a Qwen3-VL model")
     for parameter in tower:
         parameter.requires_grad_(not frozen)
     return sum(parameter.numel() for parameter in tower)

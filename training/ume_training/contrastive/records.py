@@ -1,4 +1,4 @@
-"""What a run writes while it learns: log lines, pairs left out, and checkpoints that are known to be whole."""
+"""Log lines, skipped pairs and complete checkpoints of a contrastive run."""
 
 from __future__ import annotations
 

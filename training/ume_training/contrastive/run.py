@@ -17,7 +17,7 @@ from ume_retrieval.engines.transformers.loading import choose_device, choose_dty
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.util.files import atomic_write
 from ume_training.contrastive.lora import add_adapters, unfreeze
-from ume_training.contrastive.plan import Plan, plan_run, steps_of
+from ume_training.contrastive.plan import StepPlan, plan_run, steps_of
 from ume_training.contrastive.records import (
     CHECKPOINTS,
     SKIPPED,
@@ -42,7 +42,7 @@ RUN, TRAINED = "run.json", "trained"
 
 
 class RunFacts(BaseModel):
-    """What a run's `run.json` says: enough to go on, to export, and to write a model card."""
+    """Content of `run.json`: enough to resume, to export, and to write a model card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,7 +68,7 @@ class RunFacts(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be trained, understood and laid out.
+    """A training job with resolved start and steps.
 
     Attributes:
         settings: As asked for.
@@ -82,7 +82,7 @@ class Order:
     settings: ContrastiveSettings
     sources: Sequence[PairSource]
     weights: Mapping[str, float] | None
-    plan: Plan
+    plan: StepPlan
     start: Start
     out: Path
 
@@ -123,13 +123,13 @@ def train_contrastive(
         sources: The data sets, names distinct.
         out: Folder of the run; empty, missing, or that of the same run.
         weights: Passes through a data set for each pass through the others, by name; see `plan_run`.
-        watch: Told of every step.
+        watch: Receives progress after each step.
         device: "auto", "cpu" or "cuda".
 
     Raises:
         InputError: When settings do not fit the data or the processes, or `out` holds another run.
-        TrainingError: When pairs are broken and `on_error` says stop, nothing can be learned, or the loss is no
-            number.
+        TrainingError: When pairs are broken and `on_error` says stop, nothing can be learned, or the loss is not
+            a number.
         ModelError: When the start cannot be loaded.
         MissingExtra: When a package of the recipe is not installed.
     """
@@ -152,7 +152,7 @@ def train_contrastive(
 
 
 def read_facts(folder: Path) -> RunFacts:
-    """What `run.json` says.
+    """Read `run.json`.
 
     Raises:
         InputError: When the folder holds no run of this kind.
@@ -203,7 +203,7 @@ def _train(order: Order, *, processes: int, watch: ProgressFn | None, device: st
         ddp_find_unused_parameters=settings.vision_tower == "trained",
         use_cpu=target.type == "cpu",
     )
-    args._n_gpu = min(1, args.n_gpu)  # noqa: SLF001  # a process has one GPU; there is no public way to say so
+    args._n_gpu = min(1, args.n_gpu)  # noqa: SLF001  # a process has one GPU; the public API cannot set this
     set_seed(settings.seed)
     encoder, processor, facts = _build(order, str(args.device))
     main = args.process_index == 0
@@ -262,7 +262,7 @@ def _build(order: Order, device: str) -> tuple[Encoder, Any, RunFacts]:
     if settings.matryoshka_dims:
         if max(settings.matryoshka_dims) > dimension:
             raise InputError(
-                f"a vector of {dimension} components has no first {max(settings.matryoshka_dims)}",
+                f"a vector of {dimension} components cannot be cut to {max(settings.matryoshka_dims)}",
                 hint="lower matryoshka_dims",
             )
         spec = spec.model_copy(update={"matryoshka_dims": tuple(sorted({*settings.matryoshka_dims, dimension}))})

@@ -13,7 +13,7 @@ from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.errors import UmeError
 from ume_retrieval.inputs import LoadedItem
 from ume_training.contrastive.inputs import checked_length, chunk_tensors, chunked, training_chat
-from ume_training.contrastive.plan import Plan, SubBatch
+from ume_training.contrastive.plan import StepPlan, SubBatch
 
 if TYPE_CHECKING:
     from ume_training.data.sources import LoadedPair, PairSource
@@ -27,7 +27,7 @@ class Chunk:
     """Inputs that pass through the model together.
 
     Attributes:
-        places: Where each row belongs in `Shard`'s order of inputs; -1 for a row that stands for nothing.
+        places: Where each row belongs in `Shard`'s order of inputs; -1 for padding.
         tensors: The model's arguments.
     """
 
@@ -54,7 +54,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one process embeds in one step.
+    """Inputs that one process embeds in one step.
 
     Inputs are ordered: queries, positives, then `negatives` hard negatives a pair; slots without a pair count as well
     and are False in the masks.
@@ -106,7 +106,7 @@ class StepShards:
         pixel_dtype: Number type of pixels.
     """
 
-    plan: Plan
+    plan: StepPlan
     sources: Sequence[PairSource]
     processor: Any
     spec: EmbedderSpec
@@ -148,7 +148,7 @@ class StepShards:
                 traces = self._traces(pair, part, len(items))
                 fresh = [self._row(slot, kind, *one) for kind, one in enumerate(zip(items, traces, strict=True))]
             except UmeError as error:
-                # Told rather than raised: an error that leaves a worker process comes out as a page of traceback.
+                # Returned, not raised: the DataLoader would wrap an error of its worker in a long traceback.
                 broken.append(Broken(source.name, row, error.code, error.message))
                 continue
             rows += fresh

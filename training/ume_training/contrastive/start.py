@@ -101,7 +101,7 @@ def ensure_emb_token(model: Any, tokenizer: Any, spec: EmbedderSpec) -> EmbToken
     declares the token as `emb_token_ids`, as the published Embedders do.
 
     Args:
-        model: A transformers model; its embedding matrix grows where it has no row for the token.
+        model: A transformers model; its embedding matrix grows if it lacks a row for the token.
         tokenizer: Its tokenizer; gets the token as a special one.
         spec: Names the token.
 

@@ -25,7 +25,7 @@ SUFFIXES = (".jsonl", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A record and where it stands.
+    """A record and its place in a file.
 
     Attributes:
         record: The record.
@@ -39,7 +39,7 @@ class Located:
 
     @property
     def folder(self) -> Path:
-        """What relative paths start from."""
+        """Base of relative paths."""
         return self.file.parent
 
     def pair(self, budget: VisualBudget | None = None) -> TrainingPair:
@@ -59,10 +59,10 @@ def shards(path: Path) -> tuple[Path, ...]:
             raise TrainingError(f"the folder {display_name(path)} holds no .jsonl or .parquet file")
         return found
     if not path.is_file():
-        raise TrainingError(f"there is no pair file {display_name(path)}", hint="check the path")
+        raise TrainingError(f"there is not a pair file {display_name(path)}", hint="check the path")
     if path.suffix not in SUFFIXES:
         raise TrainingError(
-            f"{display_name(path)} is no pair file", hint=f"its name must end in {' or '.join(SUFFIXES)}"
+            f"{display_name(path)} is not a pair file", hint=f"its name must end in {' or '.join(SUFFIXES)}"
         )
     return (path,)
 
@@ -96,7 +96,7 @@ class PairReader:
 
     Raises:
         InputError: When an option is unknown.
-        PairError: While reading, for a broken line when told to stop.
+        PairError: While reading, for a broken line, if `on_error` is "stop".
         TrainingError: While reading, when the file cannot be opened.
 
     Example:

@@ -21,7 +21,7 @@ class Batch:
 
     Attributes:
         dataset: Name of the source.
-        positions: In the source; pairs of one group stand next to each other.
+        positions: In the source; pairs of one group are adjacent.
     """
 
     dataset: str
@@ -53,11 +53,11 @@ class Mixture:
         if len(set(names)) < len(names):
             raise InputError(f"two data sets have the same name: {', '.join(sorted(names))}")
         if batch_size < 1:
-            raise InputError(f"a batch of {batch_size} pairs is none")
+            raise InputError(f"a batch of {batch_size} pairs is too small")
         shares = {source.name: float(len(source)) for source in sources} if weights is None else dict(weights)
         if unknown := set(shares) - set(names):
             raise InputError(
-                f"there is no data set {min(unknown)!r} to weigh", hint=f"there are {', '.join(sorted(names))}"
+                f"weights name an unknown data set {min(unknown)!r}", hint=f"there are {', '.join(sorted(names))}"
             )
         if not all(0 <= share < float("inf") for share in shares.values()):
             raise InputError("weights must be finite and at least 0")
@@ -175,7 +175,7 @@ def batches(
 
     Example:
         >>> from ume_training.shapes.pairs import ShapesSource
-        >>> source = ShapesSource("text_to_image", "default", seed=0, kin=2, count=6)
+        >>> source = ShapesSource("text_to_image", "default", seed=0, group_size=2, count=6)
         >>> order = list(batches([source], None, batch_size=4, seed=0, steps=3))
         >>> [sorted(batch.positions) for batch in order]
         [[0, 1, 4, 5], [0, 1, 2, 3], [2, 3, 4, 5]]

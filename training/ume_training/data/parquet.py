@@ -165,7 +165,7 @@ MEDIA = ("images", "videos")
 
 
 def _schema(pa: Any) -> Any:
-    """A medium is a row of fields of which those that it does not need are empty: Arrow has no unions in Parquet."""
+    """Build the schema. A medium has the fields of all kinds, mostly empty, because Parquet cannot store unions."""
     text, number = pa.string(), pa.float64()
     image = pa.struct([("path", text), ("page", pa.int32())])
     video = pa.struct(

@@ -1,4 +1,4 @@
-"""One line of a pair file as a value: what may stand in it, and how it becomes a `TrainingPair`.
+"""One line of a pair file as a validated value, and its conversion to a `TrainingPair`.
 
 A record refers to media and never holds pixels, so a file of records can be read, filtered and copied without opening
 a picture. `docs/training-data.md` shows every field.
@@ -78,7 +78,7 @@ VideoRef: TypeAlias = Annotated[
     Discriminator(_video_kind),
 ]
 TAGS = frozenset({"path", "object", "frames"})
-"""Names of the forms, which stand in pydantic's places but mean nothing to a reader."""
+"""Names of the forms, which appear in pydantic's locations but mean nothing to a reader."""
 
 
 class ItemRecord(_Strict):
@@ -183,7 +183,7 @@ class PairRecord(_Strict):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from every other pair: data set and id."""
+        """Unique key: data set and id."""
         return self.dataset, self.id
 
     def sides(self) -> Iterator[tuple[str, ItemRecord]]:

@@ -67,13 +67,13 @@ class PairSource(Protocol):
         ...
 
     def also_answers(self, query: int, positive: int) -> bool:
-        """Whether the positive of one pair answers the query of another, so that it is no negative of it."""
+        """Whether the positive of one pair answers the query of another, so that it is not a negative."""
         ...
 
 
 @dataclass(slots=True)
 class _Positions:
-    """Where the pairs of one data set stand: 32 bytes a pair, whatever the pairs hold."""
+    """Positions of one data set's pairs, 32 bytes per pair."""
 
     shard: array[int] = field(default_factory=lambda: array("Q"))
     offset: array[int] = field(default_factory=lambda: array("Q"))
@@ -82,7 +82,7 @@ class _Positions:
 
 
 class PairIndex:
-    """Where each pair of a pair file stands, by data set, so that any one can be read alone.
+    """Positions of all pairs in a pair file, by data set, for random access.
 
     Building it reads and checks every line once; afterwards a pair costs one seek (JSONL) or one row group (Parquet).
 
@@ -95,7 +95,7 @@ class PairIndex:
         failures: Lines that were left out.
 
     Raises:
-        PairError: For the first broken line, when told to stop.
+        PairError: For the first broken line, if `on_error` is "stop".
         TrainingError: When the file cannot be read or holds no pair.
     """
 
@@ -127,7 +127,7 @@ class PairIndex:
         """One pair by its position in its data set.
 
         Raises:
-            IndexError: When there is no such position.
+            IndexError: If the position does not exist.
             PairError: When the line has changed since the index was built.
         """
         at = self._positions[dataset]
@@ -163,7 +163,7 @@ class FileSource:
         name: Of the data set.
 
     Raises:
-        TrainingError: When the file has no such data set.
+        TrainingError: If the file lacks the data set.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class FileSource:
     ) -> None:
         if dataset not in index.datasets:
             raise TrainingError(
-                f"{display_name(index.path)} has no data set {dataset!r}", hint=f"it has {', '.join(index.datasets)}"
+                f"{display_name(index.path)} lacks the data set {dataset!r}", hint=f"it has {', '.join(index.datasets)}"
             )
         self.name = dataset
         self.budget = budget
@@ -186,7 +186,7 @@ class FileSource:
         """Load one pair.
 
         Raises:
-            IndexError: When there is no such position.
+            IndexError: If the position does not exist.
             PairError: When a medium does not decode; it names file, line and field.
         """
         located = self.located(index)
@@ -195,7 +195,7 @@ class FileSource:
         return LoadedPair(query, positive, tuple(negatives), record.query_tcot, record.positive_tcot)
 
     def located(self, index: int) -> Located:
-        """The record of a pair and where it stands."""
+        """Read the record of a pair with its place in the file."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._index.read(self.name, index)
@@ -245,7 +245,7 @@ def file_sources(
     """Every data set of a pair file, and the lines that were left out.
 
     Raises:
-        PairError: For the first broken line, when told to stop.
+        PairError: For the first broken line, if `on_error` is "stop".
         TrainingError: When the file cannot be read or holds no pair.
     """
     index = PairIndex(path, on_error=on_error, rule=rule)
@@ -272,5 +272,5 @@ def undecodable(located: Located, budget: VisualBudget, limits: Limits = DEFAULT
 
 
 def _digest(name: str) -> int:
-    # 0 stands for no group.
+    # 0 means no group.
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big") or 1

@@ -1,4 +1,4 @@
-"""What is wrong with a line of training data: file, line, field and reason, found before anything is trained."""
+"""Validate lines of training data; errors name file, line, field and reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ume_retrieval.tcot.grammar import is_usable, parse, validate
 from ume_training.data.records import TAGS, FramesRef, ItemRecord, PairRecord
 
 OnError: TypeAlias = Literal["stop", "skip"]
-"""What to do with a broken line: raise it, or note it and go on."""
+"""Treatment of a broken line: raise its error, or skip it and list it."""
 
 TCotRule: TypeAlias = Literal["strict", "usable", "any"]
 """Which T-CoTs pass: "strict" those without a problem of `BROKEN` and with the cue of their modality, "usable" all that
@@ -52,7 +52,7 @@ class PairError(TrainingError):
 
     def __init__(self, file: Path, line: int, field: str, reason: str, *, hint: str = "") -> None:
         where = f"{display_name(file)}, line {line}" + (f", {field}" if field else "")
-        super().__init__(f"{where}: {reason}", hint=hint or "mend the line, or leave broken lines out (skip)")
+        super().__init__(f"{where}: {reason}", hint=hint or "correct the line, or leave broken lines out (skip)")
         self.file = file
         self.line = line
         self.field = field
@@ -67,7 +67,7 @@ def read_line(text: str | bytes, file: Path, line: int) -> PairRecord:
     """Read one record from JSON.
 
     Raises:
-        PairError: When it is no JSON, has a wrong type, an unknown key, or says nothing where it must.
+        PairError: When it is not JSON, has a wrong type, an unknown key, or says nothing where it must.
     """
     try:
         return PairRecord.model_validate_json(text)
@@ -99,7 +99,7 @@ def field_of(place: tuple[int | str, ...]) -> str:
 
 _REASONS = {
     "missing": "is missing",
-    "extra_forbidden": "is no field of the schema",
+    "extra_forbidden": "is not a field of the schema",
     "string_pattern_mismatch": "is empty text",
     "string_too_short": "is empty text",
     "too_short": "is empty",
@@ -109,7 +109,7 @@ _REASONS = {
 def _reason(error: ErrorDetails) -> str:
     kind, message, value = error["type"], error["msg"], error["input"]
     if kind == "json_invalid":
-        return f"is no JSON: {message.removeprefix('Invalid JSON: ').replace(' line 1 column', ' column')}"
+        return f"is not JSON: {message.removeprefix('Invalid JSON: ').replace(' line 1 column', ' column')}"
     if kind in _REASONS:
         return _REASONS[kind]
     if kind == "value_error":
@@ -136,7 +136,7 @@ def _absence(path: str) -> str | None:
     except (OSError, ValueError):
         return "does not exist"
     if not stat.S_ISREG(status.st_mode):
-        return "is no regular file"
+        return "is not a regular file"
     return None if status.st_size else "is an empty file"
 
 

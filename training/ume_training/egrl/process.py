@@ -54,8 +54,7 @@ class Discriminator(Protocol):
 class WordsDiscriminator:
     """Chooses the candidate whose answer has most words in common with the question's.
 
-    For Shapes, whose answers are complete and whose bundled Reasoner cannot judge; no stand-in for a model on real
-    text. The measure is F1 over words counted with repetition; of equals the first in shuffled order is chosen.
+    For Shapes, whose answers are complete and whose bundled Reasoner cannot judge; unfit for real text. The measure is F1 over words counted with repetition; of equals the first in shuffled order is chosen.
 
     Example:
         >>> first, second = "<answer>red circle</answer>", "<answer>blue circle</answer>"
@@ -107,7 +106,7 @@ def load_discriminator(settings: EgrlSettings) -> Discriminator:
 
     Raises:
         ModelError: When it cannot be loaded.
-        InputError: When its server has no address.
+        InputError: If its server's address is missing.
     """
     if settings.discriminator == COUNTS_WORDS or not settings.weights.process:
         return WordsDiscriminator()
@@ -130,7 +129,7 @@ def build_question(
     hard_negatives: int,
     seed: str,
 ) -> Question | None:
-    """The question about one rollout, the same wherever its row stands.
+    """The question about one rollout, independent of the position of its row.
 
     Args:
         row: Which rollout is asked about.
@@ -138,7 +137,7 @@ def build_question(
         sides: "query" or "corpus", one a row.
         pairs: Number of the pair, one a row.
         similarity: Of all rows' vectors, shape (n, n).
-        exempt: Rows that are no negatives of each other, shape (n, n).
+        exempt: Rows that are not negatives of each other, shape (n, n).
         hard_negatives: Most rollouts of other pairs, the most similar first.
         seed: Of the shuffle, together with the texts.
 

@@ -20,15 +20,15 @@ from ume_retrieval.errors import InputError, MissingExtra, TrainingError
 from ume_retrieval.util.files import atomic_write
 from ume_training.contrastive.lora import freeze_vision
 from ume_training.data.sources import PairSource
+from ume_training.egrl.collapse import Collapse, CollapseMonitor, read_figures, resume_monitor
 from ume_training.egrl.process import load_discriminator
 from ume_training.egrl.rewards import format_reward
 from ume_training.egrl.rollouts import Prompted, Prompts
 from ume_training.egrl.sampler import PairRows, plan_steps, spread_rows
 from ume_training.egrl.samples import write_samples
-from ume_training.egrl.scoring import Scorer, Scores
+from ume_training.egrl.scoring import RolloutScores, Scorer
 from ume_training.egrl.settings import EgrlSettings
 from ume_training.egrl.trainer import Rewards, make_trainer
-from ume_training.egrl.watch import Collapse, Watch, read_figures, resumed_watch
 from ume_training.run_folder import LOG, ProgressFn, append_lines, atomic_folder, changed_settings, make_folder
 
 SETTINGS, RESULT, ROLLOUTS = "settings.json", "reasoner", "rollouts"
@@ -36,7 +36,7 @@ SETTINGS, RESULT, ROLLOUTS = "settings.json", "reasoner", "rollouts"
 
 @dataclass(frozen=True, slots=True)
 class EgrlResult:
-    """What a run made.
+    """Result of a run.
 
     Attributes:
         reasoner: Folder of the trained Reasoner; an adapter's weights are merged in.
@@ -79,7 +79,7 @@ def run_egrl(
     make_folder(folder)
     _claim(folder, settings, sources)
     with warnings.catch_warnings():
-        # TRL and transformers warn of each other's deprecated names, which no user can mend.
+        # TRL and transformers warn of each other's deprecated names, which users cannot fix.
         warnings.simplefilter("ignore", FutureWarning)
         return _run(settings, sources, folder, on_progress)
 
@@ -91,7 +91,7 @@ def _run(
     policy = resolve_reasoner(settings.reasoner)
     spec = policy.spec
     if not isinstance(spec, ReasonerSpec):
-        raise InputError(f"{settings.reasoner} is no Reasoner", hint="name a preset, a hub id or a folder")
+        raise InputError(f"{settings.reasoner} is not a Reasoner", hint="name a preset, a hub id or a folder")
     prompts = Prompts(PairRows(tuple(sources)), spec)
     arguments = _arguments(settings, folder, steps)
     scorer = _scorer(settings, prompts.rows)
@@ -99,7 +99,7 @@ def _run(
     sampled = None
     if last is None:
         sampled = _check_form(settings, policy.model, policy.revision, spec, prompts)
-    watch = resumed_watch(settings.watch, folder, int(last.name.split("-")[1]) if last else 0)
+    watch = resume_monitor(settings.watch, folder, int(last.name.split("-")[1]) if last else 0)
     trainer = _build(
         settings,
         policy.model,
@@ -157,7 +157,7 @@ def _claim(folder: Path, settings: EgrlSettings, sources: Sequence[PairSource]) 
     learned = _last_checkpoint(folder) is not None or (folder / RESULT).is_dir()
     if learned and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        # Of a folder it counts what it holds and not where it stands, so that a run may move.
+        # Model folders are compared by content and not by path, so that a run may move.
         if differ := changed_settings(before, now, free=now["models"]):
             raise InputError(
                 f"{folder} holds a run with other settings: {', '.join(differ)}",
@@ -230,7 +230,7 @@ def _scorer(settings: EgrlSettings, rows: PairRows) -> Scorer:
     found = resolve_embedder(settings.embedder)
     if not isinstance(found.spec, EmbedderSpec) or found.spec.family == "sentence-transformers":
         raise InputError(
-            f"the reward needs an Embedder that reads T-CoTs, and {settings.embedder} is none",
+            f"the reward needs an Embedder that reads T-CoTs; {settings.embedder} does not",
             hint="name an Embedder of the embed-rl or qwen3-vl-embedding family",
         )
     embedder = TransformersEmbedder.from_pretrained(found.model, spec=found.spec, revision=found.revision)
@@ -276,7 +276,7 @@ def _build(
     settings: EgrlSettings,
     model: str,
     *,
-    watch: Watch,
+    watch: CollapseMonitor,
     prompts: Prompts,
     scorer: Scorer,
     arguments: Any,
@@ -307,7 +307,7 @@ def _build(
                 control.should_training_stop = True
                 control.should_save = False
 
-    def observe(step: int, prompted: Sequence[Prompted], texts: Sequence[str], scores: Scores) -> None:
+    def observe(step: int, prompted: Sequence[Prompted], texts: Sequence[str], scores: RolloutScores) -> None:
         if step % settings.samples_every == 0 and scorer.rank == 0:
             write_samples(folder / ROLLOUTS, step, prompted=prompted, texts=texts, scores=scores, settings=settings)
 

@@ -58,7 +58,7 @@ class EgrlSettings(BaseModel):
     discriminator: str = "qwen3-vl-8b"
     """Who gives the process reward: "words" (a count of words in common, for Shapes), or a Reasoner that is asked."""
     discriminator_engine: Literal["transformers", "vllm", "server"] = "transformers"
-    """What runs the discriminator; "server" reads its address from `UME_REASONER_URL`, its key from `UME_API_KEY`."""
+    """Engine of the discriminator; "server" reads its address from `UME_REASONER_URL`, its key from `UME_API_KEY`."""
     rollouts: Annotated[int, Field(ge=2)] = 8
     """G: T-CoTs sampled for each side of a pair."""
     pairs: Annotated[int, Field(ge=2)] = 128
@@ -72,7 +72,7 @@ class EgrlSettings(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-6
     """Peak of AdamW's learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """What becomes of the learning rate after warm-up."""
+    """Decay of the learning rate after warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps of linear warm-up."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -56,7 +56,7 @@ class Workers:
         return cls(main=state.is_main_process, count=state.num_processes, waiting=waiting)
 
     def broadcast(self, value: Any) -> Any:
-        """What the main process says, in every process; all wait until it is said.
+        """Return the main process's value in every process; all wait for it.
 
         Example:
             >>> Workers(main=True, count=1, waiting=None).broadcast("go")
@@ -87,7 +87,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What a stage is run with.
+    """Recipe, folders and processes of a stage.
 
     Attributes:
         recipe: Whose seed and data hold.
@@ -104,7 +104,7 @@ class StageContext:
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """What a stage made.
+    """Result of a stage.
 
     Attributes:
         outputs: Files and folders by the part that follows the slash of `stage:NAME/part`.

@@ -56,7 +56,7 @@ def _is_ours(folder: Path, role: Role) -> bool:
 
 
 def card_of(role: Role, name: str, scores: str | None, context: StageContext) -> Card:
-    """What a model card says of a model that this run made.
+    """Build the model card of a model that this run made.
 
     Args:
         role: What the model does.

@@ -1,4 +1,4 @@
-"""What a stage takes: results of earlier stages, models by name, files of pairs."""
+"""Inputs of a stage: results of earlier stages, models by name, files of pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelName(NamedTuple):
     """A model that a stage takes.
 
     Attributes:
-        key: Where its name stands in the stage's settings, with dots.
+        key: Dotted path of its name in the stage's settings.
         role: What it is taken for.
         name: Preset, hub id, folder, or `stage:NAME`.
     """
@@ -76,7 +76,7 @@ def fingerprint_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str
     """Everything that decides what a stage makes.
 
     Args:
-        stage: As the recipe has it; paths are no part of the basis, so a run folder may move.
+        stage: As the recipe has it; paths are left out of the fingerprint, so a run folder may move.
         ready: The same with paths and seed.
         recipe: Whose seed and data hold.
         made: Stamps of the stages before it.
@@ -96,7 +96,7 @@ def fingerprint_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str
         if ready.scores is not None:
             basis["inputs"][ready.scores] = made[ready.scores].fingerprints[""]
     if isinstance(stage, ContrastiveStage):
-        # They are set beside the data, but decide only how often this stage draws from it, wherever its pairs are from.
+        # Set next to the data, but they decide only how often this stage draws from it.
         basis["weights"] = dict(recipe.data.weights)
     if stage.world_only:
         basis["level"] = recipe.data.shapes.level if recipe.data.shapes else None

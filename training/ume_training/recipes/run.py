@@ -33,7 +33,7 @@ How: TypeAlias = Literal["skip", "start", "resume", "again"]
 
 
 class Decision(NamedTuple):
-    """What becomes of a stage.
+    """Decision on a stage.
 
     Attributes:
         how: "skip" what is done, "start" what is new, "resume" what was stopped, "again" what changed.
@@ -46,7 +46,7 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """What became of a stage.
+    """Report on a stage.
 
     Attributes:
         name: Of the stage.
@@ -98,14 +98,14 @@ def run_recipe(
         run: Holds a folder a stage.
         out: Where `export` writes the pair; None is inside the run folder.
         until: Name of the last stage to run; None runs all.
-        announce: Told each stage before it is run or skipped, on the main process.
+        announce: Receives each stage before it is run or skipped, on the main process.
         workers: The processes of this launch; None joins those that a launcher started.
 
     Returns:
         What became of each stage, on every process.
 
     Raises:
-        InputError: When the run folder holds files of something else, or there is no stage `until`.
+        InputError: When the run folder holds files of something else, or the stage `until` does not exist.
         UmeError: What a stage raises.
     """
     last = recipe.stage(until).name if until else recipe.stages[-1].name
@@ -130,7 +130,7 @@ def run_recipe(
 
 @contextmanager
 def _alone_in(run: Path) -> Iterator[None]:
-    """Hold the run folder against another run at the same time; where the system has no such locks, trust the user.
+    """Lock the run folder against concurrent runs, if the system supports locks.
 
     Raises:
         InputError: When another run holds it.
@@ -194,7 +194,7 @@ def _decide(folder: Path, basis: Fingerprint) -> tuple[Decision, StageState]:
 
 
 def _damage(stamp: StageState, folder: Path) -> list[str]:
-    """What a finished stage has lost since, or somebody has changed."""
+    """List outputs of a finished stage that are missing or were changed."""
     if stamp.state != "done":
         return []
     return [

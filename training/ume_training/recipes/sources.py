@@ -35,7 +35,7 @@ def open_sources(
         rule: Which T-CoTs pass.
 
     Raises:
-        PairError: For the first broken line, when told to stop.
+        PairError: For the first broken line, if `on_error` is "stop".
         TrainingError: When a pair file is missing or holds no pair, or two files hold the same data set.
     """
     if data == OWN_DATA and recipe.data.shapes is not None:
@@ -64,7 +64,9 @@ def _world(shapes: ShapesData, seed: int) -> tuple[PairSource, ...]:
     from ume_training.shapes.pairs import ShapesSource
     from ume_training.shapes.tasks import TASKS
 
-    return tuple(ShapesSource(task, shapes.level, seed, kin=shapes.kin, count=shapes.pairs) for task in TASKS)
+    return tuple(
+        ShapesSource(task, shapes.level, seed, group_size=shapes.group_size, count=shapes.pairs) for task in TASKS
+    )
 
 
 def write_skipped(failures: Sequence[Failure], context: StageContext) -> int:
@@ -103,7 +105,7 @@ def select_hard(sources: Sequence[PairSource], settings: EgrlSettings, context: 
     chosen = _choose(sources, HARD, lambda: _find_hard(sources, settings), context)
     if not chosen:
         raise TrainingError(
-            "the Reasoner gets all pairs right already, so there are no hard ones", hint="draw more, or choose: all"
+            "the Reasoner gets all pairs right already, so none is hard", hint="draw more, or choose: all"
         )
     return chosen
 

@@ -54,24 +54,24 @@ def run_captions(stage: CaptionsStage, context: StageContext) -> StageOutput:
     """Learn short captions."""
     from ume_training.shapes.pair.recipe import learn_captions
 
-    recipe = _tiny(context, size=stage.size.value(), lesson_batch=stage.batch, captions=stage.schedule.value())
-    return _lessons(context, learn_captions(recipe, context.run))
+    recipe = _tiny(context, size=stage.size.value(), sft_batch=stage.batch, captions=stage.schedule.value())
+    return _example_output(context, learn_captions(recipe, context.run))
 
 
 def run_traces(stage: TracesStage, context: StageContext) -> StageOutput:
     """Learn T-CoTs."""
     from ume_training.shapes.pair.recipe import learn_traces
 
-    recipe = _tiny(context, lesson_batch=stage.batch, traces=stage.schedule.value())
-    return _lessons(context, learn_traces(recipe, context.run, Path(stage.start)))
+    recipe = _tiny(context, sft_batch=stage.batch, traces=stage.schedule.value())
+    return _example_output(context, learn_traces(recipe, context.run, Path(stage.start)))
 
 
 def run_questions(stage: QuestionsStage, context: StageContext) -> StageOutput:
     """Learn harder T-CoTs."""
     from ume_training.shapes.pair.recipe import learn_questions
 
-    recipe = _tiny(context, lesson_batch=stage.batch, questions=stage.schedule.value())
-    return _lessons(context, learn_questions(recipe, context.run, Path(stage.start)))
+    recipe = _tiny(context, sft_batch=stage.batch, questions=stage.schedule.value())
+    return _example_output(context, learn_questions(recipe, context.run, Path(stage.start)))
 
 
 def run_vectors(stage: VectorsStage, context: StageContext) -> StageOutput:
@@ -81,16 +81,16 @@ def run_vectors(stage: VectorsStage, context: StageContext) -> StageOutput:
     recipe = _tiny(
         context,
         pair_batch=stage.batch,
-        kin=stage.kin,
+        group_size=stage.group_size,
         trace_share=stage.trace_share,
-        apart=stage.apart.value(),
+        warm_start=stage.warm_start.value(),
         vectors=stage.schedule.value(),
     )
     checkpoint = learn_vectors(recipe, context.run, Path(stage.start))
     return StageOutput({"": checkpoint}, last_line(context.folder / "vectors" / LOG))
 
 
-def _lessons(context: StageContext, checkpoint: Path) -> StageOutput:
+def _example_output(context: StageContext, checkpoint: Path) -> StageOutput:
     return StageOutput({"": checkpoint}, last_line(context.folder / LOG))
 
 
@@ -137,7 +137,7 @@ def run_annotate(stage: AnnotateStage, context: StageContext) -> StageOutput:
     from ume_training.data.judge import load_reasoner
 
     settings = AnnotateSettings(
-        leak_share=stage.leak_share,
+        answer_hint_prob=stage.answer_hint_prob,
         seed=context.recipe.seed,
         max_tokens=stage.max_tokens,
         temperature=stage.temperature,
@@ -177,7 +177,9 @@ def _write_world(context: StageContext) -> Path:
     folder = context.folder / "world"
     if (folder / PAIRS).is_file():
         return folder / PAIRS
-    return write_shapes_pairs(folder, level=shapes.level, seed=context.recipe.seed, kin=shapes.kin, count=shapes.pairs)
+    return write_shapes_pairs(
+        folder, level=shapes.level, seed=context.recipe.seed, group_size=shapes.group_size, count=shapes.pairs
+    )
 
 
 def run_filter(stage: FilterStage, context: StageContext) -> StageOutput:
@@ -200,10 +202,10 @@ def run_filter(stage: FilterStage, context: StageContext) -> StageOutput:
             on_error=stage.on_error,
             on_progress=lambda done: tell(done, None, {}),
         )
-    told = report.to_dict()
+    summary = report.to_dict()
     left_out = write_skipped(report.failures, context)
-    figures = {"kept": told["kept"], "rejected": told["rejected"], "left_out": left_out}
-    figures |= {key: told[key] for key in ("kept_share", "reasons")}
+    figures = {"kept": summary["kept"], "rejected": summary["rejected"], "left_out": left_out}
+    figures |= {key: summary[key] for key in ("kept_share", "reasons")}
     return StageOutput({"": kept, "rejected": rejected}, figures)
 
 

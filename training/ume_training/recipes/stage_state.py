@@ -1,4 +1,4 @@
-"""What a run folder knows of its stages: from which settings and inputs each was made, and whether it is done."""
+"""State of the stages in a run folder: settings and inputs of each, and whether it is done."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.util.files import atomic_write
 
 STAMP = "stage.json"
+RENAMED = {"kin": "group_size", "apart": "warm_start", "leak_share": "answer_hint_prob"}
 REPLACED = "replaced"
 """Folder of what was made with other settings; nothing is ever deleted."""
 
@@ -23,7 +24,7 @@ Fingerprint: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """What is known of a stage.
+    """State of a stage.
 
     Attributes:
         state: "started" until it is done.
@@ -64,9 +65,17 @@ def read_state(folder: Path) -> StageState | None:
             )
         return None
     try:
-        return StageState(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return StageState(**{**stored, "basis": _with_new_keys(stored["basis"])})
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} cannot be understood: {error}", hint="move the stage's folder away") from error
+
+
+def _with_new_keys(value: Any) -> Any:
+    """Rename settings of runs by earlier releases, so that these runs can be resumed."""
+    if not isinstance(value, dict):
+        return value
+    return {RENAMED.get(key, key): _with_new_keys(inner) for key, inner in value.items()}
 
 
 def write_state(stamp: StageState, folder: Path) -> None:
@@ -122,7 +131,7 @@ def digest_path(path: Path) -> str:
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """What changed between two bases, one line a key.
+    """List the changes between two fingerprints, one line per key.
 
     Example:
         >>> differences({"stage": {"steps": 2, "batch": 4}}, {"stage": {"steps": 3, "batch": 4}})

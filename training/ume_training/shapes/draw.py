@@ -26,7 +26,7 @@ FAINT = (200, 204, 212)
 
 THING = 44
 JITTER = 2
-"""A thing is this many pixels wide and stands at most JITTER pixels off the middle of its cell."""
+"""A thing is this many pixels wide and at most JITTER pixels off the middle of its cell."""
 
 CLIP_FPS = 8
 DWELL = 0.65

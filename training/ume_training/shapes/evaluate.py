@@ -36,7 +36,7 @@ class TaskScores:
 
     Attributes:
         name: Of the task.
-        group: The MMEB-V2 group that it stands for.
+        group: The MMEB-V2 group that it represents.
         queries: How many were asked.
         candidates: How many each was asked against.
         scores: The shares.
@@ -129,7 +129,7 @@ def hit_at_1(similarities: Similarities, queries: Sequence[Query]) -> float:
     """Share of queries whose nearest candidate answers them; a tie goes to the first.
 
     Args:
-        similarities: Shape (queries, candidates); NaN where one of the two has no vector, which is never a hit.
+        similarities: Shape (queries, candidates); NaN where a vector is missing, which is never a hit.
         queries: In row order.
     """
     known = np.where(np.isnan(similarities), -np.inf, similarities)

@@ -1,4 +1,4 @@
-"""How hard the world is: what there is to tell apart, and how close the look-alikes stand."""
+"""Levels of difficulty: which attributes occur, and how similar the look-alikes are."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Task:
 
     Attributes:
         name: As in reports.
-        group: The MMEB-V2 group that it stands for.
+        group: The MMEB-V2 group that it represents.
         draw: Draws a pair.
         near: Draws a look-alike of a pair: a pair one change away.
     """

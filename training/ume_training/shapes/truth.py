@@ -14,13 +14,13 @@ FRAMES_PER_SECOND = 2
 
 
 def thing_box(cell: int) -> Box:
-    """Where a cell's thing stands."""
+    """Return the box of a cell's thing."""
     (x1, x2), (y1, y2) = _EDGES[cell % 3], _EDGES[cell // 3]
     return Box(x1, y1, x2, y2)
 
 
 def row_box(row: int) -> Box:
-    """Where a page's row stands, thing and number."""
+    """Return the box of a page's row, with thing and number."""
     top = 250 * (row + 1)
     return Box(40, top + 30, 627, top + 220)
 
@@ -38,8 +38,8 @@ def scene_tcot(scene: Scene) -> TCot:
 def scene_question_tcot(scene: Scene, evidence: list[Thing], rethink: str, answer: str) -> TCot:
     """The whole scene said first, then the things that decide and their boxes, then the answer.
 
-    The things are named with their places before they are boxed. With a small model that mended grounding, where 21 of
-    24 became 32 of 32, but not questions and changes that name a thing by its looks.
+    The things are named with their places before they are boxed. With a small model this improved grounding, from 21 of
+    24 to 32 of 32, but not questions and changes that name a thing by its looks.
     """
     return TCot(
         thinking=f"{scene.words}; see {', '.join(thing.words for thing in evidence)}",

@@ -16,7 +16,7 @@ CLIP_SECONDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a thing looks like, wherever it is."""
+    """Look of a thing, independent of its place."""
 
     colour: str
     shape: str
@@ -74,7 +74,7 @@ class Clip:
 
     @property
     def action(self) -> str:
-        """What the actor does, such as "red circle moves right top"."""
+        """Action of the actor, such as "red circle moves right top"."""
         lane = ROWS[self.line] if self.motion in {"left", "right"} else COLUMNS[self.line]
         return f"{self.actor.words} moves {self.motion} {lane}"
 

@@ -1,4 +1,4 @@
-"""What every reader of a published layout shares: where media go, how rows are read, how a broken row is named."""
+"""Read rows of published layouts, write their media, and name broken rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a layout is read from and where its media stand.
+    """Files of a layout, and the folders of its media.
 
     Attributes:
         path: A file, or a folder of files.
@@ -51,7 +51,7 @@ class Source:
 
     @property
     def root(self) -> Path:
-        """The folder that is read, or the one that the file stands in."""
+        """The folder that is read, or the file's folder."""
         return self.path if self.path.is_dir() else self.path.parent
 
     def row_name(self, file: Path, line: int) -> str:
@@ -62,7 +62,7 @@ class Source:
         """The file itself, or all files below the folder that end so, in the order of their paths.
 
         Raises:
-            TrainingError: When there is none.
+            TrainingError: If no file is found.
         """
         if self.path.is_file():
             return (self.path,)
@@ -94,7 +94,7 @@ class Source:
             raise InputError("holds no picture")
         form = sniff(data[:HEAD_BYTES])
         if form not in IMAGE_FORMATS:
-            raise InputError("holds bytes that are no picture")
+            raise InputError("holds bytes in no known picture format")
         name = hashlib.sha256(data).hexdigest()[:32]
         # Two levels, so that no folder holds half a million files.
         written = f"media/{name[:2]}/{name}{SUFFIX_OF[form]}"
@@ -130,7 +130,7 @@ class Layout:
 def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
     """Rows of a file with their numbers, 1-based: Parquet, JSONL, or one JSON array.
 
-    A line that is no JSON comes as its error.
+    A line that is not JSON becomes its error.
 
     Raises:
         TrainingError: When the file cannot be read.
@@ -150,21 +150,21 @@ def _json(line: bytes, file: Path, number: int) -> Any:
     try:
         return json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        return PairError(file, number, "", f"is no JSON: {error}")
+        return PairError(file, number, "", f"is not JSON: {error}")
 
 
 def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
     """Elements of a file that is one JSON array, each parsed alone: released files hold hundreds of megabytes.
 
     Raises:
-        TrainingError: When the file is no array, or breaks off.
+        TrainingError: If the file is not an array, or breaks off.
     """
     decoder = json.JSONDecoder()
-    # Bytes that are no UTF-8 become lone surrogates, which no record takes: one element is refused, and the rest read.
+    # Bytes that are not UTF-8 become lone surrogates, which no record takes: one element is refused, and the rest read.
     with file.open(encoding="utf-8", errors="surrogateescape") as handle:
         text, more = handle.read(chunk).lstrip("\ufeff \t\r\n"), True
         if not text.startswith("["):
-            raise TrainingError(f"{display_name(file)} is no JSON array")
+            raise TrainingError(f"{display_name(file)} is not a JSON array")
         text, number = text[1:], 0
         while True:
             text = text.lstrip(" \t\r\n,")
@@ -185,14 +185,14 @@ def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
                     continue
                 wrong = "no comma and no end of the array after it"
             if not more:
-                raise TrainingError(f"{display_name(file)} breaks off or is no JSON after element {number}: {wrong}")
+                raise TrainingError(f"{display_name(file)} breaks off or is not JSON after element {number}: {wrong}")
             # Doubling keeps the work linear in the length of an element.
             added = handle.read(max(chunk, len(text)))
             text, more = text + added, bool(added)
 
 
 def item(*, text: str | None = None, images: tuple[str, ...] = (), videos: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """One side of a pair as plain values; blank text is none."""
+    """One side of a pair as plain values; blank text becomes None."""
     return {"text": (text or "").strip() or None, "images": images, "videos": videos}
 
 

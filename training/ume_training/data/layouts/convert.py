@@ -46,7 +46,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout
 
 @dataclass(slots=True)
 class Converted:
-    """What a conversion did.
+    """Counts of a conversion.
 
     Attributes:
         pairs: Pairs written.
@@ -75,8 +75,8 @@ def convert(
 ) -> Converted:
     """Read a published data set and write it as a pair file, whole or not at all.
 
-    Media stay where they are and are named by absolute paths; pictures that stand inside of Parquet rows are written
-    into `media/` beside `out`. T-CoTs are taken as they are when they have words; the filter sorts malformed ones out.
+    Media stay where they are and are named by absolute paths; pictures inside Parquet rows are written
+    into `media/` next to `out`. T-CoTs are taken as they are when they have words; the filter sorts malformed ones out.
 
     Args:
         layout: Name of a layout of `LAYOUTS`.
@@ -90,12 +90,12 @@ def convert(
         on_progress: Called with the number of pairs so far.
 
     Raises:
-        InputError: When there is no such layout.
-        PairError: For the first broken row, when told to stop.
+        InputError: If the layout is unknown.
+        PairError: For the first broken row, if `on_error` is "stop".
         TrainingError: When files cannot be read or written.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"there is no layout {layout!r}", hint=f"use one of {', '.join(LAYOUTS)}")
+        raise InputError(f"unknown layout {layout!r}", hint=f"use one of {', '.join(LAYOUTS)}")
     result = Converted()
     source = Source(path=path, out=out.parent, media=media, dataset=dataset, keep_all=keep_all)
     forget_media()

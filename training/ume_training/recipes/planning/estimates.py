@@ -45,12 +45,12 @@ class Lengths:
 
     @property
     def rollout(self) -> int:
-        """What the Reasoner reads and writes."""
+        """Tokens that the Reasoner reads and writes."""
         return self.prompt + self.picture + self.trace
 
     @property
     def embedded(self) -> int:
-        """What the Embedder reads.
+        """Tokens that the Embedder reads.
 
         Example:
             >>> ASSUMED.embedded, ASSUMED.rollout
@@ -64,7 +64,7 @@ ASSUMED = Lengths(prompt=300, picture=768, trace=240, evidence=128)
 2602.13823), one crop at the bottom of the budget. Not measured."""
 
 SHAPES = Lengths(prompt=18, picture=12, trace=40, evidence=2)
-"""Of the Shapes world; together as long as the lessons that `MEASURED` comes from."""
+"""Of the Shapes world; together as long as the examples that `MEASURED` comes from."""
 
 TINY_VOCABULARY = 571
 """Tokens of the small pair's tokenizer."""
@@ -76,7 +76,7 @@ class Rate:
 
     Attributes:
         steps_per_s: Optimizer steps a second.
-        batch: Lessons or pairs of a step when it was measured.
+        batch: Examples or pairs of a step when it was measured.
         tokens: Tokens of such a step.
     """
 
@@ -93,7 +93,7 @@ MEASURED_ON = "2 CPU cores"
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage takes, on each process.
+    """Estimated cost of a stage, per process.
 
     Attributes:
         name: Of the stage.
@@ -134,7 +134,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What estimates are made for.
+    """Conditions of an estimate.
 
     Attributes:
         recipe: The whole recipe.
@@ -159,7 +159,7 @@ class Setting:
 
 
 def estimate(stage: Stage, setting: Setting) -> StagePlan:
-    """What a stage takes."""
+    """Estimate the cost of a stage."""
     return _ESTIMATES.get(type(stage), _unknown)(stage, setting)
 
 
@@ -203,7 +203,7 @@ def _unknown(stage: Any, _: Setting) -> StagePlan:
 def _small(stage: Any, setting: Setting) -> StagePlan:
     """A stage of the small pair, on the CPU in float32."""
     model = trained_architecture(f"{MADE_BY}{stage.name}", setting.recipe)
-    steps = stage.schedule.steps + (stage.apart.steps if isinstance(stage, VectorsStage) else 0)
+    steps = stage.schedule.steps + (stage.warm_start.steps if isinstance(stage, VectorsStage) else 0)
     rate = MEASURED.get(stage.stage)
     default = model == tiny_architecture(SizeSettings())
     tokens = round(steps * rate.tokens * stage.batch / rate.batch) if rate else None

@@ -13,7 +13,7 @@ from ume_training.recipes.planning.sizes import Architecture
 
 GB = 10**9
 HEADROOM = 1.15
-"""What is asked of a GPU is the estimate times this."""
+"""Factor on an estimate for the memory that a GPU must have."""
 
 ADAM_BYTES = 8
 """Two float32 moments a trained parameter."""
@@ -29,7 +29,7 @@ class Memory:
         optimizer: AdamW's moments.
         activations: Kept between forward and backward pass of one micro-batch.
         logits: Scores over the vocabulary with their gradient.
-        other_models: Frozen models beside the trained one: reference, Embedder, discriminator.
+        other_models: Frozen models: reference, Embedder, discriminator.
         kv_cache: Of the rollouts that are generated at once.
     """
 
@@ -71,7 +71,7 @@ def trained(model: Architecture, *, rank: int | None, vision: bool) -> int:
 
 
 def activations(model: Architecture, *, tokens: int, number_bytes: int, checkpointing: bool) -> int:
-    """What the language layers keep for the backward pass of `tokens` tokens.
+    """Bytes that the language layers keep for the backward pass of `tokens` tokens.
 
     A layer keeps, a token: 4 x hidden (inputs of two norms, of attention and of the MLP), queries, keys and values
     before and after rotation, attention's output, and 4 x intermediate (gate, up, activation, product). Attention

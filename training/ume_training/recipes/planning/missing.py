@@ -1,4 +1,4 @@
-"""What a recipe needs and this machine lacks: files, packages, models, a GPU, disk space."""
+"""Find files, packages, models, GPU memory and disk space that a recipe needs and this machine lacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES: dict[type[Stage], tuple[str, ...]] = {
     ContrastiveStage: ("sentence_transformers", "peft", "accelerate", "datasets"),
     EgrlStage: ("trl", "peft", "accelerate", "datasets"),
 }
-"""What a kind of stage imports beyond the library's own needs."""
+"""Packages that a kind of stage imports beyond the library's own."""
 
 LARGE = 3 * 10**8
 """Parameters above which a model wants a GPU."""
@@ -45,7 +45,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is to run on.
+    """GPU memory and disk space.
 
     Attributes:
         gpu: Memory of each GPU in bytes; 0 without one.

@@ -14,7 +14,7 @@ from ume_training.recipes.schema import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a recipe would do.
+    """Plan of a recipe.
 
     Attributes:
         recipe: Its name.
@@ -30,7 +30,7 @@ class Plan:
 
     @property
     def minutes(self) -> float | None:
-        """Time of the stages whose rate was measured, None when there is none."""
+        """Time of the stages whose rate was measured, None if none was."""
         known = [stage.seconds for stage in self.stages if stage.seconds is not None]
         return sum(known) / 60 if known else None
 

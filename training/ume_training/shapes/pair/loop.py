@@ -65,7 +65,7 @@ def fit(model: Any, step: Step, schedule: Schedule, *, folder: Path, name: str, 
         step: Computes the loss of a batch.
         schedule: Steps and learning rates.
         folder: Where state and log are kept.
-        name: Shown beside the progress bar.
+        name: Label of the progress bar.
         seed: Together with the step's number it fixes each batch.
     """
     import torch

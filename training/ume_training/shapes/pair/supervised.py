@@ -13,8 +13,8 @@ END_OF_TURN = "<|im_end|>"
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What to read and what to write.
+class SFTExample:
+    """A chat and the reply to learn.
 
     Attributes:
         chat: A fitted chat that ends with the user's turn.
@@ -25,21 +25,21 @@ class Lesson:
     completion: str
 
 
-def completion_loss(model: Any, inputs: ChatInputs, lessons: Sequence[Lesson]) -> tuple[Any, dict[str, float]]:
+def completion_loss(model: Any, inputs: ChatInputs, examples: Sequence[SFTExample]) -> tuple[Any, dict[str, float]]:
     """Cross-entropy over the completions' tokens alone.
 
     Args:
         model: A causal language model with pictures.
         inputs: Builder of its tensors, padding on the right.
-        lessons: The batch.
+        examples: The batch.
 
     Returns:
         The loss, and the share of completion tokens that greedy decoding would get right.
     """
     import torch
 
-    replies = [lesson.completion + END_OF_TURN for lesson in lessons]
-    batch = inputs.tensors([lesson.chat for lesson in lessons], replies)
+    replies = [example.completion + END_OF_TURN for example in examples]
+    batch = inputs.tensors([example.chat for example in examples], replies)
     lengths = [len(ids) for ids in inputs.tokenizer(replies, add_special_tokens=False)["input_ids"]]
     ends = batch["attention_mask"].sum(1).tolist()
     labels = torch.full_like(batch["input_ids"], -100)

@@ -24,7 +24,7 @@ from ume_retrieval.tcot.grammar import is_usable
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.tcot.trace import TCot
 from ume_training.egrl.rewards import format_reward
-from ume_training.shapes.benchmark import KIN
+from ume_training.shapes.benchmark import GROUP_SIZE
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.samples import Pair, Sample
 from ume_training.shapes.tasks import TASKS, Task, family
@@ -54,7 +54,7 @@ class HeldOutTask:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the Reasoner wrote about one item.
+    """An item with the Reasoner's T-CoT.
 
     Attributes:
         item: The item.
@@ -70,7 +70,7 @@ class Written:
 
 
 Use = Callable[[Sequence[Written], EmbedderSpec], list[tuple[TCot | None, Evidence | None]]]
-"""What of the T-CoTs of one side the Embedder gets to see, given its limit of evidence pictures."""
+"""Select the parts of one side's T-CoTs that the Embedder reads."""
 
 
 def held_out_world(seed: int, level: str, families: int = FAMILIES) -> list[HeldOutTask]:
@@ -79,7 +79,7 @@ def held_out_world(seed: int, level: str, families: int = FAMILIES) -> list[Held
 
 
 def _draw(task: Task, rng: random.Random, level: str, families: int) -> HeldOutTask:
-    pairs: list[Pair] = [pair for _ in range(families) for pair in family(task, rng, LEVELS[level], KIN)]
+    pairs: list[Pair] = [pair for _ in range(families) for pair in family(task, rng, LEVELS[level], GROUP_SIZE)]
     pool: dict[str, Sample] = {}
     for pair in pairs:
         positive = pair.positive

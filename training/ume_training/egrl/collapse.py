@@ -52,7 +52,7 @@ class Collapse:
 
 
 @dataclass(slots=True)
-class Watch:
+class CollapseMonitor:
     """Looks at each step's figures.
 
     Attributes:
@@ -61,7 +61,7 @@ class Watch:
         good_step: Last step inside all bounds, 0 before any.
 
     Example:
-        >>> watch = Watch(WatchSettings(patience=2))
+        >>> watch = CollapseMonitor(WatchSettings(patience=2))
         >>> watch.look(1, {"format": 0.1}), watch.look(2, {"format": 0.1})
         (None, Collapse(step=2, reason='only 10% of replies follow the form (at least 30% must)'))
     """
@@ -91,9 +91,9 @@ class Watch:
         return None
 
 
-def resumed_watch(settings: WatchSettings, folder: Path, step: int) -> Watch:
+def resume_monitor(settings: WatchSettings, folder: Path, step: int) -> CollapseMonitor:
     """A watch that knows the log up to a checkpoint; lines after it are taken back, since they are written again."""
-    watch = Watch(settings)
+    watch = CollapseMonitor(settings)
     for figures in rewind_log(folder, step):
         watch.look(figures["step"], figures)
     return watch
