@@ -27,7 +27,7 @@ from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_training.contrastive.settings import LoraSettings
-from ume_training.data.chosen import ChosenPairs
+from ume_training.data.sources import ChosenPairs
 from ume_training.egrl.hard import hard_pairs
 from ume_training.egrl.process import WordsDiscriminator
 from ume_training.egrl.reasoner_eval import USES, held_out_world, hit_at_1, write_about

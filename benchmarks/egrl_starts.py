@@ -19,14 +19,12 @@ from ume_retrieval.inputs import Side
 from ume_retrieval.tcot.grammar import parse, render
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.tcot.trace import TCot
-from ume_training.data.chosen import ChosenPairs
-from ume_training.data.sources import LoadedPair
+from ume_training.data.sources import ChosenPairs, LoadedPair
 from ume_training.shapes.levels import Level
 from ume_training.shapes.pair.architecture import BUDGET, PROMPTS
 from ume_training.shapes.pair.loop import Schedule
 from ume_training.shapes.pair.recipe import TinyRecipe, learn_captions, learn_more, learn_traces
-from ume_training.shapes.pair.sft_examples import trace_example
-from ume_training.shapes.pair.supervised import SFTExample
+from ume_training.shapes.pair.sft_examples import SFTExample, trace_example
 from ume_training.shapes.pairs import ShapesSource
 from ume_training.shapes.samples import Pair, Sample
 from ume_training.shapes.tasks import TASKS

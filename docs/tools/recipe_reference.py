@@ -28,7 +28,7 @@ from ume_training.recipes.stages import AnyStage, ScheduleSettings, Stage
 PAGE = Path(__file__).parents[1] / "training.md"
 
 SHARED: tuple[type[BaseModel], ...] = (ScheduleSettings,)
-"""Settings that several stages take, told once."""
+"""Settings that several stages take, described once."""
 
 BEGIN, END = "<!-- keys: begin, made by `make docs` -->", "<!-- keys: end -->"
 
@@ -63,7 +63,7 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
 def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Key, type, default and meaning of every field, those of nested settings after their own.
 
-    Settings of `SHARED` are told apart, once; those of `ume.json` are told where it is.
+    Settings of `SHARED` are described once, in a table of their own; those of `ume.json` are described elsewhere.
     """
     docs = field_docs(model)
     for name, field in model.model_fields.items():
@@ -79,7 +79,7 @@ def render() -> str:
     parts += ["### `data`", _table(rows(RecipeData))]
     parts += ["### Every stage", "`stage` says of which kind it is.", _table(rows(Stage))]
     for shared in SHARED:
-        parts += ["### `schedule` and `apart`", inspect.getdoc(shared) or "", _table(rows(shared))]
+        parts += ["### `schedule` and `warm_start`", inspect.getdoc(shared) or "", _table(rows(shared))]
     for kind in stage_kinds():
         name = get_args(kind.model_fields["stage"].annotation)[0]
         own = (row for row in rows(kind) if row[0] not in {"stage", "name"})

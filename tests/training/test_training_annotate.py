@@ -252,3 +252,10 @@ def test_files_of_others_are_neither_gone_on_with_nor_written_over(pairs: Path, 
     assert mine.read_text() == before
     (tmp_path / "empty.jsonl").touch()
     assert annotate(pairs, tmp_path / "empty.jsonl", FakeReasoner(), resume=True).annotated == 12
+
+
+def test_the_setting_of_the_last_release_is_taken_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="answer_hint_prob"):
+        assert AnnotateSettings(leak_share=0.5) == AnnotateSettings(answer_hint_prob=0.5)
+    with pytest.warns(DeprecationWarning, match="leak_share"), pytest.raises(InputError, match="out of range"):
+        AnnotateSettings(leak_share=1.5)

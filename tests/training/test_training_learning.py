@@ -20,8 +20,14 @@ from ume_training.shapes.evaluate import hit_at_1
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model, build_processor
 from ume_training.shapes.pair.loop import Schedule, fit
-from ume_training.shapes.pair.sft_examples import also_right, pairs_with_look_alikes, shown_to_embedder, trace_example
-from ume_training.shapes.pair.supervised import SFTExample, completion_loss
+from ume_training.shapes.pair.sft_examples import (
+    SFTExample,
+    also_right,
+    completion_loss,
+    pairs_with_look_alikes,
+    shown_to_embedder,
+    trace_example,
+)
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 from ume_training.shapes.tasks import TASKS
 

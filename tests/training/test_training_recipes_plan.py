@@ -10,8 +10,7 @@ import pytest
 from ume_training.recipes.planning import memory
 from ume_training.recipes.planning.estimates import MEASURED, tiny_architecture
 from ume_training.recipes.planning.memory import GB, HEADROOM, Memory
-from ume_training.recipes.planning.missing import Machine
-from ume_training.recipes.planning.plan import count_pairs, plan_recipe
+from ume_training.recipes.planning.plan import Machine, count_pairs, plan_recipe
 from ume_training.recipes.planning.sizes import PUBLISHED, Architecture, architecture_of
 from ume_training.recipes.schema import bundled_recipes, load_recipe, parse_recipe
 from ume_training.recipes.stages import SizeSettings

@@ -328,3 +328,13 @@ def test_a_card_says_what_was_done_and_not_where(tmp_path: Path) -> None:
     assert "vllm-server" in text
     assert "hunter2" not in text
     assert "vllm_memory" not in text
+
+
+def test_a_state_of_the_last_release_is_compared_by_its_new_keys(tmp_path: Path) -> None:
+    (tmp_path / "stage.json").write_text(
+        '{"state": "done", "basis": {"settings": {"kin": 2, "apart": {"steps": 1}, "leak_share": 0.5}, "seed": 0}}'
+    )
+    state = read_state(tmp_path)
+    assert state is not None
+    settings = {"group_size": 2, "warm_start": {"steps": 1}, "answer_hint_prob": 0.5}
+    assert differences(state.basis, {"settings": settings, "seed": 0}) == []

@@ -246,3 +246,23 @@ def test_a_judge_of_no_share_is_refused(judge: str) -> None:
 )
 def test_a_judge_says_its_share_of_words(judge: str, share: float | None) -> None:
     assert words_share(FilterStage(stage="filter", judge=judge).judge) == share
+
+
+def test_keys_of_the_last_release_are_read_with_a_warning() -> None:
+    new = GOOD + (
+        "  - {stage: vectors, group_size: 2, warm_start: {steps: 1, learning_rate: 1e-3}, "
+        "schedule: {steps: 1, learning_rate: 1e-3}}\n"
+        "  - {stage: annotate, reasoner: ume-tiny, answer_hint_prob: 0.5}\n"
+    )
+    new = new.replace("{level: default}", "{level: default, group_size: 2}")
+    old = new.replace("group_size", "kin").replace("warm_start", "apart").replace("answer_hint_prob", "leak_share")
+    with pytest.warns(FutureWarning, match="is now") as warned:
+        assert parse_recipe(old, "old.yaml") == parse_recipe(new, "new.yaml")
+    assert {str(one.message) for one in warned} == {
+        "`kin` is now `group_size`",
+        "`apart` is now `warm_start`",
+        "`leak_share` is now `answer_hint_prob`",
+    }
+    both = new.replace("group_size: 2, warm_start", "group_size: 2, kin: 2, warm_start")
+    with pytest.raises(InputError, match="kin: unknown key"):
+        parse_recipe(both, "both.yaml")

@@ -16,6 +16,7 @@ from ume_cli.training.shared import (
     counts_table,
     failures_data,
     open_cache,
+    progress_bar,
     quiet_libraries,
 )
 
@@ -58,8 +59,7 @@ def annotate(
         total = count_lines(pairs)
         quiet_libraries()
         engine = load_reasoner(reasoner, device)
-        with output.progress() as progress:
-            bar = progress.add_task("annotate", total=total)
+        with progress_bar(output, "annotate", total) as done:
             report = run(
                 pairs,
                 out,
@@ -68,7 +68,7 @@ def annotate(
                 resume=resume,
                 cache=open_cache(cache),
                 on_error=on_error,
-                on_progress=lambda done: progress.update(bar, completed=done),
+                on_progress=done,
             )
         data = {**report.to_dict(), "out": str(out), "failures": failures_data(report.failures)}
         words = (

@@ -9,7 +9,7 @@ import typer
 
 from ume_cli.options import JsonOption
 from ume_cli.output import Output, command
-from ume_cli.training.shared import OnErrorOption, counts_table, failures_data
+from ume_cli.training.shared import OnErrorOption, counts_table, failures_data, progress_bar
 from ume_retrieval.errors import InputError
 
 Traces: TypeAlias = Literal["none", "true"]
@@ -61,17 +61,8 @@ def convert(
         if layout == SHAPES:
             _draw(output, out, count=count, level=level, seed=seed, group_size=group_size, tasks=task, traces=traces)
         else:
-            _convert(
-                output,
-                layout,
-                sources[0],
-                out,
-                media=media,
-                dataset=dataset,
-                keep_all=keep_all,
-                limit=limit,
-                on_error=on_error,
-            )
+            options = {"media": media, "dataset": dataset, "keep_all": keep_all, "limit": limit, "on_error": on_error}
+            _convert(output, layout, sources[0], out, **options)
 
 
 def _draw(output: Output, out: Path, *, count: int, group_size: int, tasks: list[str] | None, **options: Any) -> None:
@@ -90,9 +81,8 @@ def _draw(output: Output, out: Path, *, count: int, group_size: int, tasks: list
 def _convert(output: Output, layout: str, source: Path, out: Path, **options: Any) -> None:
     from ume_training.data.layouts import convert as run
 
-    with output.progress() as progress:
-        bar = progress.add_task("convert", total=options["limit"])
-        done = run(layout, source, out, on_progress=lambda pairs: progress.update(bar, completed=pairs), **options)
+    with progress_bar(output, "convert", options["limit"]) as pairs:
+        done = run(layout, source, out, on_progress=pairs, **options)
     data = {
         "pairs": done.pairs,
         "datasets": dict(done.datasets),

@@ -15,6 +15,7 @@ from ume_cli.training.shared import (
     PairsArgument,
     ResumeOption,
     failures_data,
+    progress_bar,
     quiet_libraries,
 )
 
@@ -49,8 +50,7 @@ def filter_pairs(
 
         total = count_lines(pairs)
         quiet_libraries()
-        with output.progress() as progress:
-            bar = progress.add_task("judge", total=total)
+        with progress_bar(output, "judge", total) as done:
             report = run(
                 pairs,
                 kept,
@@ -59,7 +59,7 @@ def filter_pairs(
                 undecided=undecided,
                 resume=resume,
                 on_error=on_error,
-                on_progress=lambda done: progress.update(bar, completed=done),
+                on_progress=done,
             )
         data = {**report.to_dict(), "failures": failures_data(report.failures)}
         words = f"[bold]{report.kept}[/bold] kept in {kept}, [bold]{report.rejected}[/bold] rejected in {rejected}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
@@ -17,6 +18,7 @@ from ume_retrieval.errors import Failure
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from ume_cli.output import Output
     from ume_retrieval.pipeline.trace_cache import TraceCache
 
 OnError: TypeAlias = Literal["stop", "skip"]
@@ -71,6 +73,14 @@ def quiet_libraries() -> None:
     logging: Any = utils.logging
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+@contextmanager
+def progress_bar(output: Output, name: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Show a progress bar; yield a function that receives how many are done, and optionally a new label."""
+    with output.progress() as progress:
+        bar = progress.add_task(name, total=total)
+        yield lambda done, label=None: progress.update(bar, completed=done, description=label)
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:

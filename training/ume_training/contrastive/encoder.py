@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.checkpoint import checkpoint
 
-from ume_training.contrastive.encoder_files import ROW_FILE
 from ume_training.contrastive.pooling import pool_at_token, pool_last
+from ume_training.contrastive.records import ROW_FILE
 from ume_training.contrastive.shards import Chunk
 
 PREFIX = "backbone."

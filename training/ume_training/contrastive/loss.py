@@ -67,19 +67,10 @@ def matryoshka_infonce(
     negatives: Any | None = None,
     negative_mask: Any | None = None,
 ) -> tuple[Any, dict[str, float]]:
-    """Mean of `symmetric_infonce` over the first components of the vectors, each cut brought back to unit length.
+    """Average `symmetric_infonce` over the first components of the vectors, each cut normalised to unit length.
 
-    Args:
-        queries: As in `symmetric_infonce`.
-        items: As in `symmetric_infonce`.
-        also_right: As in `symmetric_infonce`.
-        scale: As in `symmetric_infonce`.
-        dims: How many components each cut keeps, 1..dim; the whole vector always counts as one more.
-        negatives: As in `symmetric_infonce`.
-        negative_mask: As in `symmetric_infonce`.
-
-    Returns:
-        The loss, and the figures of the whole vectors.
+    `dims` are the numbers of components that the cuts keep, 1..dim; the whole vector always counts as one more. Other
+    arguments are those of `symmetric_infonce`, and the figures are those of the whole vectors.
 
     Raises:
         ValueError: When a cut keeps more components than there are.

@@ -13,6 +13,11 @@ from ume_retrieval.util.files import atomic_write
 from ume_training.contrastive.shards import Broken
 from ume_training.run_folder import LOG, append_lines, read_lines, rewind_log
 
+ADAPTER_FILE = "adapter_model.safetensors"
+"""Adapters, as peft calls the file."""
+
+ROW_FILE = "emb_row.safetensors"
+"""The pooled token's row of the embedding matrix, if it was trained in addition to adapters."""
 SKIPPED, CHECKPOINTS, WHOLE = "skipped.jsonl", "checkpoints", "whole.json"
 
 

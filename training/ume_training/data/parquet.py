@@ -171,14 +171,7 @@ def _schema(pa: Any) -> Any:
     video = pa.struct(
         [("path", text), ("start_s", number), ("end_s", number), ("frames", pa.list_(text)), ("fps", number)]
     )
-    item = pa.struct(
-        [
-            ("text", text),
-            ("images", pa.list_(image)),
-            ("videos", pa.list_(video)),
-            ("instruction", text),
-        ]
-    )
+    item = pa.struct([("text", text), ("images", pa.list_(image)), ("videos", pa.list_(video)), ("instruction", text)])
     return pa.schema(
         [
             ("id", text),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -218,19 +219,9 @@ class PairRecord(_Strict):
 
     def pair(self, folder: Path, budget: VisualBudget | None = None) -> TrainingPair:
         """As a `TrainingPair` whose relative paths start from `folder`; see `ItemRecord.item`."""
-        seen = budget or VisualBudget()
-        return TrainingPair(
-            id=self.id,
-            dataset=self.dataset,
-            query=self.query.item(folder, seen),
-            positive=self.positive.item(folder, seen),
-            negatives=tuple(item.item(folder, seen) for item in self.negatives),
-            group=self.group,
-            target=self.target,
-            query_tcot=self.query_tcot,
-            positive_tcot=self.positive_tcot,
-            leaked=self.leaked,
-        )
+        query, positive, *negatives = (item.item(folder, budget or VisualBudget()) for _, item in self.sides())
+        plain = self.model_dump(exclude={"query", "positive", "negatives"})
+        return TrainingPair(query=query, positive=positive, negatives=tuple(negatives), **plain)
 
     @classmethod
     def of(cls, pair: TrainingPair) -> PairRecord:
@@ -239,18 +230,9 @@ class PairRecord(_Strict):
         Raises:
             InputError: When an item holds pixels or bytes; those go into files first.
         """
-        return cls(
-            id=pair.id,
-            dataset=pair.dataset,
-            query=_item_record(pair.query),
-            positive=_item_record(pair.positive),
-            negatives=tuple(map(_item_record, pair.negatives)),
-            group=pair.group,
-            target=pair.target,
-            query_tcot=pair.query_tcot,
-            positive_tcot=pair.positive_tcot,
-            leaked=pair.leaked,
-        )
+        values = {field.name: getattr(pair, field.name) for field in fields(pair)}
+        items = {"query": _item_record(pair.query), "positive": _item_record(pair.positive)}
+        return cls(**{**values, **items, "negatives": tuple(map(_item_record, pair.negatives))})
 
 
 def _decoded(ref: FramesRef, folder: Path, budget: VisualBudget, limits: Limits) -> Frames:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ume_retrieval.engines.base import Reasoner, Sampling
-from ume_training.data.chosen import ChosenPairs
-from ume_training.data.sources import PairSource
+from ume_training.data.sources import ChosenPairs, PairSource
 from ume_training.egrl.process import Discriminator, Question, canonical, process_rewards
 from ume_training.egrl.rollouts import Prompts
 from ume_training.egrl.sampler import PairRows

@@ -54,7 +54,8 @@ class Discriminator(Protocol):
 class WordsDiscriminator:
     """Chooses the candidate whose answer has most words in common with the question's.
 
-    For Shapes, whose answers are complete and whose bundled Reasoner cannot judge; unfit for real text. The measure is F1 over words counted with repetition; of equals the first in shuffled order is chosen.
+    For Shapes, whose answers are complete and whose bundled Reasoner cannot judge; unfit for real text. The
+    measure is F1 over words counted with repetition; of equals the first in shuffled order is chosen.
 
     Example:
         >>> first, second = "<answer>red circle</answer>", "<answer>blue circle</answer>"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.errors import InputError, MissingExtra, ModelError
-from ume_training.contrastive.encoder_files import ADAPTER_FILE, ROW_FILE
+from ume_training.contrastive.records import ADAPTER_FILE, ROW_FILE
 from ume_training.contrastive.run import RUN, RunFacts, read_facts
 from ume_training.export.card import Card, write_card
 from ume_training.export.stock import write_stock_modules

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -258,8 +257,3 @@ def _written(document: Document, place: Place) -> str:
 def _reason(kind: str, message: str) -> str:
     words = {"extra_forbidden": "unknown key", "missing": "this key is missing"}
     return words.get(kind, message.removeprefix("Value error, "))
-
-
-def plain(settings: BaseModel) -> str:
-    """Settings in one canonical form, equal for equal settings."""
-    return json.dumps(settings.model_dump(mode="json"), sort_keys=True)

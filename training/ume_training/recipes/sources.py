@@ -81,7 +81,7 @@ def select_readable(
     sources: Sequence[PairSource], broken: Sequence[Failure], context: StageContext
 ) -> tuple[PairSource, ...]:
     """Keep the pairs whose media decode, and write the others to `skipped.jsonl`; done once per run."""
-    from ume_training.data.chosen import readable_pairs
+    from ume_training.data.sources import readable_pairs
 
     def find() -> dict[str, list[int]]:
         found = {source.name: readable_pairs(source) for source in sources}
@@ -114,7 +114,7 @@ def _choose(
     sources: Sequence[PairSource], name: str, find: Callable[[], dict[str, list[int]]], context: StageContext
 ) -> tuple[PairSource, ...]:
     """Positions that are found once, by the main process, and written to a file of the stage's folder."""
-    from ume_training.data.chosen import ChosenPairs
+    from ume_training.data.sources import ChosenPairs
 
     path = context.folder / name
     if context.workers.main and not path.is_file():

@@ -66,8 +66,12 @@ def read_state(folder: Path) -> StageState | None:
         return None
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return StageState(**{**stored, "basis": _with_new_keys(stored["basis"])})
-    except (ValueError, TypeError, KeyError) as error:
+        basis = {
+            key: _with_new_keys(value) if key in {"settings", "data"} else value
+            for key, value in stored["basis"].items()
+        }
+        return StageState(**{**stored, "basis": basis})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} cannot be understood: {error}", hint="move the stage's folder away") from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from ume_training.shapes.levels import COLUMNS, MOTIONS, ROWS, Level
 
@@ -169,9 +168,6 @@ def near_look(rng: random.Random, look: Look, level: Level) -> Look:
     return rng.choice(choices)
 
 
-Spec: TypeAlias = Scene | Clip | Page
-
-
 def near_scene(rng: random.Random, scene: Scene, level: Level) -> Scene:
     """A scene one change away: a thing looks different, has moved, or two have swapped looks."""
     things = list(scene.things)
@@ -212,17 +208,3 @@ def near_page(rng: random.Random, page: Page, level: Level) -> Page:
     else:
         rows[index] = replace(row, look=unlike(rng, [r.look for r in rows], level))
     return Page(tuple(rows))
-
-
-def near(rng: random.Random, spec: Spec, level: Level) -> Spec:
-    """A look-alike: a scene, clip or page that differs in `level.distinct` changes."""
-    changed = spec
-    while changed == spec:
-        for _ in range(level.distinct):
-            if isinstance(changed, Scene):
-                changed = near_scene(rng, changed, level)
-            elif isinstance(changed, Clip):
-                changed = near_clip(rng, changed, level)
-            else:
-                changed = near_page(rng, changed, level)
-    return changed

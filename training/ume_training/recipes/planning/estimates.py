@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -211,13 +211,8 @@ def _small(stage: Any, setting: Setting) -> StagePlan:
     notes = (f"time as measured on {MEASURED_ON}",) if seconds else ("time not measured",)
     if model is None:
         return StagePlan(stage.name, stage.stage, steps, tokens, None, seconds, notes=notes)
-    held = Memory(
-        weights=memory.weights(model, number_bytes=4, rank=None),
-        gradients=4 * model.parameters,
-        optimizer=ADAM_BYTES * model.parameters,
-        activations=memory.activations(
-            model, tokens=round(tokens / steps) if tokens else 0, number_bytes=4, checkpointing=False
-        ),
+    held = memory.training(
+        model, model.parameters, weight_bytes=4, number_bytes=4, tokens=round(tokens / steps) if tokens else 0
     )
     # The state holds weights and two moments; the checkpoint holds the weights again.
     disk = (4 + ADAM_BYTES + 4) * model.parameters
@@ -242,16 +237,14 @@ def _contrastive(stage: ContrastiveStage, setting: Setting) -> StagePlan:
         return StagePlan(stage.name, stage.stage, steps, tokens, notes=notes)
     rank = settings.lora.r if settings.lora else None
     learns = memory.trained(model, rank=rank, vision=settings.vision_tower == "trained")
-    held = Memory(
-        weights=memory.weights(model, number_bytes=setting.number_bytes if rank else 4, rank=rank),
-        gradients=4 * learns // setting.shards,
-        optimizer=ADAM_BYTES * learns // setting.shards,
-        activations=memory.activations(
-            model,
-            tokens=settings.mini_batch * length,
-            number_bytes=setting.number_bytes,
-            checkpointing=False,
-        ),
+    held = memory.training(
+        model,
+        learns,
+        rank=rank,
+        shards=setting.shards,
+        weight_bytes=setting.number_bytes if rank else 4,
+        number_bytes=setting.number_bytes,
+        tokens=settings.mini_batch * length,
     )
     disk = 2 * (4 + ADAM_BYTES) * learns + 2 * (learns * 4) + setting.number_bytes * model.parameters
     return StagePlan(stage.name, stage.stage, steps, tokens, held, None, disk, model.parameters, notes)
@@ -282,15 +275,15 @@ def _egrl(stage: EgrlStage, setting: Setting) -> StagePlan:
     # TRL samples all rollouts of a step at once; vLLM takes the share of the GPU that it is given instead.
     at_once = math.ceil(rollouts / setting.processes) if settings.generation == "transformers" else 0
     vllm = round(settings.vllm_memory * setting.gpu) if settings.generation == "vllm" else 0
-    held = Memory(
-        # TRL loads the policy and its reference in float32, and computes in bfloat16 on a GPU.
-        weights=memory.weights(model, number_bytes=4, rank=rank),
-        gradients=4 * learns // setting.shards,
-        optimizer=ADAM_BYTES * learns // setting.shards,
-        activations=memory.activations(
+    held = replace(
+        memory.training(
             model,
-            tokens=settings.micro_batch * length,
+            learns,
+            rank=rank,
+            shards=setting.shards,
+            weight_bytes=4,  # TRL loads policy and reference in float32, and computes in bfloat16 on a GPU
             number_bytes=setting.number_bytes,
+            tokens=settings.micro_batch * length,
             checkpointing=settings.gradient_checkpointing,
         ),
         logits=memory.logits(model, tokens=settings.micro_batch * settings.max_tokens),

@@ -84,6 +84,37 @@ def activations(model: Architecture, *, tokens: int, number_bytes: int, checkpoi
     return tokens * number_bytes * kept
 
 
+def training(
+    model: Architecture,
+    learns: int,
+    *,
+    weight_bytes: int,
+    number_bytes: int,
+    tokens: int,
+    rank: int | None = None,
+    shards: int = 1,
+    checkpointing: bool = False,
+) -> Memory:
+    """Estimate weights, gradients, optimizer and activations of a training step.
+
+    Args:
+        model: The trained model.
+        learns: Its trained parameters.
+        weight_bytes: Bytes per weight.
+        number_bytes: Bytes per number of the forward pass.
+        tokens: Tokens of one micro-batch.
+        rank: Of LoRA's adapters, or None without.
+        shards: Processes over which gradients and optimizer are divided.
+        checkpointing: Whether activations are computed again in the backward pass.
+    """
+    return Memory(
+        weights=weights(model, number_bytes=weight_bytes, rank=rank),
+        gradients=4 * learns // shards,
+        optimizer=ADAM_BYTES * learns // shards,
+        activations=activations(model, tokens=tokens, number_bytes=number_bytes, checkpointing=checkpointing),
+    )
+
+
 def logits(model: Architecture, *, tokens: int) -> int:
     """Scores over the vocabulary in float32 and their gradient, for the tokens that are scored."""
     return tokens * model.vocabulary * 4 * 2

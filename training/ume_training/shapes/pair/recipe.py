@@ -18,14 +18,15 @@ from ume_training.shapes.levels import LEVELS, Level
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, REASONER_SPEC, Size, build_model, build_processor
 from ume_training.shapes.pair.loop import Schedule, fit
 from ume_training.shapes.pair.sft_examples import (
+    SFTExample,
     also_right,
     caption_example,
+    completion_loss,
     pairs_with_look_alikes,
     question_example,
     shown_to_embedder,
     trace_example,
 )
-from ume_training.shapes.pair.supervised import SFTExample, completion_loss
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 from ume_training.shapes.tasks import TASKS
 
