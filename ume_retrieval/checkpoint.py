@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -84,7 +86,7 @@ class VisualBudget(BaseModel):
 class Prompts(BaseModel):
     """What the Reasoner is asked, by side and modality. `{text}` and `{instruction}` stand for the item's own words.
 
-    `version` goes into cache keys and collection metadata: change it with the wording.
+    `version` goes into cache keys and collection metadata: change it with the wording, or leave it out of a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,6 +99,48 @@ class Prompts(BaseModel):
     corpus_text: str
     corpus_image: str
     corpus_video: str
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read prompts from a TOML or JSON file with the fields of this class.
+
+        A file without `version` gets one that is a digest of the wording, so that changed prompts never meet traces or
+        collections of others.
+
+        Args:
+            path: A file that ends in `.toml` or `.json`.
+
+        Raises:
+            InputError: When the file cannot be read, or a field is missing, unknown or unusable; it is named.
+
+        Example:
+            >>> import tempfile
+            >>> fields = [name for name in Prompts.model_fields if name != "version"]
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = Path(folder) / "prompts.toml"
+            ...     _ = path.write_text("".join(f"{name} = 'Describe: {{text}}'" + chr(10) for name in fields))
+            ...     Prompts.from_file(path).version
+            'sha256:5acdfd27ef40'
+        """
+        source = Path(path)
+        fields = _read_table(source)
+        try:
+            prompts = cls.model_validate({"version": "", **fields})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            said = {"missing": "is missing", "extra_forbidden": "is no prompt"}.get(first["type"], first["msg"])
+            raise InputError(
+                f"{source}: {field} {said}",
+                hint=f"the fields are {', '.join(cls.model_fields)}; version may be left out",
+            ) from error
+        for name in ("query_text", "query_text_to_video", "corpus_text"):
+            if "{text}" not in getattr(prompts, name):
+                raise InputError(f"{source}: {name} has no place for the text", hint="write {text} where it belongs")
+        if prompts.version:
+            return prompts
+        wording = json.dumps(prompts.model_dump(exclude={"version"}), sort_keys=True)
+        return prompts.model_copy(update={"version": f"sha256:{hashlib.sha256(wording.encode()).hexdigest()[:12]}"})
 
 
 class ReasonerSpec(BaseModel):
@@ -157,7 +201,14 @@ class EmbedderSpec(BaseModel):
     budget: VisualBudget = Field(default_factory=_usual_budget)
     """What the model sees of pictures; by default as the family's authors use it."""
     max_tokens: Annotated[int, Field(gt=0)] = 8192
-    """Longest input; a longer one is refused, never cut silently."""
+    """Longest input; a longer one is refused, never cut silently. The sentence-transformers family goes by the model's
+    own limit, and by this one where the model names none."""
+    trace_part: Literal["whole", "answer"] | None = None
+    """How much of a T-CoT is embedded. None is all of it, but the answer alone where a model reads either words or
+    pictures (CLIP, SigLIP): what reads captions of 64 or 77 tokens has no room for more."""
+    words_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Weight of words in the vector of an item with words and pictures, for a model that reads one of the two at a
+    time; pictures have the rest. Measured on Shapes: `benchmarks/dual_encoder.py`."""
     matryoshka_dims: tuple[int, ...] = ()
     """Dimensions that training has made usable on their own; empty when unknown."""
 
@@ -193,6 +244,21 @@ class EmbedderSpec(BaseModel):
             ('embed-rl/mmeb', 'embed-rl')
         """
         return self.family if self.profile == OWN else f"{self.family}/{self.profile.name}"
+
+
+def _read_table(path: Path) -> dict[str, object]:
+    readers = {".toml": tomllib.loads, ".json": json.loads}
+    if path.suffix not in readers:
+        raise InputError(f"{path} is neither .toml nor .json", hint="prompts are read from one of these")
+    try:
+        table = readers[path.suffix](path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    except ValueError as error:  # of bytes that are no text, and of both formats, with the line
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(table, dict):
+        raise InputError(f"{path} holds no table of prompts", hint="write one field a prompt")
+    return table
 
 
 def read_spec(folder: Path) -> ReasonerSpec | EmbedderSpec | None:

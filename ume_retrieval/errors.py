@@ -99,6 +99,12 @@ class IncompatibleModel(ModelError):
     code = "incompatible_model"
 
 
+class ModelTooLarge(ModelError):
+    """The weights do not fit the memory of the device that was chosen; nothing was loaded."""
+
+    code = "model_too_large"
+
+
 class ServerError(ModelError):
     """A model's server could not be reached, refused the request, or gave no answer that can be read."""
 

@@ -16,6 +16,7 @@ from ume_cli.options import (
     EngineOption,
     JsonOption,
     ModelOption,
+    PromptsOption,
     ReasonerOption,
     load_embedder,
 )
@@ -61,6 +62,7 @@ def mmeb_v2(
     tasks: TasksOption = "",
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
+    prompts: PromptsOption = None,
     reasoning: ReasoningOption = "both",
     limit: LimitOption = None,
     shard: ShardOption = None,
@@ -77,7 +79,7 @@ def mmeb_v2(
         options = read_options(reasoning, limit, shard, swap=swap)
         run = Run(output, "mmeb-v2", folder, out, tasks, cast("VisDoc", visdoc))
         run.merge(merge or [])
-        run.go(Models(model, reasoner, device, engine), options, beside)
+        run.go(Models(model, reasoner, device, engine, prompts), options, beside)
 
 
 def uvrb(
@@ -87,6 +89,7 @@ def uvrb(
     tasks: TasksOption = "",
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
+    prompts: PromptsOption = None,
     reasoning: ReasoningOption = "both",
     limit: LimitOption = None,
     shard: ShardOption = None,
@@ -102,7 +105,7 @@ def uvrb(
         options = read_options(reasoning, limit, shard, swap=swap)
         run = Run(output, "uvrb", folder, out, tasks, "page-fixed")
         run.merge(merge or [])
-        run.go(Models(model, reasoner, device, engine), options, beside)
+        run.go(Models(model, reasoner, device, engine, prompts), options, beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,13 @@ class Models:
     reasoner: str
     device: str
     engine: str
+    prompts: Path | None
 
     def load(self, reasoning: Reasoning, cache: Path) -> ReasoningEmbedder:
         """The models; no Reasoner where none is asked."""
-        reasoner = "none" if reasoning == "never" else self.reasoner
-        return load_embedder(self.model, reasoner, self.device, self.engine, cache=cache)
+        if reasoning == "never":
+            return load_embedder(self.model, "none", self.device, self.engine, cache=cache)
+        return load_embedder(self.model, self.reasoner, self.device, self.engine, self.prompts, cache=cache)
 
 
 @dataclass(frozen=True, slots=True)

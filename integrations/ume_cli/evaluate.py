@@ -15,6 +15,7 @@ from ume_cli.options import (
     EngineOption,
     JsonOption,
     ModelOption,
+    PromptsOption,
     ReasonerOption,
     load_embedder,
 )
@@ -40,6 +41,7 @@ def shapes(
     candidates: Annotated[int, typer.Option(min=2, help="Least candidates a task, look-alikes among them.")] = 100,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
+    prompts: PromptsOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
     as_json: JsonOption = False,
@@ -50,7 +52,7 @@ def shapes(
         from ume_training.shapes.evaluate import evaluate as run
         from ume_training.shapes.tasks import TASKS
 
-        embedder = load_embedder(model, reasoner, device, engine, cache=Path(folder) / "traces.sqlite3")
+        embedder = load_embedder(model, reasoner, device, engine, prompts, cache=Path(folder) / "traces.sqlite3")
         output.note("drawing the world …")
         benchmark = build_benchmark(Path(folder), seed=seed, level=level, queries=queries, candidates=candidates)
         with output.progress() as progress:

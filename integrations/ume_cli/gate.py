@@ -20,6 +20,7 @@ from ume_cli.options import (
     EngineOption,
     JsonOption,
     ModelOption,
+    PromptsOption,
     ReasonerOption,
     StoreOption,
     load_embedder,
@@ -50,6 +51,7 @@ def gate(
     collection: CollectionOption = DEFAULT_COLLECTION,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
+    prompts: PromptsOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
     as_json: JsonOption = False,
@@ -63,7 +65,7 @@ def gate(
         with open_named_store(store, collection) as opened:
             opened.count()
             answers = answers and located(answers, queries.parent, opened)
-            embedder = load_embedder(model, reasoner, device, engine)
+            embedder = load_embedder(model, reasoner, device, engine, prompts)
             with output.progress() as progress:
                 bar = progress.add_task("queries", total=len(items))
                 made = calibrate_gate(

@@ -20,6 +20,7 @@ from ume_cli.options import (
     IsolateOption,
     JsonOption,
     ModelOption,
+    PromptsOption,
     ReasonerOption,
     StoreOption,
     limits_of,
@@ -90,6 +91,7 @@ def index(
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
+    prompts: PromptsOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
     isolate: IsolateOption = False,
@@ -123,6 +125,7 @@ def index(
                 engine=engine,
                 device=device,
                 limits=limits_of(isolate=isolate),
+                prompts=prompts,
             )
             place = StoreAddress(store, collection, sharding=spread)
             with Bars(output) as bars:
@@ -131,7 +134,7 @@ def index(
             with open_named_store(store, collection, spread) as opened, Bars(output) as bars:
                 if opened.exists():
                     opened.count()  # a store that another process holds shows before models are loaded
-                embedder = load_embedder(model, reasoner, device, engine, isolate=isolate)
+                embedder = load_embedder(model, reasoner, device, engine, prompts, isolate=isolate)
                 report = index_paths(
                     embedder, opened, paths, relative_to=relative_to, on_progress=bars.step, **settings
                 )
@@ -141,7 +144,13 @@ def index(
         output.failures(report.failed)
         if reasoning == "later" and report.indexed:
             root = f"UME_MEDIA_ROOT={shlex.quote(str(relative_to))} " if relative_to else ""
-            chosen = {"--store": store, "--collection": collection, **_unusual(model, reasoner, device, engine)}
+            chosen = {
+                "--store": store,
+                "--collection": collection,
+                **_unusual(model, reasoner, device, engine),
+            }
+            if prompts:
+                chosen["--prompts"] = str(prompts)
             options = [*(word for option in chosen.items() for word in option), *(["--isolate"] if isolate else [])]
             output.note(f"search works now; `{root}{shlex.join(['ume', 'enrich', *options])}` adds reasoning")
 
@@ -167,6 +176,7 @@ def enrich(
     strict: StrictOption = False,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
+    prompts: PromptsOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
     isolate: IsolateOption = False,
@@ -178,7 +188,7 @@ def enrich(
 
         with open_named_store(store, collection) as opened, Bars(output) as bars:
             opened.count()  # a collection that is missing or held shows before models are loaded
-            embedder = load_embedder(model, reasoner, device, engine, isolate=isolate)
+            embedder = load_embedder(model, reasoner, device, engine, prompts, isolate=isolate)
             report = enrich_points(
                 embedder, opened, retry_failed=retry_failed, budget=budget, strict=strict, on_progress=bars.step
             )

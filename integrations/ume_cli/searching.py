@@ -21,6 +21,7 @@ from ume_cli.options import (
     EngineOption,
     JsonOption,
     ModelOption,
+    PromptsOption,
     ReasonerOption,
     StoreOption,
     load_embedder,
@@ -94,6 +95,7 @@ def search(
     collection: CollectionOption = DEFAULT_COLLECTION,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
+    prompts: PromptsOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
     as_json: JsonOption = False,
@@ -105,7 +107,7 @@ def search(
             item,
             Wanted(limit, mode, _where(kind, under, page, (start, end)), group_by, diversity, exact, gate),
             (store, collection),
-            (model, reasoner, device, engine),
+            (model, reasoner, device, engine, prompts),
         )
         usage = result.usage
         spent = {
@@ -138,6 +140,7 @@ def report(
     collection: CollectionOption = DEFAULT_COLLECTION,
     model: ModelOption = DEFAULT_MODEL,
     reasoner: ReasonerOption = "auto",
+    prompts: PromptsOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
     as_json: JsonOption = False,
@@ -152,7 +155,7 @@ def report(
             item,
             Wanted(limit, mode, _where(kind, under, page, (start, end)), group_by, diversity, exact, gate),
             (store, collection),
-            (model, reasoner, device, engine),
+            (model, reasoner, device, engine, prompts),
         )
         seen = (embedder.reasoner or embedder.embedder).spec.budget
         query = report_query(item, result.hits, result.query_trace, budget=seen)
@@ -204,7 +207,7 @@ def _where(
 
 
 def _find(
-    item: Item, wanted: Wanted, place: tuple[str, str], models: tuple[str, str, str, str]
+    item: Item, wanted: Wanted, place: tuple[str, str], models: tuple[str, str, str, str, Path | None]
 ) -> tuple[ReasoningEmbedder, SearchResult]:
     from ume_qdrant import Effort
     from ume_qdrant import search as search_store

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.checkpoint import EmbedderSpec, VisualBudget
+from ume_retrieval.checkpoint import EmbedderSpec, Prompts, VisualBudget
 from ume_retrieval.engines.base import Embedder, Reasoner, Sampling, tcot_sampling
 from ume_retrieval.engines.load import LoadOptions, choose_engine
-from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, with_prompts
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
 from ume_retrieval.pipeline.asking import CallMemory
@@ -60,25 +60,30 @@ class Models:
         cache: Path | Literal["auto"] | None = "auto",
         sampling: Sampling | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        prompts: Prompts | Path | None = None,
     ) -> Models:
         """Models as `ReasoningEmbedder.from_pretrained` names them; names are understood at once, weights load later.
+
+        A file of prompts is read at once too, and its wording travels to the workers.
 
         A folder of weights must be at the same path on every machine, and so must be the addresses and keys of the
         engine "server" in its environment.
 
         Raises:
             ModelError: When a name means nothing.
-            InputError: When the engine does not exist.
+            InputError: When the engine does not exist, or the prompts cannot be used.
         """
         choose_engine(engine)
         resolved = resolve_embedder(str(name))
         wanted = resolved.reasoner if reasoner == "auto" else reasoner
-        if wanted is not None:
-            resolve_reasoner(str(wanted))
+        understood = None if wanted is None else resolve_reasoner(str(wanted))
+        if prompts is not None:
+            prompts = prompts if isinstance(prompts, Prompts) else Prompts.from_file(prompts)
+            with_prompts(understood, prompts)
         options = LoadOptions(device, dtype)
         return cls(
             partial(_load_embedder, str(name), engine, options),
-            None if wanted is None else partial(_load_reasoner, str(wanted), engine, options),
+            None if wanted is None else partial(_load_reasoner, str(wanted), engine, options, prompts),
             cache=cache,
             sampling=sampling,
             limits=limits,
@@ -162,5 +167,6 @@ def _load_embedder(name: str, engine: str, options: LoadOptions) -> Embedder:
     return choose_engine(engine).load_embedder(resolve_embedder(name), options)
 
 
-def _load_reasoner(name: str, engine: str, options: LoadOptions) -> Reasoner:
-    return choose_engine(engine).load_reasoner(resolve_reasoner(name), options)
+def _load_reasoner(name: str, engine: str, options: LoadOptions, prompts: Prompts | None) -> Reasoner:
+    resolved = resolve_reasoner(name)
+    return choose_engine(engine).load_reasoner(with_prompts(resolved, prompts) if prompts else resolved, options)

@@ -188,7 +188,7 @@ class Embed(Operator):
     """An actor with an Embedder of its own."""
 
     def __init__(self, job: Job) -> None:
-        self._embedding = Embedding(job.models.embedder(), threading.Lock())
+        self._embedding = Embedding(job.models.embedder(), threading.Lock(), "corpus")
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
         """Give every unit its vectors: the direct one when it lacks it, the reasoned one when it has a trace."""

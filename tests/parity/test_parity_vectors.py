@@ -21,13 +21,13 @@ from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.engines.base import Embeddings
-from ume_retrieval.engines.registry import EMBED_RL, QWEN3_VL_EMBEDDING
+from ume_retrieval.engines.registry import SPECS
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.inputs import Frames, Item
 from ume_retrieval.testing import FakeReasoner
 
 HERE = Path(__file__).parent
-SPECS = {"embed-rl": EMBED_RL, "qwen3-vl-embedding": QWEN3_VL_EMBEDDING}
+SPECS = {"embed-rl": SPECS["embed-rl"], "qwen3-vl-embedding": SPECS["qwen3-vl-embedding"]}
 CASES = {family: json.loads((HERE / family / "cases.json").read_text(encoding="utf-8")) for family in SPECS}
 
 
@@ -107,7 +107,7 @@ class Made:
 
     @property
     def ids(self) -> list[int]:
-        return self.rows.tokens.tolist()  # type: ignore[no-any-return]
+        return [int(token) for token in self.rows.tokens]
 
     def grid(self, kind: str) -> list[list[int]] | None:
         found = self.rows.pictures.get(f"{kind}_grid_thw")

@@ -142,7 +142,7 @@ def _vectors(bench: Bench, sided: Sided, swaps: Sequence[tuple[int, str]]) -> di
 
 
 def embed_with(embedder: ReasoningEmbedder, pairs: Sequence[tuple[Sample, str]]) -> list[Row | None]:
-    """Embed samples with given T-CoTs; boxes and key frames are taken from the samples' own pictures.
+    """Embed queries with given T-CoTs; boxes and key frames are taken from the samples' own pictures.
 
     Returns:
         One vector a pair; None where the sample cannot be read or embedded.
@@ -163,7 +163,7 @@ def _chat(embedder: ReasoningEmbedder, sample: Sample, trace: str) -> Chat:
     spec, item = embedder.embedder.spec, sample.item()
     seen_by = embedder.reasoner.spec.budget if embedder.reasoner else spec.budget
     seen, shown = (load(item, budget, embedder.limits) for budget in (seen_by, spec.budget))
-    return reasoned_chat(spec, shown, trace, seen=seen).chat
+    return reasoned_chat(spec, shown, trace, "query", seen=seen).chat
 
 
 def _judge(task: EvalTask, queries: Row, candidates: Row, places: Sequence[int]) -> Floats:

@@ -10,7 +10,7 @@ from ume_retrieval.chat import Chat, ImagePart, Message, Part, TextPart, VideoPa
 from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.resize import fit_frames, fit_image
 from ume_retrieval.errors import ReasoningError
-from ume_retrieval.inputs import Frames, LoadedItem
+from ume_retrieval.inputs import Frames, LoadedItem, Side
 from ume_retrieval.tcot.evidence import Evidence, extract
 from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, split_for_evidence, split_reply, validate
 
@@ -36,13 +36,16 @@ class ReasonedChat:
     chat: Chat
 
 
-def reasoned_chat(spec: EmbedderSpec, item: LoadedItem, reply: str, *, seen: LoadedItem | None = None) -> ReasonedChat:
+def reasoned_chat(
+    spec: EmbedderSpec, item: LoadedItem, reply: str, side: Side | None = None, *, seen: LoadedItem | None = None
+) -> ReasonedChat:
     """Write an item and the Reasoner's reply about it for an Embedder: the way from reply to vector that all share.
 
     Args:
         spec: The Embedder's description.
         item: Text and pixels, as the Embedder samples them.
         reply: What the Reasoner wrote.
+        side: End of retrieval that the item is on, as in `embedding_chat`.
         seen: The item as the Reasoner sampled it, when that differs; evidence is cut out of it.
 
     Raises:
@@ -51,7 +54,7 @@ def reasoned_chat(spec: EmbedderSpec, item: LoadedItem, reply: str, *, seen: Loa
     view = seen or item
     tcot = parse_about(view, reply)
     evidence = evidence_of(spec, view, tcot)
-    return ReasonedChat(tcot, evidence, embedding_chat(spec, item, tcot, evidence))
+    return ReasonedChat(tcot, evidence, embedding_chat(spec, item, tcot, evidence, side))
 
 
 def parse_about(seen: LoadedItem, reply: str) -> TCot:
@@ -75,7 +78,9 @@ def evidence_of(spec: EmbedderSpec, seen: LoadedItem, tcot: TCot) -> Evidence:
     return extract(tcot, seen, spec.budget.evidence_images, spec.profile.evidence)
 
 
-def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evidence: Evidence | None) -> Chat:
+def embedding_chat(
+    spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evidence: Evidence | None, side: Side | None = None
+) -> Chat:
     """Write an item, and its T-CoT when there is one, as the chat that the Embedder's family was trained on.
 
     Args:
@@ -83,17 +88,20 @@ def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evid
         item: Text and pixels.
         tcot: The trace, or None for a direct embedding.
         evidence: Crops or key frames of the trace, or None.
+        side: End of retrieval that the item is on. Only the sentence-transformers family makes a difference; None
+            embeds as `SentenceTransformer.encode` does.
 
     Returns:
-        A chat whose pictures are fitted to the budget.
+        A chat whose pictures are fitted to the budget. The sentence-transformers family gets them at their own size,
+        because its processor resizes as the authors meant it, and the item's instruction as the system turn.
+
+    Raises:
+        ReasoningError: When only the answer is wanted of a trace that has none.
     """
     several = _is_several(spec, item)
     content = {"text": _words(spec, item), "images": _images(spec, item), "videos": _videos(spec, item)}
     order = spec.profile.order_of_several if several else spec.profile.order
-    # Evidence of several pictures gets the budget of a frame where those do.
-    bounds = _frame_bounds(spec, item) or (spec.budget.crop_min_pixels, spec.budget.crop_max_pixels)
-    crops = [ImagePart(fit_image(image, *bounds)) for image in (evidence.images if evidence else ())]
-    parts = (*(part for kind in order for part in content[kind]), *_trace(spec, tcot, crops))
+    parts = (*(part for kind in order for part in content[kind]), *_trace(spec, tcot, _crops(spec, item, evidence)))
     if spec.family == "embed-rl":
         # arXiv 2602.13823, section 3: [text, image, video, T-CoT, <emb>]; turn order as in the released code.
         return (
@@ -104,7 +112,9 @@ def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evid
         # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py: the instruction is the system turn.
         system = Message("system", (TextPart(_sentence(spec, _instruction(item) or spec.default_instruction)),))
         return (system, Message("user", parts))
-    return (Message("user", parts),)
+    user = Message("user", parts, side)
+    instruction = _instruction(item)
+    return (Message("system", (TextPart(_safe(spec, instruction)),)), user) if instruction else (user,)
 
 
 def _is_several(spec: EmbedderSpec, item: LoadedItem) -> bool:
@@ -121,6 +131,8 @@ def _frame_bounds(spec: EmbedderSpec, item: LoadedItem) -> tuple[int, int] | Non
 
 
 def _images(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
+    if spec.family == "sentence-transformers":
+        return [*map(ImagePart, item.images)]
     bounds = _frame_bounds(spec, item) or (spec.budget.image_min_pixels, spec.budget.image_max_pixels)
     images = item.images
     if spec.profile.videos == "images":
@@ -130,6 +142,8 @@ def _images(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
 
 def _videos(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
     profile, budget = spec.profile, spec.budget
+    if spec.family == "sentence-transformers":
+        return [*map(VideoPart, item.videos)]
     if profile.videos == "images":
         return []
     videos = [_thinned(video, budget.video_frames) if profile.thin_frames else video for video in item.videos]
@@ -157,8 +171,8 @@ def _even(frames: Frames) -> Frames:
 
 
 def _words(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
-    # Only Qwen3-VL-Embedding has a turn of its own for the instruction; elsewhere it leads the text.
-    instruction = None if spec.family == "qwen3-vl-embedding" else _instruction(item)
+    # Embed-RL has no turn for the instruction: it leads the text.
+    instruction = _instruction(item) if spec.family == "embed-rl" else None
     text = spec.profile.instruction_joiner.join(words for words in (instruction, item.text) if words)
     if spec.profile.strip_text:
         text = text.strip()
@@ -170,9 +184,25 @@ def _instruction(item: LoadedItem) -> str | None:
     return item.instruction if item.instruction and item.instruction.strip() else None
 
 
+def _crops(spec: EmbedderSpec, item: LoadedItem, evidence: Evidence | None) -> list[ImagePart]:
+    images = evidence.images if evidence else ()
+    if spec.family == "sentence-transformers":
+        return [*map(ImagePart, images)]
+    # Evidence of several pictures gets the budget of a frame where those do.
+    bounds = _frame_bounds(spec, item) or (spec.budget.crop_min_pixels, spec.budget.crop_max_pixels)
+    return [ImagePart(fit_image(image, *bounds)) for image in images]
+
+
 def _trace(spec: EmbedderSpec, tcot: TCot | None, crops: list[ImagePart]) -> list[Part]:
     if tcot is None:
         return []
+    if spec.trace_part == "answer":
+        if not tcot.answer.strip():
+            raise ReasoningError(
+                "the trace has no answer, and this model embeds nothing else of it",
+                hint="try another Reasoner, or encode this item with reasoning='never'",
+            )
+        return [*crops, TextPart(_safe(spec, tcot.answer))]
     profile = spec.profile
     if profile.trace == "rendered" or not tcot.raw:
         # A T-CoT that was built by hand has no other form than the canonical one.

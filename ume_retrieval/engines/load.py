@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
 from ume_retrieval.engines.base import Embedder, Reasoner
+from ume_retrieval.engines.memory import gigabytes, room_of
 from ume_retrieval.engines.registry import Resolved
 from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
 from ume_retrieval.engines.server.options import ServerOptions
-from ume_retrieval.errors import InputError
+from ume_retrieval.errors import InputError, ModelTooLarge
 from ume_retrieval.profiles import Profile
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,11 @@ class LoadOptions:
     profile: Profile | str | None = None
 
 
+def _elsewhere(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:  # noqa: ARG001  # one of Engine.place
+    """Leave everything as it is: the weights are not in this process."""
+    return options
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """How one engine loads the two kinds of model.
@@ -43,10 +55,73 @@ class Engine:
     Attributes:
         load_embedder: From a resolved name to an Embedder.
         load_reasoner: From a resolved name to a Reasoner.
+        place: Checks, before anything is loaded, that models fit the device together, and may choose it.
     """
 
     load_embedder: Callable[[Resolved, LoadOptions], Embedder]
     load_reasoner: Callable[[Resolved, LoadOptions], Reasoner]
+    place: Callable[[Sequence[Resolved], LoadOptions], LoadOptions] = _elsewhere
+
+
+def require_room(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:
+    """Refuse models whose weights do not fit the device together.
+
+    Only weights count, which cannot be done without; what inputs need comes on top. Models whose number of parameters
+    is not in the catalogue are left out.
+
+    Args:
+        models: What is to be loaded.
+        options: Where and in which numbers; each of several devices gets all models.
+
+    Returns:
+        The same options.
+
+    Raises:
+        ModelTooLarge: When they do not fit.
+        InputError: When the device or the number type does not exist.
+    """
+    known = [model for model in models if model.parameters]
+    if known:
+        from ume_retrieval.engines.transformers.loading import choose_device
+
+        for device in devices_of(options.device):
+            _require_room_on(choose_device(device), known, options.dtype)
+    return options
+
+
+def find_room(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:
+    """Choose the device: for "auto" the first GPU if the models fit it together, else the processor, with a warning.
+
+    Raises:
+        ModelTooLarge: When they fit neither, or not the device that was named.
+        InputError: As `require_room` does.
+    """
+    try:
+        return require_room(models, options)
+    except ModelTooLarge as error:
+        if options.device != "auto":
+            raise
+        on_cpu = replace(options, device="cpu")
+        require_room(models, on_cpu)  # the machine's own words where it is too small as well
+        logger.warning("%s: running on the processor, which is slow", error.message)
+        return on_cpu
+
+
+def _require_room_on(device: torch.device, models: Sequence[Resolved], dtype: str) -> None:
+    from ume_retrieval.engines.transformers.loading import choose_dtype
+
+    number = choose_dtype(dtype, device)
+    size = sum((model.parameters or 0) * number.itemsize for model in models)
+    room = room_of(device)
+    if room.capacity is None or room.holds(size):
+        return
+    names = " and ".join(model.model for model in models)
+    free = " free" if device.type == "cuda" else ""
+    raise ModelTooLarge(
+        f"{names} {'needs' if len(models) == 1 else 'need'} {gigabytes(size)} for weights in "
+        f"{str(number).removeprefix('torch.')}, and {room.what} has {gigabytes(room.capacity)}{free}",
+        hint="choose a smaller model (`ume models` says what fits), leave the Reasoner out, or use engine='server'",
+    )
 
 
 def _embedder_spec(resolved: Resolved, options: LoadOptions) -> EmbedderSpec:
@@ -143,8 +218,8 @@ def _server_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
 
 ENGINES: Mapping[str, Engine] = MappingProxyType(
     {
-        "transformers": Engine(_transformers_embedder, _transformers_reasoner),
-        "vllm": Engine(_vllm_embedder, _vllm_reasoner),
+        "transformers": Engine(_transformers_embedder, _transformers_reasoner, find_room),
+        "vllm": Engine(_vllm_embedder, _vllm_reasoner, require_room),  # built for a GPU or for a processor
         "server": Engine(_server_embedder, _server_reasoner),
     }
 )

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import Prompts
 from ume_retrieval.engines.base import Embedder, Generation, Reasoner, Sampling, tcot_sampling
 from ume_retrieval.engines.load import LoadOptions, choose_engine
-from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, with_prompts
 from ume_retrieval.engines.server.options import ServerOptions
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
@@ -42,9 +43,9 @@ class ReasoningEmbedder(AsyncEncoding):
     """A Reasoner laid over an Embedder.
 
     Each item passes four stages: its media are decoded; the Reasoner writes a T-CoT, unless the cache has it; the
-    regions or frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs are handled
-    in bounded chunks, so memory for pixels does not grow with their number; the stages of different chunks run side by
-    side. Calls from several threads are safe; each engine serves one at a time.
+    regions or frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs go in
+    bounded chunks, so memory for pixels does not grow with their number; stages of different chunks run side by side.
+    Calls from several threads are safe; each engine serves one at a time.
 
     Args:
         embedder: Makes the vectors.
@@ -106,28 +107,30 @@ class ReasoningEmbedder(AsyncEncoding):
         chunk_items: int = CHUNK_ITEMS,
         trust_remote_code: bool = False,
         server: ServerOptions | None = None,
+        prompts: Prompts | str | Path | None = None,
     ) -> ReasoningEmbedder:
         """Load an Embedder and the Reasoner that goes with it.
 
         Args:
             name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
-            reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or
-                the pair names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
+            reasoner: The same for the Reasoner, or a loaded one. "auto" takes the one that preset or pair names, else
+                none. None loads none: only `reasoning="never"` works then.
             profile: How items are written for it, a name of `profiles.PROFILES` or a value; None as its family says.
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
-            device: "auto" (a GPU when there is one), "cpu", "cuda", …; "cuda:all" or "cuda:0,cuda:1" for replicas.
+            device: "auto" (a GPU where the models fit it), "cpu", "cuda"; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
             cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None.
             limits: Limits on what is decoded.
             allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
             sampling: How the Reasoner decodes; greedily by default.
             chunk_items: Most inputs that go through a stage together.
-            trust_remote_code: Whether code that comes with a sentence-transformers checkpoint may run.
-            server: Where the models of `engine="server"` are; by default as the environment says (`ServerOptions`).
+            trust_remote_code: Whether code of a sentence-transformers checkpoint may run.
+            server: Where the models of `engine="server"` are; by default as the environment says, see `ServerOptions`.
+            prompts: What the Reasoner is asked, in place of its own prompts; a path is read by `Prompts.from_file`.
 
         Raises:
-            ModelError: When a name means nothing or a model cannot be loaded; the hint says what to do.
-            InputError: When the engine does not exist, or the family has no such profile.
+            ModelError: When a name means nothing, or a model does not fit the device or cannot be loaded.
+            InputError: When the engine does not exist, the family has no such profile, or the prompts cannot be used.
             CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
@@ -137,6 +140,8 @@ class ReasoningEmbedder(AsyncEncoding):
         # Every name is understood before a model is loaded: a typing error shows at once.
         wanted = resolve_reasoner(str(reasoner)) if isinstance(reasoner, (str, Path)) else None
         given = None if isinstance(reasoner, (str, Path)) else reasoner
+        wanted = wanted if prompts is None else with_prompts(wanted, prompts)
+        options = chosen.place([resolved, *([wanted] if wanted else [])], options)
         cache = default_cache_path() if cache == "auto" else cache
         return cls(
             chosen.load_embedder(resolved, options),
@@ -156,9 +161,8 @@ class ReasoningEmbedder(AsyncEncoding):
     @property
     def info(self) -> PipelineInfo:
         """Which models and prompts make the vectors."""
-        if self.reasoner is None:
-            return PipelineInfo(self.embedder.info, None, None)
-        return PipelineInfo(self.embedder.info, self.reasoner.info, self.reasoner.spec.prompts.version)
+        asked = (None, None) if self.reasoner is None else (self.reasoner.info, self.reasoner.spec.prompts.version)
+        return PipelineInfo(self.embedder.info, *asked)
 
     @overload
     def encode_query(
@@ -200,9 +204,8 @@ class ReasoningEmbedder(AsyncEncoding):
 
         Raises:
             InputError: When an argument or, if strict, an item cannot be used.
-            MediaError: If strict, when an item's media cannot be decoded.
+            MediaError: If strict, when an item's media cannot be decoded; `ModelError` when a model refused it.
             ReasoningError: If strict, when the Reasoner wrote no usable trace. Nothing falls back to direct embedding.
-            ModelError: If strict, when a model refused an item.
             CacheError: When the cache cannot be used.
         """
         result = self._encode(
@@ -288,7 +291,7 @@ class ReasoningEmbedder(AsyncEncoding):
         reasoner = self._reasoning_of(reasoning, "corpus", None)
         ledger = Ledger(total, strict=False, on_progress=on_progress)
         intake = replace(self._intake(reasoner), chunk_items=chunk_items or self.chunk_items)
-        flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock))
+        flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock, "corpus"))
         return EncodeStream(flow.run(stream_inputs(inputs), ledger), ledger)
 
     def trace(
@@ -328,8 +331,7 @@ class ReasoningEmbedder(AsyncEncoding):
         """Let the Reasoner answer chats of your own, one call at a time with what else it is asked here.
 
         Raises:
-            InputError: When there is no Reasoner.
-            ModelError: When it refuses a chat.
+            InputError: When there is no Reasoner; `ModelError` when it refuses a chat.
         """
         if self.reasoner is None:
             raise InputError("questions need a Reasoner, and this embedder has none", hint=NO_REASONER)
@@ -357,7 +359,7 @@ class ReasoningEmbedder(AsyncEncoding):
         if truncate_dim is not None:
             check_truncation(truncate_dim, self.dimension)
         items, single = as_sequence(inputs)
-        flow = Flow(self._intake(reasoning), reasoning, Embedding(self.embedder, self._embedder_lock))
+        flow = Flow(self._intake(reasoning), reasoning, Embedding(self.embedder, self._embedder_lock, side))
         ledger = Ledger(len(items), strict=strict, on_progress=on_progress, stopped=cancellation())
         vectors = np.full((len(items), self.dimension), np.nan, dtype=np.float32)
         traces: list[Trace | None] = [None] * len(items)

@@ -146,10 +146,12 @@ class Embedding:
     Attributes:
         embedder: The engine.
         lock: Held while it runs.
+        side: Which prompts of the Embedder are used.
     """
 
     embedder: Embedder
     lock: threading.Lock
+    side: Side
 
     def run(self, chunk: Chunk[Reasoned], ledger: Ledger) -> Chunk[tuple[Reasoned, FloatRow]]:
         """Items of the chunk that could be embedded, in order, each with its vector."""
@@ -159,7 +161,7 @@ class Embedding:
             for one in chunk.items:
                 tcot = one.trace.tcot if one.trace else None
                 try:
-                    chats.append(embedding_chat(self.embedder.spec, one.loaded.shown, tcot, one.evidence))
+                    chats.append(embedding_chat(self.embedder.spec, one.loaded.shown, tcot, one.evidence, self.side))
                     written.append(one)
                 except UmeError as error:
                     ledger.fail(error, index=one.loaded.index, source=one.loaded.source)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ume_cli.options import DEFAULT_MODEL, DeviceOption, JsonOption
+from ume_cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, quiet_libraries
 from ume_cli.output import command
 from ume_cli.training.shared import (
     OnErrorOption,
@@ -17,7 +17,6 @@ from ume_cli.training.shared import (
     failures_data,
     open_cache,
     progress_bar,
-    quiet_libraries,
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ume_cli.options import JsonOption
+from ume_cli.options import JsonOption, quiet_libraries
 from ume_cli.output import command
 from ume_cli.training.shared import (
     OnErrorOption,
@@ -18,7 +18,6 @@ from ume_cli.training.shared import (
     facts_table,
     failures_data,
     progress_bar,
-    quiet_libraries,
     read_settings,
 )
 

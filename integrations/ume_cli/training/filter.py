@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 from rich.table import Table
 
-from ume_cli.options import DeviceOption, JsonOption
+from ume_cli.options import DeviceOption, JsonOption, quiet_libraries
 from ume_cli.output import command
 from ume_cli.training.shared import (
     OnErrorOption,
@@ -16,7 +16,6 @@ from ume_cli.training.shared import (
     ResumeOption,
     failures_data,
     progress_bar,
-    quiet_libraries,
 )
 
 if TYPE_CHECKING:

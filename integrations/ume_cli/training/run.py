@@ -12,9 +12,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ume_cli.options import JsonOption
+from ume_cli.options import JsonOption, quiet_libraries
 from ume_cli.output import Output, command
-from ume_cli.training.shared import quiet_libraries
 
 if TYPE_CHECKING:
     from ume_training.recipes.run import Decision, StageReport

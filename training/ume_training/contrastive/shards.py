@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec
+from ume_retrieval.engines.families import embedding_chat, reasoned_chat
 from ume_retrieval.engines.transformers.processor import ChatInputs
-from ume_retrieval.errors import UmeError
+from ume_retrieval.errors import InputError, ReasoningError, UmeError
 from ume_retrieval.inputs import LoadedItem
 from ume_training.contrastive.plan import StepPlan, SubBatch
 
 if TYPE_CHECKING:
     from ume_training.data.sources import LoadedPair, PairSource
-
-from ume_retrieval.engines.families import embedding_chat, reasoned_chat
-from ume_retrieval.errors import InputError
 
 
 def training_chat(spec: EmbedderSpec, item: LoadedItem, tcot: str | None) -> Chat:
@@ -34,7 +32,10 @@ def training_chat(spec: EmbedderSpec, item: LoadedItem, tcot: str | None) -> Cha
     """
     if tcot is None:
         return embedding_chat(spec, item, None, None)
-    return reasoned_chat(spec, item, tcot).chat
+    try:
+        return reasoned_chat(spec, item, tcot).chat
+    except ReasoningError as error:
+        raise ReasoningError(f"the T-CoT cannot be used: {error}", hint="annotate the pair again") from error
 
 
 def checked_length(inputs: ChatInputs, chat: Chat, spec: EmbedderSpec) -> int:

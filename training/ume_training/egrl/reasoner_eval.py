@@ -154,15 +154,15 @@ def hit_at_1(
     embedder: Embedder, task: HeldOutTask, queries: Sequence[Written], corpus: Sequence[Written], use: Use
 ) -> float:
     """Share of a task's queries whose nearest candidate answers them."""
-    similarity = _embed(embedder, queries, use) @ _embed(embedder, corpus, use).T
+    similarity = _embed(embedder, queries, use, "query") @ _embed(embedder, corpus, use, "corpus").T
     nearest = similarity.argmax(axis=1).tolist()
     return float(np.mean([top in right for top, right in zip(nearest, task.relevant, strict=True)]))
 
 
-def _embed(embedder: Embedder, written: Sequence[Written], use: Use) -> npt.NDArray[np.float32]:
+def _embed(embedder: Embedder, written: Sequence[Written], use: Use, side: Side) -> npt.NDArray[np.float32]:
     shown = use(written, embedder.spec)
     chats = [
-        embedding_chat(embedder.spec, one.item, tcot, evidence)
+        embedding_chat(embedder.spec, one.item, tcot, evidence, side)
         for one, (tcot, evidence) in zip(written, shown, strict=True)
     ]
     return embedder.embed(chats).vectors

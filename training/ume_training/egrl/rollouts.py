@@ -107,7 +107,7 @@ def embed_rollouts(embedder: Embedder, prompted: Sequence[Prompted], texts: Sequ
     for same in rows.values():
         one, text = prompted[same[0]], texts[same[0]]
         with suppress(ReasoningError):
-            chats.append(reasoned_chat(embedder.spec, one.item, text).chat)
+            chats.append(reasoned_chat(embedder.spec, one.item, text, one.side).chat)
             places.append(same)
     if chats:
         for same, vector in zip(places, embedder.embed(chats).vectors, strict=True):

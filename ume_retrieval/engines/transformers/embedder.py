@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,8 +21,6 @@ from ume_retrieval.util.threads import ahead
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2048, 16_384
 """Most tokens of a batch when nothing else is asked for; on a CPU, what lies between its layers stays in its cache."""
 
-logger = logging.getLogger(__name__)
-
 
 class TransformersEmbedder:
     """Embeds chats with one forward pass each.
@@ -36,8 +33,8 @@ class TransformersEmbedder:
         batch_tokens: Most tokens of a batch; by default what suits the device.
 
     Raises:
-        IncompatibleModel: When the model is no Qwen3-VL, or the embed-rl family is asked for and the model has no row
-            for its token.
+        IncompatibleModel: When the model is no Qwen3-VL, or the embed-rl family is asked for and its token is unknown
+            or has no row.
     """
 
     def __init__(
@@ -135,25 +132,26 @@ def pooled_token(model: Any, tokenizer: Any, spec: EmbedderSpec) -> int:
     """The id of the token that is pooled, added to the tokenizer where only the model's config knows it.
 
     Raises:
-        IncompatibleModel: When config and tokenizer disagree, or the model has no row for the token.
+        IncompatibleModel: When config and tokenizer disagree, neither knows the token, or the model has no row for it.
     """
     declared = _declared_ids(model.config)
-    known = spec.emb_token in tokenizer.get_vocab()
-    if not known:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if spec.emb_token not in tokenizer.get_vocab():
+        if not declared:
+            raise IncompatibleModel(
+                f"{spec.emb_token} is declared neither by tokenizer nor config of {model.config.name_or_path}, so none "
+                f"of its {rows} rows is known to be the token's",
+                hint="this checkpoint was not trained as an Embed-RL Embedder; use one that was",
+            )
         tokenizer.add_special_tokens(
             {"additional_special_tokens": [spec.emb_token]}, replace_extra_special_tokens=False
         )
-        if not declared:
-            logger.warning(
-                "%s is declared neither by tokenizer nor config of %s", spec.emb_token, model.config.name_or_path
-            )
     token = int(tokenizer.convert_tokens_to_ids(spec.emb_token))
     if declared and token not in declared:
         raise IncompatibleModel(
             f"{spec.emb_token} is token {token}, but the model was trained with {declared}",
             hint="use the tokenizer that came with the checkpoint",
         )
-    rows = model.get_input_embeddings().weight.shape[0]
     if token >= rows:
         raise IncompatibleModel(
             f"{spec.emb_token} is token {token}, but the model has only {rows} rows",

@@ -19,7 +19,15 @@ import numpy as np
 
 from ume_retrieval.chat import Chat, images_of, videos_of
 from ume_retrieval.checkpoint import ModelInfo, VisualBudget
-from ume_retrieval.engines.transformers.loading import choose_device, choose_dtype, known_revision, short_name
+from ume_retrieval.engines.checkpoint_files import check_files, first_line, locate
+from ume_retrieval.engines.memory import machine_bytes
+from ume_retrieval.engines.transformers.loading import (
+    choose_device,
+    choose_dtype,
+    known_revision,
+    load_processor,
+    short_name,
+)
 from ume_retrieval.engines.transformers.processor import ChatInputs, video_metadata
 from ume_retrieval.errors import InputError, MissingExtra, ModelError
 
@@ -94,7 +102,7 @@ def memory_settings(
 
 
 def _machine_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine_bytes() or 0
 
 
 QUIET = {
@@ -144,12 +152,15 @@ class VllmEngine:
         classes: Any = transformers
         target = choose_device(device)
         number = choose_dtype(dtype, target)
+        located = locate(name, revision)
+        check_files(located.folder)
+        self.inputs = ChatInputs(load_processor(name, located), "right")
         try:
-            self.config: Any = classes.AutoConfig.from_pretrained(name, revision=revision)
-            self.inputs = ChatInputs(classes.AutoProcessor.from_pretrained(name, revision=revision), "right")
+            self.config: Any = classes.AutoConfig.from_pretrained(located.folder)
             positions = int(getattr(self.config.get_text_config(), "max_position_embeddings", max_tokens))
             self.max_tokens = min(max_tokens, positions)
             settings: dict[str, Any] = {
+                "load_format": "safetensors",  # other weights are pickles, which may run code
                 "dtype": str(number).removeprefix("torch."),
                 "max_model_len": self.max_tokens,
                 "enforce_eager": target.type == "cpu",
@@ -166,15 +177,14 @@ class VllmEngine:
                     "pooler_config": PoolerConfig(seq_pooling_type="LAST"),
                 }
             with visible_gpu(target.index):
-                self.llm: Any = LLM(model=name, revision=revision, tokenizer_revision=revision, **settings)
+                self.llm: Any = LLM(model=str(located.folder), **settings)
         except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-            first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ModelError(
-                f"vLLM cannot load {name}: {first_line}", hint="VLLM_LOGGING_LEVEL=INFO shows what it does"
+                f"vLLM cannot load {name}: {first_line(error)}", hint="VLLM_LOGGING_LEVEL=INFO shows what it does"
             ) from error
         atexit.register(_end, weakref.ref(self.llm))
-        commit = getattr(self.config, "_commit_hash", None) or revision
-        self.info = ModelInfo(short_name(name), known_revision(name, commit), "vllm")
+        known = known_revision(str(located.folder), located.commit)
+        self.info = ModelInfo(short_name(name), known, "vllm")
 
     def prompt(self, chat: Chat, text: str) -> dict[str, Any]:
         """A fitted chat as vLLM takes it: tokens with one placeholder a picture, and the pictures.
