@@ -82,7 +82,7 @@ def test_matryoshka_is_the_mean_over_cut_and_renormalised_vectors() -> None:
     together, figures = matryoshka_infonce(queries, items, nothing, dims=(3, 2))
     assert together.item() == pytest.approx(np.mean(alone), rel=1e-5)
     assert figures == symmetric_infonce(queries, items, nothing)[1]
-    with pytest.raises(ValueError, match="no first 7"):
+    with pytest.raises(ValueError, match="cannot be cut to 7"):
         matryoshka_infonce(queries, items, nothing, dims=(7,))
 
 

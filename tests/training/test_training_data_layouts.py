@@ -230,7 +230,7 @@ def test_pair_files_into_one_file_of_the_other_format(tmp_path: Path) -> None:
 
 
 def test_unknown_layouts_and_empty_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no layout"):
+    with pytest.raises(InputError, match="unknown layout"):
         convert("imagenet", tmp_path, tmp_path / "out.jsonl")
     for layout in LAYOUTS:
         with pytest.raises(TrainingError):

@@ -188,7 +188,7 @@ def test_an_index_leaves_broken_lines_out_and_still_finds_the_others(tmp_path: P
     assert dict(index.datasets) == {"d": 2, "e": 1}
     assert [index.read("d", position).line for position in range(2)] == [1, 4]
     assert [failure.source for failure in index.failures] == [f"{path}:2"]
-    with pytest.raises(TrainingError, match="no data set 'f'") as caught:
+    with pytest.raises(TrainingError, match="lacks the data set 'f'") as caught:
         FileSource(index, "f", BUDGET)
     assert caught.value.hint == "it has d, e"
     for position in (-1, 2):

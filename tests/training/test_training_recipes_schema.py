@@ -204,7 +204,7 @@ def test_the_document_is_made_from_the_schema() -> None:
 
 
 def test_docstrings_are_found_where_they_are_inherited() -> None:
-    assert TOOL.field_docs(EgrlStage)["name"].startswith("What the stage's folder")
+    assert TOOL.field_docs(EgrlStage)["name"].startswith("Name of the stage's folder")
     assert re.match("Pairs to learn from", TOOL.field_docs(EgrlStage)["data"])
 
 
