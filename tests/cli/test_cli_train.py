@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shapes_pairs import write_shapes_pairs
 from typer.testing import CliRunner, Result
 
 from ume_cli.app import app
-from ume_training.shapes.pairs import write_shapes_pairs
 
 
 def run(*arguments: str | Path) -> Result:

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapes_pairs import write_shapes_pairs
 
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, TrainingError
@@ -17,7 +18,7 @@ from ume_retrieval.tcot.grammar import parse, validate
 from ume_training.data.files import PairReader, write_records
 from ume_training.data.sources import FileSource, PairIndex, file_sources, undecodable
 from ume_training.data.validation import PairError
-from ume_training.shapes.pairs import ShapesSource, shapes_records, write_shapes_pairs
+from ume_training.shapes.pairs import ShapesSource, shapes_records
 from ume_training.shapes.tasks import TASKS
 
 BUDGET = VisualBudget(video_fps=2.0, video_frames=8)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shapes_pairs import write_shapes_pairs
 
 from ume_training.recipes.planning import memory
 from ume_training.recipes.planning.estimates import MEASURED, tiny_architecture
@@ -16,7 +17,6 @@ from ume_training.recipes.schema import bundled_recipes, load_recipe, parse_reci
 from ume_training.recipes.stages import SizeSettings
 from ume_training.shapes.pair.architecture import Size, build_model
 from ume_training.shapes.pair.tokenizer import build_tokenizer
-from ume_training.shapes.pairs import write_shapes_pairs
 
 NO_GPU = Machine(gpu=0, disk=10**15)
 H100 = Machine(gpu=80 * GB, disk=10**15)

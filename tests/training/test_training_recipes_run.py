@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from contrastive_world import write_start
+from shapes_pairs import write_shapes_pairs
 
 from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.checkpoint import VisualBudget
@@ -34,7 +35,6 @@ from ume_training.recipes.stage_state import (
     write_state,
 )
 from ume_training.recipes.stages import EgrlStage, ExportStage
-from ume_training.shapes.pairs import write_shapes_pairs
 
 TASKS = ("text_to_image", "image_to_text")
 

@@ -35,7 +35,7 @@ Settings = TypeVar("Settings", bound="BaseModel")
 
 
 def read_settings(kind: type[Settings], file: Path | None, changes: Mapping[str, Any]) -> Settings:
-    """Settings from a YAML file, single ones changed by flags; a flag that was not given is None.
+    """Read settings from a YAML file; flags that are not None change single ones.
 
     Raises:
         InputError: When the file cannot be read, or a setting is wrong; file, setting and reason are named.
@@ -73,7 +73,7 @@ def progress_bar(output: Output, name: str, total: int | None) -> Iterator[Calla
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """Names and values, one a line."""
+    """Build a table of names and values."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), str(value))
@@ -90,13 +90,13 @@ def open_cache(cache: str) -> TraceCache | None:
 
 
 def failures_data(failures: Sequence[Failure]) -> list[dict[str, Any]]:
-    """Failures for JSON."""
+    """Return failures for JSON."""
     kept = ("source", "error", "message", "hint")
     return [{name: asdict(failure)[name] for name in kept} for failure in failures]
 
 
 def counts_table(title: str, counts: Mapping[str, int] | Counter[str]) -> Table:
-    """Names and how often each occurs, most frequent first."""
+    """Build a table of counts, most frequent first."""
     table = Table(box=None, pad_edge=False)
     table.add_column(title)
     table.add_column("count", justify="right")

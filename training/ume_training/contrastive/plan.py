@@ -90,7 +90,7 @@ def plan_run(
 
 
 def steps_of(settings: ContrastiveSettings, pairs: float) -> int:
-    """How many optimizer steps a run takes on that many pairs, each counted as often as a pass reads it.
+    """Return how many optimizer steps a run takes on that many pairs, each counted as often as a pass reads it.
 
     Example:
         >>> steps_of(ContrastiveSettings(embedder="e"), 1_828_341)

@@ -47,11 +47,11 @@ class Log:
         return line
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines that are written."""
+        """Return all lines that are written."""
         return read_lines(self._folder / LOG)
 
     def state(self) -> dict[str, Any]:
-        """The partial sums, for a checkpoint."""
+        """Return the partial sums, for a checkpoint."""
         return {"sums": {name: list(pair) for name, pair in self._sums.items()}}
 
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
@@ -79,12 +79,12 @@ class Skipped:
 
 
 def skipped_pairs(folder: Path) -> list[dict[str, Any]]:
-    """Pairs that a run has left out, as `skipped.jsonl` names them, each once."""
+    """Return pairs that a run has left out, as `skipped.jsonl` names them, each once."""
     return list({(line["dataset"], line["row"]): line for line in read_lines(folder / SKIPPED)}.values())
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a run that was written to its end, or None."""
+    """Return the newest checkpoint of a run that was written to its end, or None."""
     marked = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{WHOLE}")]
     return max(marked, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 

@@ -249,7 +249,7 @@ def _train(order: Order, *, processes: int, watch: ProgressFn | None, device: st
 
 
 def _build(order: Order, device: str) -> tuple[Encoder, Any, RunFacts]:
-    """The model with what learns in it, its processor, and what the run will say of itself."""
+    """Load the model, mark what is trained, and describe the run."""
     from ume_training.contrastive.encoder import Encoder
 
     settings, start = order.settings, order.start

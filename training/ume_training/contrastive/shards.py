@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def training_chat(spec: EmbedderSpec, item: LoadedItem, tcot: str | None) -> Chat:
-    """An item as the Embedder reads it, with its T-CoT, crops and key frames when it has one.
+    """Return an item as the Embedder reads it, with its T-CoT, crops and key frames when it has one.
 
     Args:
         spec: Family, prompts and visual budget.
@@ -39,7 +39,7 @@ def training_chat(spec: EmbedderSpec, item: LoadedItem, tcot: str | None) -> Cha
 
 
 def checked_length(inputs: ChatInputs, chat: Chat, spec: EmbedderSpec) -> int:
-    """Tokens of a chat.
+    """Count the tokens of a chat.
 
     Raises:
         InputError: When the model does not read that many; nothing is ever cut silently.
@@ -54,7 +54,7 @@ def checked_length(inputs: ChatInputs, chat: Chat, spec: EmbedderSpec) -> int:
 
 
 def chunked(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Positions in chunks of like length, longest first, so that little is padded and too much memory shows at once.
+    """Group positions into chunks of similar length, longest first: little padding, and early out-of-memory errors.
 
     Example:
         >>> chunked([5, 90, 7], size=2)
@@ -65,7 +65,7 @@ def chunked(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 
 def chunk_tensors(inputs: ChatInputs, chats: Sequence[Chat], pixel_dtype: Any) -> dict[str, Any]:
-    """Tensors of a chunk, pixels in the model's number type: it converts them anyway, and they travel lighter."""
+    """Build the tensors of a chunk, with pixels in the model's number type, which takes less to transfer."""
     tensors = inputs.tensors(chats)
     return {name: value.to(pixel_dtype) if value.is_floating_point() else value for name, value in tensors.items()}
 
@@ -246,7 +246,7 @@ class StepShards:
 
 
 def _also_answers(source: PairSource, query: int, positive: int) -> bool:
-    """A source may have to read the other pair; if that one is broken, it takes no part and answers nothing."""
+    """Ask the source; a pair that it cannot read answers nothing."""
     try:
         return source.also_answers(query, positive)
     except UmeError:

@@ -66,7 +66,7 @@ def _embedder_spec(spec: EmbedderSpec | ReasonerSpec) -> EmbedderSpec:
 
 
 def _is_instruct(name: str) -> bool:
-    """A Reasoner's preset or hub id, a folder that says it holds one, or a folder of a model that says nothing."""
+    """Return whether a name means a Reasoner, or a folder of a plain model without a description."""
     roles = {preset.role for preset in presets() if name.lower() in {preset.name, preset.model.lower()} - {"bundled"}}
     if roles:
         return roles == {"reasoner"}

@@ -126,7 +126,7 @@ class ContrastiveTrainer(Trainer):
         )
 
     def _gather(self, mine: torch.Tensor, *, keeps_gradient: bool = False) -> torch.Tensor:
-        """Rows of all processes, slot by slot, in the order of the plan."""
+        """Return rows of all processes, slot by slot, in the order of the plan."""
         processes, device = self._shards.processes, self.args.device
         mine = mine.to(device)
         if processes == 1:
@@ -233,7 +233,7 @@ def _only(shards: list[Shard]) -> Shard:
 
 
 def _same(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Where contents are known and equal, shape (n, m)."""
+    """Return a mask of known and equal contents, shape (n, m)."""
     return (left[:, None] == right[None, :]) & (left[:, None] != 0)
 
 

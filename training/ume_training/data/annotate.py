@@ -71,13 +71,13 @@ class AnnotateSettings:
             raise InputError("batch and max_tokens must be at least 1, temperature at least 0")
 
     def leaks(self, record: PairRecord) -> bool:
-        """Whether this query is shown its answer: decided by seed and pair, not by the order of the file."""
+        """Return whether this query is shown its answer: decided by seed and pair, not by the order of the file."""
         if record.target is None or not self.answer_hint_prob:
             return False
         return random.Random(f"leak/{self.seed}/{json.dumps(record.key)}").random() < self.answer_hint_prob
 
     def sampling(self, reasoner: Reasoner) -> Sampling:
-        """How the Reasoner decodes."""
+        """Return how the Reasoner decodes."""
         return Sampling(self.max_tokens or reasoner.spec.max_tokens, self.temperature, seed=self.seed)
 
 
@@ -211,7 +211,7 @@ class _Annotator:
     report: AnnotationReport
 
     def run(self, batch: Sequence[Located]) -> list[Located]:
-        """The pairs of the batch that could be annotated, in order."""
+        """Return the pairs of the batch that could be annotated, in order."""
         asks: list[_Ask] = []
         broken: dict[int, PairError] = {}
         for position, located in enumerate(batch):
@@ -338,7 +338,7 @@ def with_answer(chat: Chat, answer: str) -> Chat:
 
 
 def _read(reply: TraceRecord | UmeError, item: LoadedItem) -> tuple[str, set[str]]:
-    """A reply's text and the names of its problems.
+    """Return a reply's text and the names of its problems.
 
     Raises:
         UmeError: If the reply is missing or unusable.

@@ -48,7 +48,7 @@ class Located:
 
 
 def shards(path: Path) -> tuple[Path, ...]:
-    """The files that a pair file consists of: itself, or the shards of a folder in the order of their names.
+    """Return the files that a pair file consists of: itself, or the shards of a folder in the order of their names.
 
     Raises:
         TrainingError: When there is nothing to read.
@@ -68,7 +68,7 @@ def shards(path: Path) -> tuple[Path, ...]:
 
 
 def count_lines(path: Path) -> int:
-    """How many lines or rows a pair file has, broken ones included: for progress bars."""
+    """Return how many lines or rows a pair file has, broken ones included: for progress bars."""
     total = 0
     for file in shards(path):
         if file.suffix == ".parquet":
@@ -136,7 +136,7 @@ class PairReader:
                 self.failures.append(found.failure())
 
     def found(self) -> Iterator[tuple[Located | PairError, int]]:
-        """Every line as its record, or as what is wrong with it."""
+        """Yield every line as its record, or as what is wrong with it."""
         forget_media()
         seen = set[int]()
         for file in shards(self.path):
@@ -165,13 +165,13 @@ def _note_id(record: PairRecord, seen: set[int], file: Path, line: int) -> None:
 
 
 def key_hash(dataset: str, name: str) -> int:
-    """A 64-bit digest of data set and id."""
+    """Return a 64-bit digest of data set and id."""
     digest = hashlib.blake2b(json.dumps([dataset, name]).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big")
 
 
 def read_pairs(path: Path, *, on_error: OnError = "stop", budget: VisualBudget | None = None) -> Iterator[TrainingPair]:
-    """Pairs of a file, in order, with their paths resolved. `PairReader` tells what was left out as well.
+    """Return pairs of a file, in order, with their paths resolved. `PairReader` tells what was left out as well.
 
     Raises:
         PairError: For a broken line when told to stop.

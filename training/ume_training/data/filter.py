@@ -155,7 +155,7 @@ def filter_pairs(
 def _judge(
     records: Sequence[PairRecord], judge: Judge, undecided: Undecided, report: FilterReport
 ) -> list[dict[str, Any]]:
-    """An entry of the book for each record."""
+    """Judge each record, and return its line of the verdicts file."""
     reasons = [_unjudged(record) for record in records]
     asked = [record for record, reason in zip(records, reasons, strict=True) if reason is None]
     answers = iter(judge.judge([_parsed(record) for record in asked]) if asked else [])

@@ -143,7 +143,7 @@ class WordsJudge:
 
 
 def judge_chat(query: TCot, found: TCot) -> Chat:
-    """The judge's question about one pair. T-CoTs are rendered, so control tokens in them cannot act."""
+    """Return the judge's question about one pair. T-CoTs are rendered, so control tokens in them cannot act."""
     words = QUESTION.format(query=render(query), found=render(found))
     return (Message("user", (TextPart(words),)),)
 

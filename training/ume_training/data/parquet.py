@@ -32,7 +32,7 @@ def pyarrow_parquet() -> Any:
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, str | bytes]]:
-    """Rows of a pair file as (row, JSON), 0-based.
+    """Return rows of a pair file as (row, JSON), 0-based.
 
     Raises:
         TrainingError: When the file cannot be read.
@@ -46,7 +46,7 @@ def _json(values: dict[str, Any]) -> str:
 
 
 def count_rows(file: Path) -> int:
-    """How many rows a file has.
+    """Return how many rows a file has.
 
     Raises:
         TrainingError: When it cannot be read.
@@ -75,7 +75,7 @@ class RowReader:
         self._starts = lru_cache(maxsize=1024)(_group_starts)
 
     def read(self, file: Path, row: int) -> str:
-        """One row as JSON, 0-based.
+        """Return one row as JSON, 0-based.
 
         Raises:
             TrainingError: When the file cannot be read.
@@ -95,7 +95,7 @@ def _group_starts(file: Path) -> list[int]:
 
 
 def parquet_dicts(file: Path, columns: list[str] | None = None, group: int | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file as dictionaries, `PARQUET_ROWS` at a time.
+    """Yield rows of a Parquet file as dictionaries, `PARQUET_ROWS` at a time.
 
     Args:
         file: The file.

@@ -62,7 +62,7 @@ class FramesRef(_Strict):
 
 
 def _image_kind(value: Any) -> str:
-    """Which of several forms a value claims to be, so that what is wrong with it is said of that form alone."""
+    """Return the form that a value has, so that its errors are about that form alone."""
     return "object" if isinstance(value, (dict, BaseModel)) else "path"
 
 
@@ -104,7 +104,7 @@ class ItemRecord(_Strict):
         return "image" if self.images else "text"
 
     def paths(self) -> Iterator[tuple[str, str]]:
-        """Every file that is referred to, as (place in the record, path as written)."""
+        """Yield every file that is referred to, as (place in the record, path as written)."""
         for kind, refs in (("images", self.images), ("videos", self.videos)):
             for number, ref in enumerate(refs):
                 place = f"{kind}[{number}]"
@@ -114,7 +114,7 @@ class ItemRecord(_Strict):
                     yield (place, ref) if isinstance(ref, str) else (f"{place}.path", ref.path)
 
     def moved(self, start: Path, end: Path) -> ItemRecord:
-        """The same item written for a file in folder `end` instead of `start`; absolute paths stay as they are."""
+        """Rewrite relative paths for a file in folder `end` instead of `start`."""
 
         def path(written: str) -> str:
             return written if Path(written).is_absolute() else os.path.relpath(start / written, end)
@@ -194,7 +194,7 @@ class PairRecord(_Strict):
         yield from ((f"negatives[{number}]", item) for number, item in enumerate(self.negatives))
 
     def tcots(self) -> Iterator[tuple[str, ItemRecord, str]]:
-        """The T-CoTs that it has, each with its field and the item that it is about."""
+        """Yield the T-CoTs that it has, each with its field and the item that it is about."""
         if self.query_tcot is not None:
             yield "query_tcot", self.query, self.query_tcot
         if self.positive_tcot is not None:
@@ -205,7 +205,7 @@ class PairRecord(_Strict):
         return self.model_dump_json(exclude_defaults=True)
 
     def moved(self, start: Path, end: Path) -> PairRecord:
-        """The same pair written for a file in folder `end` instead of `start`."""
+        """Return the same pair written for a file in folder `end` instead of `start`."""
         here, there = start.resolve(), end.resolve()
         if here == there:
             return self
@@ -225,7 +225,7 @@ class PairRecord(_Strict):
 
     @classmethod
     def of(cls, pair: TrainingPair) -> PairRecord:
-        """A pair as a record, with its paths as they are.
+        """Return a pair as a record, with its paths as they are.
 
         Raises:
             InputError: When an item holds pixels or bytes; those go into files first.

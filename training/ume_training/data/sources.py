@@ -55,7 +55,7 @@ class PairSource(Protocol):
         ...
 
     def __len__(self) -> int:
-        """How many pairs there are."""
+        """Return how many pairs there are."""
         ...
 
     def __getitem__(self, index: int) -> LoadedPair:
@@ -67,7 +67,7 @@ class PairSource(Protocol):
         ...
 
     def also_answers(self, query: int, positive: int) -> bool:
-        """Whether the positive of one pair answers the query of another, so that it is not a negative."""
+        """Return whether the positive of one pair answers the query of another, so that it is not a negative."""
         ...
 
 
@@ -124,7 +124,7 @@ class PairIndex:
         return {name: len(at.line) for name, at in self._positions.items()}
 
     def read(self, dataset: str, index: int) -> Located:
-        """One pair by its position in its data set.
+        """Return one pair by its position in its data set.
 
         Raises:
             IndexError: If the position does not exist.
@@ -205,7 +205,7 @@ class FileSource:
         return self._index.group(self.name, index)
 
     def also_answers(self, query: int, positive: int) -> bool:
-        """Whether both pairs ask the same, or have the same positive, by content and not by file name."""
+        """Return whether both pairs ask the same, or have the same positive, by content and not by file name."""
         one, other = self._contents(query), self._contents(positive)
         return one[0] == other[0] or one[1] == other[1]
 
@@ -230,7 +230,7 @@ class FileSource:
 
 
 def located_error(error: UmeError, side: str, located: Located) -> PairError:
-    """An error of a decoder or an engine with the file, line and field that it is about."""
+    """Return an error of a decoder or an engine with the file, line and field that it is about."""
     return PairError(located.file, located.line, side, error.message, hint=error.hint)
 
 
@@ -242,7 +242,7 @@ def file_sources(
     rule: TCotRule = "strict",
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[tuple[FileSource, ...], tuple[Failure, ...]]:
-    """Every data set of a pair file, and the lines that were left out.
+    """Return every data set of a pair file, and the lines that were left out.
 
     Raises:
         PairError: For the first broken line, if `on_error` is "stop".
@@ -253,7 +253,7 @@ def file_sources(
 
 
 def undecodable(located: Located, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS) -> Iterator[PairError]:
-    """Everything of a record that shows only when its media are decoded: broken files, frames that are not there."""
+    """Yield the faults that show only when media are decoded: broken files, key frames out of range."""
     loaded: dict[str, LoadedItem] = {}
     for side, item in located.record.sides():
         try:
@@ -309,7 +309,7 @@ class ChosenPairs:
 
 
 def readable_pairs(source: PairSource) -> tuple[ChosenPairs, tuple[Failure, ...]]:
-    """The pairs of a data set that can be loaded, and why the others cannot. Decodes every medium once.
+    """Return the pairs of a data set that can be loaded, and why the others cannot. Decodes every medium once.
 
     EG-RL shares the rows of a step out before it reads them, so it has to know beforehand.
     """

@@ -76,13 +76,13 @@ def read_line(text: str | bytes, file: Path, line: int) -> PairRecord:
 
 
 def pair_error(error: ValidationError, file: Path, line: int) -> PairError:
-    """The first thing that pydantic found, as a fault of a line."""
+    """Return the first error that pydantic found, as a `PairError`."""
     first = error.errors(include_url=False, include_input=True)[0]
     return PairError(file, line, field_of(first["loc"]), _reason(first))
 
 
 def field_of(place: tuple[int | str, ...]) -> str:
-    """A place of pydantic's as a reader writes it.
+    """Write one of pydantic's locations as a path of keys.
 
     Example:
         >>> field_of(("positive", "images", 0, "object", "page"))
@@ -119,7 +119,7 @@ def _reason(error: ErrorDetails) -> str:
 
 
 def media_fault(record: PairRecord, folder: Path) -> tuple[str, str] | None:
-    """The first medium that is not there, as (field, reason); files are looked for and not opened."""
+    """Return the first medium that is not there, as (field, reason); files are looked for and not opened."""
     for side, item in record.sides():
         for place, written in item.paths():
             if is_remote(written):
@@ -146,7 +146,7 @@ def forget_media() -> None:
 
 
 def tcot_problems(text: str, item: ItemRecord, frames: int | None = None) -> tuple[str, ...]:
-    """Names of everything that is wrong with a T-CoT, in order of discovery.
+    """Return names of everything that is wrong with a T-CoT, in order of discovery.
 
     Args:
         text: The T-CoT as written.

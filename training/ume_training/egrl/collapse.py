@@ -92,7 +92,7 @@ class CollapseMonitor:
 
 
 def resume_monitor(settings: WatchSettings, folder: Path, step: int) -> CollapseMonitor:
-    """A watch that knows the log up to a checkpoint; lines after it are taken back, since they are written again."""
+    """Build a monitor from the log up to a checkpoint, and remove the lines after it."""
     watch = CollapseMonitor(settings)
     for figures in rewind_log(folder, step):
         watch.look(figures["step"], figures)
@@ -100,7 +100,7 @@ def resume_monitor(settings: WatchSettings, folder: Path, step: int) -> Collapse
 
 
 def read_figures(logs: Mapping[str, Any]) -> dict[str, float]:
-    """A step's figures out of TRL's log, under our names."""
+    """Return a step's figures out of TRL's log, under our names."""
     return {
         ours: round(float(logs[theirs]), 6)
         for theirs, ours in NAMES.items()

@@ -103,7 +103,7 @@ class ReasonerDiscriminator:
 
 
 def load_discriminator(settings: EgrlSettings) -> Discriminator:
-    """The discriminator that settings name, on any engine; words are counted where no process reward is wanted.
+    """Load the discriminator that the settings name, on any engine; without a process reward, words are counted.
 
     Raises:
         ModelError: When it cannot be loaded.
@@ -115,7 +115,7 @@ def load_discriminator(settings: EgrlSettings) -> Discriminator:
 
 
 def choice_prompt(question: Question) -> str:
-    """The question as a model is asked it."""
+    """Return the question as a model is asked it."""
     return choice.choice_prompt(question.tcot, question.candidates)
 
 
@@ -130,7 +130,7 @@ def build_question(
     hard_negatives: int,
     seed: str,
 ) -> Question | None:
-    """The question about one rollout, independent of the position of its row.
+    """Return the question about one rollout, independent of the position of its row.
 
     Args:
         row: Which rollout is asked about.
@@ -174,6 +174,6 @@ def process_rewards(questions: Sequence[Question | None], discriminator: Discrim
 
 
 def canonical(text: str, *, images: int, frames: int | None) -> str | None:
-    """A reply in the T-CoT's one written form, as the Embedder and the discriminator read it; None when unusable."""
+    """Return a reply in canonical form, as the Embedder and the discriminator read it; None if unusable."""
     tcot = parse(text, images=images, frames=frames)
     return render(tcot) if tcot.answer or tcot.thinking else None

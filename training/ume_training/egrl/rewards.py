@@ -108,7 +108,7 @@ def outcome_rewards(
 
 
 def _share_of_top(right: Floats, wrong: Floats, top: int) -> float:
-    """Share of the `top` highest that are right, in expectation when equals are put in random order."""
+    """Return the share of the `top` highest that are right, in expectation when equals are put in random order."""
     both = np.sort(np.concatenate([right, wrong]))[::-1]
     last = both[top - 1]
     sure = int((right > last).sum())

@@ -246,7 +246,7 @@ def _scorer(settings: EgrlSettings, rows: PairRows) -> Scorer:
 def _check_form(
     settings: EgrlSettings, model: str, revision: str | None, spec: ReasonerSpec, prompts: Prompts
 ) -> float:
-    """Share of sampled replies in form, over rows spread through the data.
+    """Return the share of sampled replies in form, over rows spread through the data.
 
     Raises:
         TrainingError: When it is below the bound: GRPO from such a Reasoner collapses.
@@ -340,7 +340,7 @@ def _refuse_videos(prompts: Prompts) -> None:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """Return the newest checkpoint that was written to its end."""
     # transformers writes the state last; a folder without it was cut off by a kill.
     for path in folder.glob("checkpoint-*"):
         if not (path / "trainer_state.json").is_file():

@@ -57,7 +57,7 @@ class RolloutScores:
     figures: dict[str, float]
 
     def total(self, settings: EgrlSettings) -> list[float]:
-        """The weighted sum, one a rollout."""
+        """Return the weighted sum, one a rollout."""
         weights = settings.weights
         return [
             weights.format * f + weights.process * p + weights.outcome * o
@@ -161,7 +161,7 @@ class Scorer:
 
 
 def _evidence(prompted: Sequence[Prompted], texts: Sequence[str]) -> dict[str, float]:
-    """Mean number of cues that the replies of this process point with, by kind, and words written."""
+    """Return the mean number of cues that the replies of this process point with, by kind, and words written."""
     read = [parse(t, images=one.images, frames=one.frames) for one, t in zip(prompted, texts, strict=True)]
     pointing = {
         "evidence/keywords": ("text", "keywords"),

@@ -43,7 +43,7 @@ class Rewards:
         self._scores: RolloutScores | None = None
 
     def functions(self) -> list[Callable[..., list[float]]]:
-        """One function a part, named as in the logs."""
+        """Return one function a part, named as in the logs."""
         return [self._function(part) for part in PARTS]
 
     def _function(self, part: Part) -> Callable[..., list[float]]:
@@ -78,7 +78,7 @@ class Rewards:
 
 
 def pixel_tensors(inputs: ChatInputs, prompted: Sequence[Prompted]) -> dict[str, torch.Tensor]:
-    """Pixels of a batch, rows end to end, as a Qwen3-VL model takes them; equal rows are read once.
+    """Build the pixels of a batch, rows end to end, as a Qwen3-VL model takes them; equal rows are read once.
 
     Args:
         inputs: Builder of the tensors.
@@ -111,7 +111,7 @@ def make_trainer(
     arguments: Any,
     callbacks: Sequence[Any],
 ) -> Any:
-    """A `GRPOTrainer` over pairs.
+    """Build a `GRPOTrainer` over pairs.
 
     Args:
         settings: Of the run.
@@ -236,7 +236,7 @@ def make_trainer(
 
 
 def _on_replies(policy: Any, backbone: Any, fields: Mapping[str, Any], kept: int) -> Callable[..., Any]:
-    """The policy with pixels, and with a head that scores the replies' positions alone.
+    """Wrap the policy with pixels, and with a head that scores the replies' positions alone.
 
     TRL's own head scores every position without Triton, prompts too; on a CPU at full size that took most of
     a step.
@@ -259,6 +259,6 @@ def _before_replies(output: Any, kept: int) -> Any:
 
 
 def _backbone(model: Any) -> Any:
-    """The layers below the head, under an adapter too."""
+    """Return the layers below the head, under an adapter too."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.base_model

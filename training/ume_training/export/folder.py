@@ -74,7 +74,7 @@ def _described(source: Path, spec: ReasonerSpec | None) -> ReasonerSpec | Embedd
 
 
 def _copy(source: Path, part: Path) -> None:
-    """A checkpoint's own files are copied as they are, byte for byte."""
+    """Copy the files of a complete checkpoint, byte for byte."""
     for path in sorted(source.iterdir()):
         if path.is_dir():
             shutil.copytree(path, part / path.name)

@@ -119,7 +119,7 @@ def _processor(folder: Path) -> Any:
 
 
 def _declare_token(part: Path, facts: RunFacts) -> None:
-    """The config on disk names the pooled token, whatever the library chose to write of it."""
+    """Declare the pooled token in the config on disk, whatever the library wrote there."""
     path = part / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if facts.emb_token is not None:

@@ -19,7 +19,7 @@ PATIENCE = timedelta(days=30)
 
 
 def is_main_process() -> bool:
-    """Whether this is the only process of a launch, or its first."""
+    """Return whether this is the only process of a launch, or its first."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -117,7 +117,7 @@ class StageOutput:
 
 @contextmanager
 def progress_bar(name: str, context: StageContext) -> Iterator[ProgressFn]:
-    """A bar on standard error, on the main process alone; yields what moves it."""
+    """Show a progress bar on standard error, on the main process alone; yield the function that moves it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

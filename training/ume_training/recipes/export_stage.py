@@ -47,7 +47,7 @@ def run_export(stage: ExportStage, context: StageContext) -> StageOutput:
 
 
 def _is_ours(folder: Path, role: Role) -> bool:
-    """Whether a folder holds a checkpoint of that role, which an export may put another one in the place of."""
+    """Return whether a folder holds a checkpoint of that role, which an export may put another one in the place of."""
     try:
         spec = read_spec(folder)
     except IncompatibleModel:
@@ -85,7 +85,7 @@ def card_of(role: Role, name: str, scores: str | None, context: StageContext) ->
 
 
 def lineage(recipe: Recipe, name: str) -> tuple[tuple[Stage, ...], str | None]:
-    """The stages whose weights a model carries on, first to last, and the model that the first one started from.
+    """Return the stages whose weights a model carries on, first to last, and the model that the first one started from.
 
     Example:
         >>> from ume_training.recipes.schema import load_recipe

@@ -65,7 +65,7 @@ class StageReport:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
+        """Return the JSON form."""
         return {
             "name": self.name,
             "how": self.how,

@@ -80,7 +80,7 @@ class Recipe(Settings):
     """Stages in order."""
 
     def stage(self, name: str) -> Stage:
-        """The stage of that name.
+        """Return the stage of that name.
 
         Raises:
             InputError: If it does not exist.
@@ -107,7 +107,7 @@ class Reference(NamedTuple):
 
 
 def references(settings: BaseModel) -> tuple[Reference, ...]:
-    """Every `stage:NAME` in a stage's settings.
+    """Return every `stage:NAME` in a stage's settings.
 
     Example:
         >>> from ume_training.recipes.stages import ScoreStage
@@ -130,13 +130,13 @@ def _found_in(value: Any, place: tuple[str | int, ...]) -> Iterator[Reference]:
 
 
 def bundled_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with the package."""
+    """Return names of the recipes that come with the package."""
     folder = Path(str(files("ume_training.recipes") / "bundled"))
     return tuple(sorted(path.stem for path in folder.glob("*" + SUFFIX)))
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe.
+    """Return the file of a recipe.
 
     Args:
         name: A file, or the name of a bundled recipe. A file wins.
@@ -241,7 +241,7 @@ def _not_right(document: Document, problems: list[tuple[Place, str]]) -> InputEr
 
 
 def _written(document: Document, place: Place) -> str:
-    """A place as a path of keys; tags of unions are left out."""
+    """Return a place as a path of keys; tags of unions are left out."""
     path = ""
     value = document.data
     for position, step in enumerate(place):

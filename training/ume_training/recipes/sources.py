@@ -113,7 +113,7 @@ def select_hard(sources: Sequence[PairSource], settings: EgrlSettings, context: 
 def _choose(
     sources: Sequence[PairSource], name: str, find: Callable[[], dict[str, list[int]]], context: StageContext
 ) -> tuple[PairSource, ...]:
-    """Positions that are found once, by the main process, and written to a file of the stage's folder."""
+    """Find positions once, in the main process, and keep them in a file of the stage's folder."""
     from ume_training.data.sources import ChosenPairs
 
     path = context.folder / name

@@ -118,7 +118,7 @@ def run_score(stage: ScoreStage, context: StageContext) -> StageOutput:
 
 
 def _summary(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean over seeds, and the spread where there are several."""
+    """Return the mean over seeds, and the spread where there are several."""
     figures: dict[str, Any] = {}
     for mode in ("direct", "reasoned", "fused"):
         values = [report[mode]["hit@1"] for report in reports]
@@ -169,17 +169,19 @@ def run_annotate(stage: AnnotateStage, context: StageContext) -> StageOutput:
 
 
 def _write_world(context: StageContext) -> Path:
-    from ume_training.shapes.pairs import write_shapes_pairs
+    from ume_training.data.files import write_records
+    from ume_training.shapes.pairs import shapes_records
 
     shapes = context.recipe.data.shapes
     if shapes is None:  # the caller has looked
         raise AssertionError
-    folder = context.folder / "world"
-    if (folder / PAIRS).is_file():
-        return folder / PAIRS
-    return write_shapes_pairs(
-        folder, level=shapes.level, seed=context.recipe.seed, group_size=shapes.group_size, count=shapes.pairs
-    )
+    path = context.folder / "world" / PAIRS
+    if not path.is_file():
+        records = shapes_records(
+            path.parent, level=shapes.level, seed=context.recipe.seed, group_size=shapes.group_size, count=shapes.pairs
+        )
+        write_records(records, path)
+    return path
 
 
 def run_filter(stage: FilterStage, context: StageContext) -> StageOutput:

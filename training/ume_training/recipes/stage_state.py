@@ -46,12 +46,12 @@ class StageState:
     resumed: bool = False
 
     def paths(self, folder: Path) -> dict[str, Path]:
-        """The outputs as paths."""
+        """Return the outputs as paths."""
         return {part: folder / path for part, path in self.outputs.items()}
 
 
 def read_state(folder: Path) -> StageState | None:
-    """The stamp of a stage's folder, or None when the folder is new.
+    """Read the state of a stage's folder, or return None for a new folder.
 
     Raises:
         InputError: When the stamp cannot be understood, or files lie there that no stage of this run has made.
@@ -88,7 +88,7 @@ def write_state(stamp: StageState, folder: Path) -> None:
 
 
 def digest_of(basis: Fingerprint) -> str:
-    """A short name for a basis, equal for equal ones.
+    """Return a short name for a basis, equal for equal ones.
 
     Example:
         >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
@@ -110,7 +110,7 @@ def move_replaced(folder: Path, stamp: StageState) -> Path:
 
 
 def digest_path(path: Path) -> str:
-    """A digest of a file or a checkpoint folder: its bytes, or samples of them where it is large.
+    """Return a digest of a file or a checkpoint folder: its bytes, or samples of them where it is large.
 
     Example:
         >>> import tempfile

@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias
 
 from ume_retrieval.errors import InputError
 from ume_retrieval.tcot.grammar import render
-from ume_training.data.files import write_records
 from ume_training.data.records import ItemRecord, PageRef, PairRecord, StretchRef
 from ume_training.data.sources import LoadedPair
 from ume_training.run_folder import make_folder
@@ -83,7 +82,7 @@ class ShapesSource:
         )
 
     def pair(self, index: int) -> Pair:
-        """One pair as values, without drawing it.
+        """Return one pair as values, without drawing it.
 
         Raises:
             IndexError: If the position does not exist.
@@ -98,11 +97,11 @@ class ShapesSource:
         return random.Random(f"pairs/{self.seed}/{self.level}/{self.task}/pixels/{index}/{side}")
 
     def group(self, index: int) -> str:
-        """The family."""
+        """Return the family."""
         return f"{self.name}/{index // self.group_size}"
 
     def also_answers(self, query: int, positive: int) -> bool:
-        """Whether the positive of one pair answers the query of another, by the world's own truth."""
+        """Return whether the positive of one pair answers the query of another, by the world's own truth."""
         return self.pair(query).answered_by(self.pair(positive).positive)
 
     def _draw_family(self, number: int) -> list[Pair]:
@@ -143,29 +142,6 @@ def shapes_records(
             yield from _write_family(source, range(first, min(first + group_size, count)), folder, traces)
 
 
-def write_shapes_pairs(
-    folder: Path,
-    *,
-    tasks: Sequence[str] = tuple(TASKS),
-    level: str = "questions",
-    seed: int = 0,
-    group_size: int = 4,
-    count: int = 100,
-    traces: Traces = "none",
-) -> Path:
-    """Write Shapes pairs as `folder`/pairs.jsonl with their media next to it; see `shapes_records`.
-
-    Returns:
-        The pair file.
-    """
-    path = folder / "pairs.jsonl"
-    write_records(
-        shapes_records(folder, tasks=tasks, level=level, seed=seed, group_size=group_size, count=count, traces=traces),
-        path,
-    )
-    return path
-
-
 def _write_family(source: ShapesSource, members: range, folder: Path, traces: Traces) -> Iterator[PairRecord]:
     pairs = [source.pair(index) for index in members]
     media = folder / MEDIA / source.task
@@ -204,7 +180,7 @@ def _write_side(
     stem: Path,
     folder: Path,
 ) -> list[ItemRecord]:
-    """One side of a family as records, with its media written."""
+    """Write the media of one side of a family, and return its records."""
     clips = [sample.shown for sample in samples if isinstance(sample.shown, Clip)]
     pages = [sample.shown for sample in samples if isinstance(sample.shown, Page)]
     video, pdf = (stem.with_name(stem.name + suffix) for suffix in (".mp4", ".pdf"))

@@ -55,11 +55,11 @@ class Source:
         return self.path if self.path.is_dir() else self.path.parent
 
     def row_name(self, file: Path, line: int) -> str:
-        """An id for a row that has none, unlike that of any other row of the source."""
+        """Return an id for a row that has none, unlike that of any other row of the source."""
         return f"{file.relative_to(self.root).with_suffix('').as_posix()}-{line}"
 
     def files(self, *suffixes: str) -> tuple[Path, ...]:
-        """The file itself, or all files below the folder that end so, in the order of their paths.
+        """Return the file itself, or all files below the folder with one of the suffixes, in the order of their paths.
 
         Raises:
             TrainingError: If no file is found.
@@ -74,7 +74,7 @@ class Source:
         return found
 
     def leaves_out(self, dataset: str) -> bool:
-        """Whether a data set is one that the paper leaves out and nobody asked for."""
+        """Return whether to leave out a data set, as the paper does, and note its name."""
         if self.keep_all or dataset not in LEFT_OUT:
             return False
         self.left_out.add(dataset)
@@ -128,7 +128,7 @@ class Layout:
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a file with their numbers, 1-based: Parquet, JSONL, or one JSON array.
+    """Yield rows of a file with their numbers, 1-based: Parquet, JSONL, or one JSON array.
 
     A line that is not JSON becomes its error.
 
@@ -154,7 +154,7 @@ def _json(line: bytes, file: Path, number: int) -> Any:
 
 
 def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
-    """Elements of a file that is one JSON array, each parsed alone: released files hold hundreds of megabytes.
+    """Yield elements of a file that is one JSON array, each parsed alone: released files hold hundreds of megabytes.
 
     Raises:
         TrainingError: If the file is not an array, or breaks off.
@@ -192,7 +192,7 @@ def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
 
 
 def item(*, text: str | None = None, images: tuple[str, ...] = (), videos: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """One side of a pair as plain values; blank text becomes None."""
+    """Return one side of a pair as plain values; blank text becomes None."""
     return {"text": (text or "").strip() or None, "images": images, "videos": videos}
 
 
@@ -212,12 +212,12 @@ def _side(value: Any) -> Any:
 
 
 def under(media: Path, path: str) -> str:
-    """A row's path as an absolute one."""
+    """Return a row's path as an absolute one."""
     return str((media / path).resolve())
 
 
 def text_of(row: Row, key: str) -> str:
-    """A text field; absent and null are empty.
+    """Return a text field; absent and null are empty.
 
     Raises:
         InputError: When it is something else.

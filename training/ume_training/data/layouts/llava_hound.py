@@ -68,7 +68,7 @@ def turn(row: Row, speaker: str) -> str:
 
 
 def frames_of(folder: Path) -> tuple[str, ...]:
-    """Pictures of a folder in natural order, so that frame 10 comes after frame 9.
+    """Return pictures of a folder in natural order, so that frame 10 comes after frame 9.
 
     Raises:
         InputError: If it does not exist.

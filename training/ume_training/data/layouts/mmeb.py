@@ -35,7 +35,7 @@ def read(source: Source) -> Iterator[Found]:
 
 
 def pair(row: Row, line: int, *, source: Source, dataset: str, file: Path) -> Found:
-    """A row as a pair; T-CoTs (`query_cot`, `pos_cot`) are taken where there are some."""
+    """Return a row as a pair; T-CoTs (`query_cot`, `pos_cot`) are taken where there are some."""
     media = source.media or source.root
     negative = _item(row, "neg_text", "neg_image_path", media)
     values: dict[str, Any] = {
@@ -57,7 +57,7 @@ def _item(row: Row, text: str, image: str, media: Path) -> dict[str, Any]:
 
 
 def _words(row: Row, key: str) -> str:
-    """A text without placeholders, its lines and spaces as they were."""
+    """Return a text without placeholders, its lines and spaces as they were."""
     return PLACEHOLDER.sub("", text_of(row, key)).strip()
 
 

@@ -118,7 +118,7 @@ class StagePlan:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
+        """Return the JSON form."""
         return {
             "name": self.name,
             "stage": self.kind,
@@ -164,7 +164,7 @@ def estimate(stage: Stage, setting: Setting) -> StagePlan:
 
 
 def tiny_architecture(size: SizeSettings) -> Architecture:
-    """The small pair's numbers; see `ume_training.shapes.pair.architecture`."""
+    """Return the small pair's numbers; see `ume_training.shapes.pair.architecture`."""
     return Architecture(
         hidden=size.hidden,
         intermediate=3 * size.hidden,
@@ -183,7 +183,7 @@ def tiny_architecture(size: SizeSettings) -> Architecture:
 
 
 def trained_architecture(name: str, recipe: Recipe) -> Architecture | None:
-    """The architecture behind a model's name, through any chain of `stage:NAME`."""
+    """Return the architecture behind a model's name, through any chain of `stage:NAME`."""
     if not name.startswith(MADE_BY):
         return architecture_of(name)
     stage: Any = recipe.stage(name.removeprefix(MADE_BY).partition("/")[0])
@@ -201,7 +201,7 @@ def _unknown(stage: Any, _: Setting) -> StagePlan:
 
 
 def _small(stage: Any, setting: Setting) -> StagePlan:
-    """A stage of the small pair, on the CPU in float32."""
+    """Estimate a stage of the small pair, on the CPU in float32."""
     model = trained_architecture(f"{MADE_BY}{stage.name}", setting.recipe)
     steps = stage.schedule.steps + (stage.warm_start.steps if isinstance(stage, VectorsStage) else 0)
     rate = MEASURED.get(stage.stage)

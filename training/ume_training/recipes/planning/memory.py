@@ -59,19 +59,19 @@ class Memory:
 
 
 def weights(model: Architecture, *, number_bytes: int, rank: int | None) -> int:
-    """Weights at `number_bytes` each; adapters of LoRA are float32."""
+    """Estimate the weights at `number_bytes` each; adapters of LoRA are float32."""
     return model.parameters * number_bytes + (4 * model.adapters(rank) if rank else 0)
 
 
 def trained(model: Architecture, *, rank: int | None, vision: bool) -> int:
-    """Parameters that learn: adapters, or the language model, with or without the vision tower."""
+    """Count the parameters that are trained: adapters, or the language model, with or without the vision tower."""
     if rank:
         return model.adapters(rank)
     return model.parameters if vision else model.language
 
 
 def activations(model: Architecture, *, tokens: int, number_bytes: int, checkpointing: bool) -> int:
-    """Bytes that the language layers keep for the backward pass of `tokens` tokens.
+    """Estimate the bytes that the language layers keep for the backward pass of `tokens` tokens.
 
     A layer keeps, a token: 4 x hidden (inputs of two norms, of attention and of the MLP), queries, keys and values
     before and after rotation, attention's output, and 4 x intermediate (gate, up, activation, product). Attention
@@ -116,7 +116,7 @@ def training(
 
 
 def logits(model: Architecture, *, tokens: int) -> int:
-    """Scores over the vocabulary in float32 and their gradient, for the tokens that are scored."""
+    """Estimate the scores over the vocabulary in float32 and their gradient, for the tokens that are scored."""
     return tokens * model.vocabulary * 4 * 2
 
 

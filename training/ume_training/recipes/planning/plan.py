@@ -68,7 +68,7 @@ class Machine:
 
 
 def find_missing(recipe: Recipe, plans: Sequence[StagePlan], machine: Machine) -> tuple[Missing, ...]:
-    """Everything that would stop the recipe here, each named once, in the order of the stages.
+    """Return everything that would stop the recipe here, each named once, in the order of the stages.
 
     Args:
         recipe: What is to be run.
@@ -160,7 +160,7 @@ class Plan:
         return sum(known) / 60 if known else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
+        """Return the JSON form."""
         return {
             "recipe": self.recipe,
             "pairs": self.pairs,
@@ -202,7 +202,7 @@ def plan_recipe(
 
 
 def count_pairs(recipe: Recipe) -> int | None:
-    """Pairs that the recipe's data holds, or None while a file is not there."""
+    """Return pairs that the recipe's data holds, or None while a file is not there."""
     if recipe.data.shapes is not None:
         from ume_training.shapes.tasks import TASKS
 

@@ -68,7 +68,7 @@ class TinyRecipe:
     trace_share: float = 0.5
 
     def schedule(self, stage: str) -> Schedule:
-        """The schedule of a stage.
+        """Return the schedule of a stage.
 
         Raises:
             InputError: If it does not exist.

@@ -66,7 +66,7 @@ def completion_loss(model: Any, inputs: ChatInputs, examples: Sequence[SFTExampl
 
 
 def caption_example(rng: random.Random, level: Level) -> SFTExample:
-    """A picture, clip or page, and its description alone: the first thing to learn."""
+    """Return a picture, clip or page, and its description alone: the first thing to learn."""
     pair = TASKS[rng.choice(("text_to_image", "text_to_image", "text_to_video", "page_retrieval", "grounding"))]
     sample = pair.draw(rng, level).positive
     return SFTExample(_asked(sample, "corpus", rng), sample.tcot.answer)
@@ -104,7 +104,7 @@ def pairs_with_look_alikes(rng: random.Random, level: Level, task: Task, count: 
 
 
 def shown_to_embedder(sample: Sample, rng: random.Random, *, with_trace: bool) -> Chat:
-    """A sample as the Embedder reads it, with its true T-CoT and evidence or without."""
+    """Return a sample as the Embedder reads it, with its true T-CoT and evidence or without."""
     item = sample.item(rng)
     if not with_trace:
         return embedding_chat(EMBEDDER_SPEC, item, None, None)
@@ -112,7 +112,7 @@ def shown_to_embedder(sample: Sample, rng: random.Random, *, with_trace: bool) -
 
 
 def also_right(pairs: list[Pair]) -> Any:
-    """Which items answer which queries, shape (n, n)."""
+    """Return a mask of the items that answer each query, shape (n, n)."""
     import torch
 
     return torch.tensor([[pair.answered_by(other.positive) for other in pairs] for pair in pairs])
