@@ -174,7 +174,7 @@ def read_pairs(path: Path, *, on_error: OnError = "stop", budget: VisualBudget |
     """Return pairs of a file, in order, with their paths resolved. `PairReader` tells what was left out as well.
 
     Raises:
-        PairError: For a broken line when told to stop.
+        PairError: For a broken line, if `on_error` is "stop".
     """
     return (located.pair(budget) for located in PairReader(path, on_error=on_error))
 

@@ -93,7 +93,7 @@ def stock_template(spec: EmbedderSpec) -> str:
 
 
 def write_stock_modules(folder: Path, processor: Any, spec: EmbedderSpec, dimension: int) -> None:
-    """Write what `SentenceTransformer(folder)` reads beside weights and processor.
+    """Write what `SentenceTransformer(folder)` reads next to weights and processor.
 
     Args:
         folder: The checkpoint.
