@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode bench-prompts bench-pipeline bench-scale bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode call-paths bench-prompts bench-pipeline bench-scale bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ tiny: $(TRAIN) ## Train the large Shapes pair from scratch, of which the bundled
 
 bench-encode: $(DEV) ## Measure direct embedding against sentence-transformers and padded batches (some 20 minutes on 2 cores)
 	$(BIN)/python benchmarks/encode.py $(BENCH_FLAGS)
+
+call-paths: $(DEV) ## Count the files and functions that calls pass (some 20 seconds)
+	$(BIN)/python benchmarks/call_paths.py $(BENCH_FLAGS)
 
 bench-prompts: $(DEV) ## Measure a Reasoner on prompts that begin alike, against itself without that and `generate` (some 12 minutes)
 	$(BIN)/python benchmarks/prompts.py $(BENCH_FLAGS)

@@ -74,7 +74,7 @@ def verify(
 ) -> None:
     """Encode the inputs that a model's authors published figures for, and compare; exits 1 when they differ."""
     with command(as_json=as_json) as output:
-        from ume_retrieval.models.verification import (
+        from ume_retrieval.verification import (
             card_to_verify,
             compare,
             image_hosts,

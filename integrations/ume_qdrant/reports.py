@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ume_retrieval import errors
 from ume_retrieval.errors import Failure, UmeError
 from ume_retrieval.results import Usage
+from ume_retrieval.util.progress import OnProgress, Progress
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        stage: "discover" counts files, "embed", "reason" and "migrate" count points.
-        done: Finished so far, failures included.
-        total: How many there are, or None while that is not known.
-        source: The file at hand.
-        rates: Inputs a second of work of each stage that the models' pipeline has: "load", "reason", "embed". The
-            slowest sets the pace.
-    """
-
-    stage: Literal["discover", "embed", "reason", "migrate"]
-    done: int
-    total: int | None
-    source: str = ""
-    rates: Mapping[str, float] = field(default_factory=dict)
-
-
-OnProgress: TypeAlias = Callable[[Progress], None]
-"""Called after each step of a run, in the thread that runs it."""
+__all__ = ["EnrichReport", "IndexReport", "OnProgress", "Progress", "error_of", "once_a_source"]
 
 
 @dataclass(frozen=True, slots=True)

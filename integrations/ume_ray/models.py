@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,9 +15,7 @@ from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, with_prompts
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
-from ume_retrieval.pipeline.asking import CallMemory
-from ume_retrieval.pipeline.stages import Reasoning
-from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
+from ume_retrieval.pipeline import InMemoryTraceCache, ReasonStage, TraceCache, default_cache_path
 from ume_retrieval.results import PipelineInfo
 
 
@@ -111,7 +108,7 @@ class Models:
             meta, PipelineInfo(embedder.info, reasoner.info, version), embedder.spec, reasoner.spec.budget
         )
 
-    def reasoning(self, embedder: EmbedderSpec) -> Reasoning:
+    def reasoning(self, embedder: EmbedderSpec) -> ReasonStage:
         """The stage that reasons, with a Reasoner of its own.
 
         Args:
@@ -125,14 +122,12 @@ class Models:
             raise no_reasoner()
         reasoner = self.reasoner()
         path = default_cache_path() if self.cache == "auto" else self.cache
-        return Reasoning(
+        return ReasonStage(
             reasoner=reasoner,
             sampling=self.sampling or tcot_sampling(reasoner),
-            traces=CallMemory() if path is None else TraceCache(path),
+            traces=InMemoryTraceCache() if path is None else TraceCache(path),
             embedder=embedder,
             side="corpus",
-            target=None,
-            lock=threading.Lock(),
         )
 
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, processors
 
 from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.checkpoint import EmbedderSpec, write_spec
+from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.loading import fingerprint, load_checkpoint
@@ -131,7 +132,7 @@ def test_a_reasoner_reads_its_own_head(published: Path, tmp_path: Path) -> None:
     heads = []
     for store in (keep, untie):
         copy = store(Path(shutil.copytree(published, tmp_path / store.__name__)))
-        loaded = load_checkpoint(str(copy), "AutoModelForImageTextToText", revision=None, device="cpu", dtype="float32")
+        loaded = load_checkpoint(Source(str(copy), None, "cpu", "float32"), "AutoModelForImageTextToText")
         heads.append(loaded.model.lm_head.weight)
     torch.testing.assert_close(heads[1], heads[0] * 2)
 

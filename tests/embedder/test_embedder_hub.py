@@ -108,7 +108,7 @@ def test_a_model_is_fetched_without_pickles_and_code_and_then_needs_no_hub(
 
 
 def test_a_model_that_the_hub_does_not_have_is_said(hub: Hub) -> None:
-    with pytest.raises(ModelError, match="no such model") as raised:
+    with pytest.raises(ModelError, match="does not have or show this model") as raised:
         locate("someone/else", None)
     assert "HF_TOKEN" in raised.value.hint
 

@@ -196,7 +196,7 @@ def test_a_pair_that_does_not_fit_is_refused_before_anything_is_loaded(monkeypat
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(memory, "machine_bytes", lambda: 10**9)
-    monkeypatch.setattr(engines, "_embedder_on", load)
+    monkeypatch.setattr(engines, "_in_process", load)
     with pytest.raises(ModelTooLarge, match=r"Embed-RL-2B and Qwen/Qwen3-VL-8B-Instruct need 43\.6 GB"):
         ReasoningEmbedder.from_pretrained("embed-rl-2b", device="cpu", cache=None)
     monkeypatch.setattr(memory, "machine_bytes", lambda: 10**6)

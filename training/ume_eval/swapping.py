@@ -17,11 +17,11 @@ from ume_eval.samples import EvalTask, Sample
 from ume_eval.scoring import gains, paired, similarities
 from ume_eval.store import Stored, vector_key
 from ume_retrieval.chat import Chat
+from ume_retrieval.engines.base import embed_each
 from ume_retrieval.engines.families import reasoned_chat
 from ume_retrieval.errors import UmeError
 from ume_retrieval.media import load
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.progress import Ledger
 
 MOST: Final = 200
 """Queries of a task that are swapped; each costs one pass of the Embedder and none of the Reasoner."""
@@ -147,14 +147,11 @@ def embed_with(embedder: ReasoningEmbedder, pairs: Sequence[tuple[Sample, str]])
     Returns:
         One vector a pair; None where the sample cannot be read or embedded.
     """
-    engine = embedder.embedder
     chats: dict[int, Chat] = {}
     for place, (sample, trace) in enumerate(pairs):
         with suppress(UmeError):
             chats[place] = _chat(embedder, sample, trace)
-    # The pipeline's own ledger finds the chats that an engine refuses, so that one costs the others nothing.
-    replies = Ledger(len(chats), strict=False).attempt(lambda some: list(engine.embed(some).vectors), [*chats.values()])
-    made = dict(zip(chats, replies, strict=True))
+    made = dict(zip(chats, embed_each(embedder.embedder, [*chats.values()]), strict=True))
     found = (made.get(place) for place in range(len(pairs)))
     return [None if one is None or isinstance(one, UmeError) else np.asarray(one, dtype=np.float32) for one in found]
 

@@ -68,7 +68,7 @@ def locate(name: str, revision: str | None, *, code: bool = False) -> Located:
         code: Whether Python files are fetched too.
 
     Raises:
-        ModelError: When the hub has no such model or cannot be reached, and the cache does not hold it.
+        ModelError: When the model is neither in the cache nor on the hub, or the hub cannot be reached.
     """
     own = Path(name).expanduser()
     if own.is_dir():
@@ -300,9 +300,9 @@ def _not_fetched(name: str, error: Exception) -> ModelError:
         return ModelError(f"cannot load {name}: access to it has to be asked for", hint=hint)
     if isinstance(error, RepositoryNotFoundError):
         hint = "check the name; for a private model set HF_TOKEN"
-        return ModelError(f"cannot load {name}: the hub has no such model, or does not show it", hint=hint)
+        return ModelError(f"cannot load {name}: the hub does not have or show this model", hint=hint)
     if isinstance(error, RevisionNotFoundError):
-        return ModelError(f"cannot load {name}: the hub has no such revision of it", hint="check the revision")
+        return ModelError(f"cannot load {name}: the hub does not have this revision of it", hint="check the revision")
     return ModelError(
         f"cannot load {name}: it is not in the cache, and the hub does not answer ({first_line(error)})",
         hint="connect to the network or set HF_ENDPOINT to a mirror; or set HF_HOME to a cache that holds it, "

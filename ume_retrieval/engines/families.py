@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ume_retrieval.tcot.trace import TCot
 
 HALF_SECOND = 0.5
-"""What qwen-vl-utils takes for the time between frames when it has only one."""
+"""Seconds that qwen-vl-utils assumes between frames when there is only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def _trace(spec: EmbedderSpec, tcot: TCot | None, crops: list[ImagePart]) -> lis
         return [*crops, TextPart(_safe(spec, tcot.answer))]
     profile = spec.profile
     if profile.trace == "rendered" or not tcot.raw:
-        # A T-CoT that was built by hand has no other form than the canonical one.
+        # A T-CoT that was built by hand exists in the canonical form only.
         thinking, conclusion = split_for_evidence(tcot)
     elif (pieces := split_reply(_safe(spec, tcot.raw))) is not None:
         thinking, conclusion = pieces

@@ -1,4 +1,4 @@
-"""Engines by name, each imported only when it is asked for."""
+"""Engines by name, each imported when it is first used."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
-from ume_retrieval.engines.base import Embedder, Reasoner
+from ume_retrieval.engines.base import Embedder, Pretrained, Reasoner, Spec
 from ume_retrieval.engines.memory import gigabytes, room_of
 from ume_retrieval.engines.registry import Resolved
 from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a model is put to work.
+    """Where and how a model runs.
 
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:1", …; of several, "cuda:0,cuda:1" or "cuda:all", the engine "transformers"
             puts a replica on each.
         dtype: "auto" (bfloat16 on a GPU, float32 on the CPU), "float32", "bfloat16" or "float16".
         trust_remote_code: Whether code that comes with a checkpoint may run.
-        server: Where the models of the engine "server" are; None asks the environment.
+        server: Addresses of engine "server"; None reads the environment.
         profile: How items are written for the Embedder; None leaves it to the checkpoint or its family.
     """
 
@@ -44,7 +44,7 @@ class LoadOptions:
 
 
 def _elsewhere(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:  # noqa: ARG001  # one of Engine.place
-    """Leave everything as it is: the weights are not in this process."""
+    """Return the options unchanged: the weights are not in this process."""
     return options
 
 
@@ -66,11 +66,11 @@ class Engine:
 def require_room(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:
     """Refuse models whose weights do not fit the device together.
 
-    Only weights count, which cannot be done without; what inputs need comes on top. Models whose number of parameters
+    Only weights count; memory for inputs comes on top. Models whose number of parameters
     is not in the catalogue are left out.
 
     Args:
-        models: What is to be loaded.
+        models: Models to load.
         options: Where and in which numbers; each of several devices gets all models.
 
     Returns:
@@ -129,91 +129,74 @@ def _embedder_spec(resolved: Resolved, options: LoadOptions) -> EmbedderSpec:
     return spec if options.profile is None else spec.with_profile(options.profile)
 
 
+def _reasoner_spec(resolved: Resolved) -> ReasonerSpec:
+    return cast("ReasonerSpec", resolved.spec)
+
+
+def _replicas(kind: type[Pretrained[Spec]], resolved: Resolved, options: LoadOptions, spec: Spec) -> list[Any]:
+    """Load a model once on each device that the options name."""
+    return [_in_process(kind, resolved, replace(options, device=one), spec) for one in devices_of(options.device)]
+
+
+def _in_process(kind: type[Pretrained[Spec]], resolved: Resolved, options: LoadOptions, spec: Spec) -> Any:
+    return kind.from_pretrained(
+        resolved.model,
+        spec=spec,
+        revision=resolved.revision,
+        device=options.device,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
 def _transformers_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
-    several = [_embedder_on(device, resolved, options) for device in devices_of(options.device)]
-    return ReplicatedEmbedder(several) if several[1:] else several[0]
-
-
-def _embedder_on(device: str, resolved: Resolved, options: LoadOptions) -> Embedder:
     spec = _embedder_spec(resolved, options)
+    kind: type[Pretrained[EmbedderSpec]]
     if spec.family == "sentence-transformers":
         from ume_retrieval.engines.sentence_transformers import SentenceTransformersEmbedder
 
-        return SentenceTransformersEmbedder.from_pretrained(
-            resolved.model,
-            revision=resolved.revision,
-            device=device,
-            dtype=options.dtype,
-            spec=spec,
-            trust_remote_code=options.trust_remote_code,
-        )
-    from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
+        kind = SentenceTransformersEmbedder
+    else:
+        from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 
-    return TransformersEmbedder.from_pretrained(
-        resolved.model, revision=resolved.revision, device=device, dtype=options.dtype, spec=spec
-    )
+        kind = TransformersEmbedder
+    several: list[Embedder] = _replicas(kind, resolved, options, spec)
+    return ReplicatedEmbedder(several) if several[1:] else several[0]
 
 
 def _transformers_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
     from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 
-    several = [
-        TransformersReasoner.from_pretrained(
-            resolved.model,
-            revision=resolved.revision,
-            device=device,
-            dtype=options.dtype,
-            spec=cast("ReasonerSpec", resolved.spec),
-        )
-        for device in devices_of(options.device)
-    ]
+    several: list[Reasoner] = _replicas(TransformersReasoner, resolved, options, _reasoner_spec(resolved))
     return ReplicatedReasoner(several) if several[1:] else several[0]
 
 
 def _vllm_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
     from ume_retrieval.engines.vllm.embedder import VllmEmbedder
 
-    return VllmEmbedder.from_pretrained(
-        resolved.model,
-        revision=resolved.revision,
-        device=options.device,
-        dtype=options.dtype,
-        spec=_embedder_spec(resolved, options),
-    )
+    embedder: Embedder = _in_process(VllmEmbedder, resolved, options, _embedder_spec(resolved, options))
+    return embedder
 
 
 def _vllm_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
     from ume_retrieval.engines.vllm.reasoner import VllmReasoner
 
-    return VllmReasoner.from_pretrained(
-        resolved.model,
-        revision=resolved.revision,
-        device=options.device,
-        dtype=options.dtype,
-        spec=cast("ReasonerSpec", resolved.spec),
-    )
+    reasoner: Reasoner = _in_process(VllmReasoner, resolved, options, _reasoner_spec(resolved))
+    return reasoner
 
 
 def _server_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
     from ume_retrieval.engines.server.embedder import ServerEmbedder
 
-    return ServerEmbedder.connect(
-        resolved.model,
-        revision=resolved.revision,
-        options=options.server or ServerOptions.from_environment(),
-        spec=_embedder_spec(resolved, options),
-    )
+    server, spec = options.server or ServerOptions.from_environment(), _embedder_spec(resolved, options)
+    return ServerEmbedder.connect(resolved.model, spec=spec, options=server, revision=resolved.revision)
 
 
 def _server_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
     from ume_retrieval.engines.server.reasoner import ServerReasoner
 
-    return ServerReasoner.connect(
-        resolved.model,
-        revision=resolved.revision,
-        options=options.server or ServerOptions.from_environment(),
-        spec=cast("ReasonerSpec", resolved.spec),
-    )
+    server, spec = options.server or ServerOptions.from_environment(), _reasoner_spec(resolved)
+    return ServerReasoner.connect(resolved.model, spec=spec, options=server, revision=resolved.revision)
 
 
 ENGINES: Mapping[str, Engine] = MappingProxyType(
@@ -227,10 +210,10 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
 
 
 def choose_engine(name: str = "auto") -> Engine:
-    """The engine of that name.
+    """Return the engine of that name.
 
     Raises:
-        InputError: When there is none; the hint names those that exist.
+        InputError: When the name is unknown; the hint lists the engines.
 
     Example:
         >>> choose_engine() is ENGINES["transformers"]
@@ -239,5 +222,5 @@ def choose_engine(name: str = "auto") -> Engine:
     if name == "auto":
         return next(iter(ENGINES.values()))
     if name not in ENGINES:
-        raise InputError(f"there is no engine {name!r}", hint=f"use one of auto, {', '.join(ENGINES)}")
+        raise InputError(f"unknown engine {name!r}", hint=f"use one of auto, {', '.join(ENGINES)}")
     return ENGINES[name]

@@ -30,10 +30,10 @@ class Preset:
 
     Attributes:
         name: The short name, lower case.
-        role: What the model does.
+        role: Whether it embeds or reasons.
         model: Hub id, or "bundled" when the weights are in the package.
         spec: How it wants its input, or None when its folder says so itself.
-        dimension: Length of its vectors, or None (a Reasoner, or told by its folder).
+        dimension: Length of its vectors, or None (a Reasoner, or as its folder says).
         reasoner: The preset that reasons for this Embedder unless another one is named.
         revision: Commit of the hub, or None for the newest.
         parameters: How many it has, or None where that is not known.
@@ -133,7 +133,7 @@ def resolve_embedder(name: str) -> Resolved:
         name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
 
     Returns:
-        What an engine needs to load it.
+        Model, revision and description for an engine.
 
     Raises:
         ModelError: When the name means nothing; the hint names near matches.
@@ -161,15 +161,7 @@ def resolve_reasoner(name: str) -> Resolved:
     pair (`embedder/` and `reasoner/`), or that holds an instruct model (`config.json`); any other hub id. A model that
     does not describe itself is asked with the default prompts.
 
-    Args:
-        name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
-
-    Returns:
-        What an engine needs to load it.
-
-    Raises:
-        ModelError: When the name means nothing; the hint names near matches.
-        IncompatibleModel: When the folder's description cannot be read.
+    Argument, result and errors are those of `resolve_embedder`.
 
     Example:
         >>> resolve_reasoner("qwen3-vl-8b").model
@@ -237,7 +229,7 @@ def _embedder_folder(folder: Path) -> Resolved:
         return Resolved(str(folder), None, spec)
     if is_qwen3_vl(folder):
         raise IncompatibleModel(
-            f"the folder {folder} holds a Qwen3-VL that is no Embedder: its config names no emb_token_ids, and its "
+            f"the folder {folder} holds a Qwen3-VL, but not an Embedder: its config names no emb_token_ids, and its "
             "tokenizer appends no token to pool",
             hint="hand it in as the reasoner, or name an Embedder such as qwen3-vl-embedding-2b",
         )
@@ -285,7 +277,7 @@ def _require_hub_id(name: str, role: Role) -> None:
     if HUB_ID.fullmatch(name) and name[0] not in ".~":
         return
     if "/" in name or "\\" in name:
-        raise ModelError(f"there is no folder {name}", hint="check the path, or name a preset or a hub id")
+        raise ModelError(f"folder {name} not found", hint="check the path, or name a preset or a hub id")
     known = [preset.name for preset in presets() if preset.role == role]
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     raise ModelError(

@@ -1,6 +1,6 @@
 """Pictures fitted to a model's visual budget, so that every engine sees the same pixels.
 
-Engines are told not to resize: what they do by themselves differs between releases and between engines.
+Engines never resize: their own resizing differs between releases and between engines.
 """
 
 from __future__ import annotations

@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
-from ume_retrieval.engines.base import Embeddings
+from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.checkpoint_files import locate, require_safetensors
 from ume_retrieval.engines.transformers.loading import (
     cannot_load,
@@ -61,7 +61,7 @@ class _Input:
     prompt: str | None
 
 
-class SentenceTransformersEmbedder:
+class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
     """Embeds chats with a `SentenceTransformer`: queries by `encode_query`, the corpus by `encode_document`.
 
     A video is one of the model's video inputs where it has those, else its sampled frames are images. A model that
@@ -70,7 +70,7 @@ class SentenceTransformersEmbedder:
     Args:
         model: The loaded model.
         info: Which weights these are.
-        spec: How videos are sampled, and what is done with T-CoTs.
+        spec: How videos are sampled, and which part of a T-CoT is embedded.
     """
 
     def __init__(self, model: Any, *, info: ModelInfo, spec: EmbedderSpec) -> None:
@@ -82,23 +82,8 @@ class SentenceTransformersEmbedder:
         )
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: EmbedderSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        trust_remote_code: bool = False,
-    ) -> SentenceTransformersEmbedder:
-        """Load a folder or a hub id.
-
-        Raises:
-            MissingExtra: When sentence-transformers is not installed.
-            ModelError: When the model cannot be found or loaded.
-            IncompatibleModel: When weights are pickled, missing, misshapen or not finite.
-        """
+    def _load(cls, source: Source, spec: EmbedderSpec) -> Self:
+        name = source.name
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
@@ -106,16 +91,16 @@ class SentenceTransformersEmbedder:
                 f"{name} needs sentence-transformers",
                 hint="pip install 'ume-retrieval[sentence-transformers]'",
             ) from error
-        target = choose_device(device)
-        located = locate(name, revision, code=trust_remote_code)
+        target = choose_device(source.device)
+        located = locate(name, source.revision, code=source.trust_remote_code)
         require_safetensors(located.folder)
         try:
             model = SentenceTransformer(
                 str(located.folder),
                 device=str(target),
-                trust_remote_code=trust_remote_code,
+                trust_remote_code=source.trust_remote_code,
                 # Other weights than safetensors are pickles, which may run code.
-                model_kwargs={"dtype": choose_dtype(dtype, target), "use_safetensors": True},
+                model_kwargs={"dtype": choose_dtype(source.dtype, target), "use_safetensors": True},
             )
             check_sentence_transformer(name, located.folder, model)
         except Exception as error:  # files of strangers make it raise almost any type
@@ -133,7 +118,7 @@ class SentenceTransformersEmbedder:
 
         Raises:
             InputError: When an input is longer than the model reads; it is never cut silently.
-            IncompatibleModel: When the model does not read what an item holds.
+            IncompatibleModel: When the model cannot read a modality of an item.
             ModelError: When the model refuses an input.
         """
         inputs = [self._inputs(chat) for chat in chats]
@@ -141,7 +126,7 @@ class SentenceTransformersEmbedder:
         vectors = np.empty((len(flat), self.dimension), dtype=np.float32)
         tokens = 0
         # sentence-transformers 6.2 rewrites a batch of strings, pictures and messages into messages, and then pictures
-        # get other vectors than alone; so each kind travels with its own.
+        # get other vectors than alone; so each kind has a call of its own.
         groups: dict[tuple[object, ...], list[int]] = {}
         for row, one in enumerate(flat):
             groups.setdefault((one.side, one.prompt, one.kind), []).append(row)
@@ -157,7 +142,7 @@ class SentenceTransformersEmbedder:
         return Embeddings(whole, tokens)
 
     def _inputs(self, chat: Chat) -> list[_Input]:
-        """What the model is given for a chat: one input, or several to fuse where it reads one thing at a time."""
+        """Return the inputs of a chat: one, or several to fuse where the model reads one modality at a time."""
         parts = chat[-1].parts
         words = [part.text for part in parts if isinstance(part, TextPart)]
         media = [one for part in parts for one in self._media(part)]

@@ -12,12 +12,10 @@ import re
 from collections.abc import Sequence
 
 from ume_retrieval.inputs import Modality
-from ume_retrieval.tcot.blocks import BLOCKS, Blocks, clean, cut
+from ume_retrieval.tcot.blocks import BLOCKS, PROBLEMS, Blocks, Findings, clean, cut, has_special_token, neutralise
 from ume_retrieval.tcot.cues import read_boxes, read_frames, read_keywords, take
 from ume_retrieval.tcot.pattern import pattern
-from ume_retrieval.tcot.problems import PROBLEMS, Findings
 from ume_retrieval.tcot.scan import Value
-from ume_retrieval.tcot.special_tokens import has_special_token, neutralise
 from ume_retrieval.tcot.trace import Box, Problem, TCot
 
 __all__ = [

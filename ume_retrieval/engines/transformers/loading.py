@@ -1,4 +1,4 @@
-"""What both transformers engines share: devices, number types, checkpoints and their fingerprints."""
+"""Devices, number types, checkpoints and their fingerprints, for the engines on transformers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ume_retrieval.checkpoint import ModelInfo
+from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.checkpoint_files import ADAPTERS, Located, check_files, first_line, locate, modules_of
 from ume_retrieval.errors import IncompatibleModel, InputError, ModelError, UmeError
 
@@ -41,16 +43,16 @@ class Loaded:
     Attributes:
         model: The transformers model, in evaluation mode on its device.
         processor: Its processor.
-        revision: Commit on the hub, or fingerprint of the folder.
+        info: Name and revision.
     """
 
     model: Any
     processor: Any
-    revision: str
+    info: ModelInfo
 
 
 def choose_device(device: str) -> torch.device:
-    """The device to run on: "auto" takes the first GPU when there is one; anything else is torch's own name.
+    """Return the device to run on: "auto" takes the first GPU when there is one; anything else is torch's own name.
 
     Raises:
         InputError: When the device does not exist here.
@@ -71,10 +73,10 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The number type to run in: "auto" is bfloat16 on a GPU and float32 elsewhere.
+    """Return the number type to run in: "auto" is bfloat16 on a GPU and float32 elsewhere.
 
     Raises:
-        InputError: When the name is none of float32, bfloat16, float16, auto.
+        InputError: When the name is unknown.
     """
     import torch
 
@@ -82,11 +84,11 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in names:
-        raise InputError(f"there is no dtype {dtype!r}", hint=f"use one of auto, {', '.join(names)}")
+        raise InputError(f"unknown dtype {dtype!r}", hint=f"use one of auto, {', '.join(names)}")
     return names[dtype]
 
 
-def load_checkpoint(name: str, model_class: str, *, revision: str | None, device: str, dtype: str) -> Loaded:
+def load_checkpoint(source: Source, model_class: str) -> Loaded:
     """Load a model with its processor, whole or not at all.
 
     Weights come from safetensors only, since others are pickles, which may run code. Each weight of the model must be
@@ -94,20 +96,18 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
     says which need not); transformers would fill gaps with random numbers.
 
     Args:
-        name: A folder, or a hub id.
+        source: The checkpoint.
         model_class: Name of the transformers class, such as "AutoModelForImageTextToText".
-        revision: Commit, tag or branch on the hub; None for a folder or the newest.
-        device: See `choose_device`.
-        dtype: See `choose_dtype`.
 
     Raises:
         ModelError: When it cannot be found, or a file is missing or damaged.
         IncompatibleModel: When the parts of the checkpoint do not fit each other: naming the first weight that is
             missing, unexpected, misshapen or not finite, or what the processor lacks.
     """
-    target = choose_device(device)
-    number = choose_dtype(dtype, target)
-    located = locate(name, revision)
+    name = source.name
+    target = choose_device(source.device)
+    number = choose_dtype(source.dtype, target)
+    located = locate(name, source.revision)
     check_files(located.folder)
     # Later than what can go wrong without it: importing takes seconds.
     import transformers
@@ -130,19 +130,20 @@ def load_checkpoint(name: str, model_class: str, *, revision: str | None, device
     model.eval()
     _check_numbers(name, model)
     _check_tokenizer(name, processor, model)
-    return Loaded(model, processor, known_revision(str(located.folder), located.commit))
+    revision = known_revision(str(located.folder), located.commit)
+    return Loaded(model, processor, ModelInfo(short_name(name), revision, "transformers"))
 
 
 def load_processor(name: str, located: Located) -> Any:
     """Load a checkpoint's processor.
 
     Args:
-        name: What the checkpoint is called in errors.
+        name: Name of the checkpoint in errors.
         located: Where it is.
 
     Raises:
         ModelError: When its files cannot be read.
-        IncompatibleModel: When it cannot read text or pictures, or has no chat template.
+        IncompatibleModel: When it cannot read text or pictures, or lacks a chat template.
     """
     import transformers
 
@@ -154,7 +155,7 @@ def load_processor(name: str, located: Located) -> Any:
     for part, file_name in (("tokenizer", "tokenizer.json"), ("image_processor", "preprocessor_config.json")):
         if getattr(processor, part, None) is None:
             raise IncompatibleModel(
-                f"cannot load {name}: its processor has no {part.replace('_', ' ')}",
+                f"cannot load {name}: its processor lacks a {part.replace('_', ' ')}",
                 hint=f"copy {file_name} from where the checkpoint came from",
             )
     if len(processor.tokenizer) - len(processor.tokenizer.added_tokens_decoder) <= 0:
@@ -175,7 +176,7 @@ def check_weights(name: str, report: Mapping[str, Any]) -> None:
     """Raise unless model and checkpoint have the same weights.
 
     Args:
-        name: What the checkpoint is called in errors.
+        name: Name of the checkpoint in errors.
         report: What transformers returns with `output_loading_info=True`.
 
     Raises:
@@ -212,7 +213,7 @@ def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
     checkpoint lacks is fine where a pooling module reads the tokens' states in its place.
 
     Args:
-        name: What the model is called in errors.
+        name: Name of the model in errors.
         folder: Where it was loaded from.
         model: The `SentenceTransformer`.
 
@@ -243,7 +244,7 @@ def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
 
 
 def cannot_load(name: str, error: Exception) -> UmeError:
-    """What an error of transformers means, in one line; an error of this library as it is."""
+    """Return an error of transformers as one of this library, in one line."""
     if isinstance(error, UmeError):
         return error
     hint = "give a folder that holds config, weights and processor of one model"
@@ -301,12 +302,12 @@ def _without_report() -> Iterator[None]:
 
 
 def known_revision(name: str, commit: str | None) -> str:
-    """Which weights a name stands for: a commit of the hub, else the fingerprint of a folder, else "unknown"."""
+    """Return the revision of weights: a commit of the hub, else the fingerprint of a folder, else "unknown"."""
     return commit or (fingerprint(Path(name)) if Path(name).is_dir() else "unknown")
 
 
 def short_name(name: str) -> str:
-    """What a model is called in caches and collections: a hub id as it is, a folder without where it lies.
+    """Return the name of a model for caches and collections: a hub id as it is, a folder without its parents.
 
     Example:
         >>> short_name("Qwen/Qwen3-VL-2B-Instruct")
@@ -324,7 +325,7 @@ STOCK_FILES = frozenset({"modules.json", "sentence_bert_config.json", "config_se
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest of a checkpoint folder: names, sizes and bytes of its files (samples of the large ones).
+    """Return a digest of a checkpoint folder: names, sizes and bytes of its files (samples of the large ones).
 
     Example:
         >>> import tempfile

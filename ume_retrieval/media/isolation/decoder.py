@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import PIL.Image
 
@@ -43,11 +43,6 @@ class Decoder(Protocol):
         """Pages of a PDF."""
 
 
-def decoder(limits: Limits) -> Decoder:
-    """The decoder that the limits ask for."""
-    return Here() if limits.isolation is None else Apart(pool_of(limits.isolation))
-
-
 class Here:
     """Decodes in this process."""
 
@@ -56,6 +51,14 @@ class Here:
     check_image = staticmethod(check_image)
     probe_video = staticmethod(probe_video)
     count_pages = staticmethod(count_pages)
+
+
+HERE: Final[Decoder] = Here()
+
+
+def decoder(limits: Limits) -> Decoder:
+    """Return the decoder that the limits ask for."""
+    return HERE if limits.isolation is None else Apart(pool_of(limits.isolation))
 
 
 @dataclass(frozen=True, slots=True)
