@@ -18,11 +18,10 @@ from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.errors import InputError, ReasoningError
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import parse
-from ume_training.contrastive.inputs import training_chat
 from ume_training.contrastive.plan import plan_run
 from ume_training.contrastive.run import Order, _build
 from ume_training.contrastive.settings import ContrastiveSettings
-from ume_training.contrastive.shards import StepShards
+from ume_training.contrastive.shards import StepShards, training_chat
 from ume_training.contrastive.start import resolve_start
 from ume_training.shapes.pair.architecture import BUDGET, EMBEDDER_SPEC
 
