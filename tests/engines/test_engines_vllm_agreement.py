@@ -278,7 +278,7 @@ def test_shared_beginnings_of_prompts_are_computed_once(vllm: Pair) -> None:
     reasoner = cast("VllmReasoner", vllm.reasoner)
     shared = "what all items share stands first. " * 40
     prompts = [
-        reasoner.engine.prompt(chat, reasoner.engine.inputs.render(chat))
+        reasoner.engine.prompt(chat)
         for chat in ((Message("user", (TextPart(f"{shared}{word}"),)),) for word in ("red", "blue"))
     ]
     from vllm import SamplingParams

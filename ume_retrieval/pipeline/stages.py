@@ -204,7 +204,7 @@ class EmbedStage:
 
     Attributes:
         embedder: The engine.
-        side: Which prompts of the Embedder are used.
+        side: Which prompts of the Embedder are used, "query" or "corpus".
         lock: Held while the engine runs.
     """
 

@@ -24,8 +24,8 @@ Dialect: TypeAlias = Literal["vllm", "openai"]
 BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
 REFUSED = {400, 413, 422}
 CONNECT_S = 10.0
-TRUST = "--trust-request-mm-kwargs"
-"""vLLM's own switch; without it a server takes no settings of pictures, and would resize them once more."""
+TRUST = ("--trust-request-mm-kwargs", "--trust-request-chat-template")
+"""Switches of vLLM that let a request say that its pictures are resized already, and how its videos are written."""
 
 MOST_WORDS = 200
 """Characters of a server's own explanation that an error shows."""
@@ -171,8 +171,8 @@ class Server:
             return ServerBusy(said, hint="ask less at a time (concurrency), or later", wait_s=retry_after(wait))
         if status in {401, 403}:
             return ServerError(said, hint=f"set {API_KEY} to a key that the server takes")
-        if TRUST in said:
-            return ServerError(said, hint=f"start vLLM with {TRUST}")
+        if any(switch in said for switch in TRUST):
+            return ServerError(said, hint=f"start vLLM with {' '.join(TRUST)}")
         if status in REFUSED:
             return InputError(said, hint="is the input too long for the server's model?")
         return ServerError(said, hint="is this the address of an OpenAI-compatible server, and its model right?")

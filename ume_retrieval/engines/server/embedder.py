@@ -96,6 +96,8 @@ class ServerEmbedder:
             "encoding_format": "base64",
             "add_generation_prompt": not goes_on,
             "continue_final_message": goes_on,
+            # What the tokenizer adds by itself is where this family is pooled; embed-rl ends at its own token.
+            "add_special_tokens": not goes_on,
             **media_settings(chat),
         }
 

@@ -22,8 +22,9 @@ API_KEY = "UME_API_KEY"
 class ServerOptions:
     """Addresses, one or several a role, of servers that speak the OpenAI API (vLLM, SGLang, a vendor's own).
 
-    vLLM has to be started with `--trust-request-mm-kwargs`: a request says that its pictures are fitted, and when the
-    frames of its video were. An Embedder's server needs `--runner pooling --convert embed` besides.
+    vLLM has to be started with `--trust-request-mm-kwargs --trust-request-chat-template`: a request says that its
+    pictures are resized already, when the frames of its video were, and that a video is written as it was published. An
+    Embedder's server needs `--runner pooling --convert embed` besides.
 
     Attributes:
         reasoner_url: Address of the Reasoner's server, with or without `/v1`; it needs `/v1/chat/completions`. Several,

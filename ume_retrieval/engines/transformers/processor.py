@@ -149,7 +149,7 @@ class ChatInputs:
         tokens: list[list[int]] = batch["input_ids"]
         kinds: list[list[int]] = batch["mm_token_type_ids"]
         if until is not None:
-            tokens = [row[: self._end(row, until)] for row in tokens]
+            tokens = [row[: self.end_of(row, until)] for row in tokens]
             kinds = [row[: len(kept)] for row, kept in zip(kinds, tokens, strict=True)]
         shared = _shared_words(tokens, kinds) if len(tokens) > 1 else 0
         return PackedBatch(
@@ -176,7 +176,12 @@ class ChatInputs:
         batch = self._process(texts, chats, padding=True, text_kwargs={"return_tensors": "pt"})
         return {name: value for name, value in batch.items() if hasattr(value, "shape")}
 
-    def _end(self, row: list[int], until: int) -> int:
+    def end_of(self, row: Sequence[int], until: int) -> int:
+        """Number of tokens up to the last one with an id, which is the one that is pooled.
+
+        Raises:
+            IncompatibleModel: When the row lacks that token.
+        """
         if until not in row:
             name = self.tokenizer.convert_ids_to_tokens(until)
             raise IncompatibleModel(f"an input has no {name}", hint="check the model's chat template")

@@ -34,8 +34,9 @@ class VllmEmbedder(Pretrained[EmbedderSpec]):
                 f"vLLM pools the last token only, and does not know how {engine.info.name} pools",
                 hint="use engine='transformers' for this model",
             )
+        self._pooled_token: int | None = None
         if spec.family == "embed-rl":
-            pooled_token(_skeleton(engine.config), engine.inputs.tokenizer, spec)
+            self._pooled_token = pooled_token(_skeleton(engine.config), engine.inputs.tokenizer, spec)
 
     @classmethod
     def _load(cls, source: Source, spec: EmbedderSpec) -> Self:
@@ -62,20 +63,11 @@ class VllmEmbedder(Pretrained[EmbedderSpec]):
         if not chats:
             return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
         self.engine.require_length(chats, self.spec.max_tokens, "an input")
-        outputs = self.engine.call("embed", [self.engine.prompt(chat, self._text(chat)) for chat in chats])
+        # Attention is causal: what follows the pooled token would change nothing, and vLLM pools the last one.
+        outputs = self.engine.call("embed", [self.engine.prompt(chat, until=self._pooled_token) for chat in chats])
         vectors = np.array([output.outputs.embedding for output in outputs], dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return Embeddings(vectors, sum(len(output.prompt_token_ids) for output in outputs))
-
-    def _text(self, chat: Chat) -> str:
-        """The chat up to the token that is pooled: attention is causal, so what follows would change nothing."""
-        text = self.engine.inputs.render(chat)
-        if self.spec.family != "embed-rl":
-            return text
-        before, token, _ = text.rpartition(self.spec.emb_token)
-        if not token:
-            raise IncompatibleModel(f"an input has no {self.spec.emb_token}", hint="check the model's chat template")
-        return before + token
 
 
 def _skeleton(config: Any) -> Any:

@@ -150,7 +150,7 @@ class VllmEngine:
         number = choose_dtype(source.dtype, target)
         located = locate(name, source.revision)
         check_files(located.folder)
-        self.inputs = ChatInputs(load_processor(name, located), "right")
+        self.inputs = ChatInputs(load_processor(name, located), "right", special_tokens=runner == "pooling")
         try:
             self.config: Any = classes.AutoConfig.from_pretrained(located.folder)
             positions = int(getattr(self.config.get_text_config(), "max_position_embeddings", max_tokens))
@@ -182,16 +182,21 @@ class VllmEngine:
         known = known_revision(str(located.folder), located.commit)
         self.info = ModelInfo(short_name(name), known, "vllm")
 
-    def prompt(self, chat: Chat, text: str) -> dict[str, Any]:
-        """A fitted chat as vLLM takes it: tokens with one placeholder a picture, and the pictures.
+    def prompt(self, chat: Chat, *, until: int | None = None) -> dict[str, Any]:
+        """Write a fitted chat as vLLM takes it: tokens with one placeholder a picture, and the pictures.
 
         Tokens, not text: how a text is cut is decided by the checkpoint's own tokenizer, here as in every engine.
 
         Args:
             chat: Pictures already fitted to the budget.
-            text: The chat as its template writes it.
+            until: Id of the token after whose last place the prompt ends, or None for the whole chat.
+
+        Raises:
+            IncompatibleModel: When the chat lacks that token.
         """
-        tokens = self.inputs.tokenizer(text, add_special_tokens=False)["input_ids"]
+        [tokens] = self.inputs.encode([self.inputs.render(chat)])
+        if until is not None:
+            tokens = tokens[: self.inputs.end_of(tokens, until)]
         prompt: dict[str, Any] = {"prompt_token_ids": tokens}
         media: dict[str, Any] = {}
         if images := images_of(chat):

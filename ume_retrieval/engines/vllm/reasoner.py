@@ -55,7 +55,7 @@ class VllmReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
             return
         fitted = [fit_chat(chat, self.spec.budget) for chat in chats]
         self.engine.require_length(fitted, self.spec.max_prompt_tokens, "a prompt")
-        prompts = [self.engine.prompt(chat, self.engine.inputs.render(chat)) for chat in fitted]
+        prompts = [self.engine.prompt(chat) for chat in fitted]
         seeds = chat_seeds(fitted, sampling.seed, pictures=sampling.temperature > 0)
         parameters = [_parameters(chat, sampling, seed) for chat, seed in zip(fitted, seeds, strict=True)]
         for position, output in self.engine.stream(prompts, parameters):
