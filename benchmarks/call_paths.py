@@ -1,6 +1,6 @@
 """Counts the files and functions of this project that a call passes, in all its threads.
 
-    python benchmarks/call_paths.py
+    python benchmarks/call_paths.py [-v | -vv | --json]
 
 Functions are those with a name: comprehensions and generator expressions count with the function that holds them, and
 methods that dataclasses generate do not count. Each call runs twice and the second time is counted, so that what is
@@ -10,6 +10,7 @@ those with the bundled pair show all.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import threading
@@ -105,16 +106,20 @@ def measure(folder: Path) -> dict[str, Passed]:
 
 
 def main() -> None:
-    """Print the counts; with -v the files too."""
+    """Print the counts; with -v the files too, with -vv the functions, with --json everything for programs."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, path in measure(Path(folder)).items():
-            print(path, name)
-            if "-v" in sys.argv:
-                for file, count in sorted(path.files.items()):
-                    print(f"      {count:3d} {file}")
-            if "-vv" in sys.argv:
-                for file, function in sorted(path.functions):
-                    print(f"          {file} {function}")
+        paths = measure(Path(folder))
+    if "--json" in sys.argv:
+        print(json.dumps({name: sorted(path.functions) for name, path in paths.items()}))
+        return
+    for name, path in paths.items():
+        print(path, name)
+        if "-v" in sys.argv:
+            for file, count in sorted(path.files.items()):
+                print(f"      {count:3d} {file}")
+        if "-vv" in sys.argv:
+            for file, function in sorted(path.functions):
+                print(f"          {file} {function}")
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def test_whoever_pools_otherwise_is_left_to_sentence_transformers(
 
 
 def test_an_instruct_model_is_no_embedder_but_a_reasoner(bare: Path) -> None:
-    with pytest.raises(IncompatibleModel, match="no Embedder") as raised:
+    with pytest.raises(IncompatibleModel, match="not an Embedder") as raised:
         resolve_embedder(str(bare))
     assert "reasoner" in raised.value.hint
     assert resolve_reasoner(str(bare)).model == str(bare)
