@@ -348,13 +348,13 @@ def _spread(root: Path, few: Path, many: Path, reasoning: Reasoning, repeats: in
 
 
 def _on_ray(root: Path, name: str, folder: Path, load: Any, reasoning: Reasoning) -> Cost:
-    from ume_ray import Models, StoreAddress, Workers, index
+    from ume_ray import Models, StoreAddress, WorkerPools, index
 
     begun = METER.look()
     place = StoreAddress(str(root / name), "things")
     reasoner = Models.named("ume-tiny", device="cpu").reasoner if reasoning == "always" else None
     models = Models(load, reasoner, cache=None)
-    report = index(models, place, folder, reasoning=reasoning, workers=Workers(**POOLS))
+    report = index(models, place, folder, reasoning=reasoning, workers=WorkerPools(**POOLS))
     cost = METER.look() - begun
     note(f"Ray, {name}: {report.points} points, {cost}")
     return cost

@@ -52,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
         *("chat", "checkpoint", "engines", "errors", "inputs", "media"),
         *("profiles", "results", "tcot", "util", "vectors"),
     },
-    "report": {"errors", "inputs", "tcot", "util"},
+    "report": {"errors", "inputs", "media", "tcot", "util"},
     "testing": {"chat", "checkpoint", "engines", "tcot"},
     "verification": {"chat", "engines", "errors", "inputs", "models"},
 }

@@ -14,6 +14,34 @@ Precision: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", 
 """How a vector is stored; see `quantize`."""
 
 FloatRows: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+def fuse(direct: Floats, reasoned: Floats, weight: float = 0.5) -> Floats:
+    """Return the weighted mean of a query's direct and reasoned cosine similarities.
+
+    Both vectors come from one model, so their cosines share a scale, and a clear winner keeps its lead; reciprocal rank
+    fusion would only keep the order.
+
+    A missing reasoned similarity is estimated from the direct one, plus the mean difference between the two over the
+    candidates that have both. So a partly enriched corpus is ranked fairly, even if reasoned cosines are higher or
+    lower as a whole.
+
+    Args:
+        direct: Similarity of each candidate, shape (n,); NaN for a missing vector stays NaN.
+        reasoned: Likewise; NaN for a missing similarity.
+        weight: Weight of the reasoned similarity, 0..1.
+
+    Returns:
+        Fused similarities, shape (n,).
+
+    Example:
+        >>> fuse(np.array([0.25, 0.5]), np.array([0.75, np.nan]))
+        array([0.5 , 0.75])
+    """
+    both = ~np.isnan(direct) & ~np.isnan(reasoned)
+    offset = float((reasoned - direct)[both].mean()) if both.any() else 0.0
+    return (1 - weight) * direct + weight * np.where(np.isnan(reasoned), direct + offset, reasoned)
 
 
 def check_precision(precision: str) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from ume_ray.capacity import (
     BITS,
     HOUR,
+    CapacityPlan,
     Costs,
     Keeping,
-    Plan,
     Quantized,
     Queries,
     rows,
@@ -64,7 +64,7 @@ def unit_costs() -> list[list[str]]:
 
 def corpus(costs: Costs, hardware: Any) -> list[list[str]]:
     """A corpus of each size, on as many machines as finish within the deadline."""
-    plans = [Plan(size, costs, hardware) for size in SIZES]
+    plans = [CapacityPlan(size, costs, hardware) for size in SIZES]
     plans = [replace(plan, machines=plan.machines_within(DEADLINE_H)) for plan in plans]
     return [["items", *(f"{plan.items:,.0f}" for plan in plans)], *rows(plans)]
 
@@ -84,8 +84,8 @@ def quantizations() -> list[list[str]]:
     names: Sequence[Quantized] = tuple(BITS)
     for name in names:
         keeping = Keeping(quantization=name)
-        one = Plan(1, ASSUMED, GPU, replace(keeping, replicas=1))
-        nodes = [str(Plan(size, ASSUMED, GPU, keeping).nodes) for size in (1e8, 1e9)]
+        one = CapacityPlan(1, ASSUMED, GPU, replace(keeping, replicas=1))
+        nodes = [str(CapacityPlan(size, ASSUMED, GPU, keeping).nodes) for size in (1e8, 1e9)]
         holds = keeping.node_ram_gb * 1e9 / one.ram_bytes
         table.append([name, f"{one.ram_bytes:,.0f}", f"{one.disk_bytes:,.0f}", short(holds), *nodes])
     return table
@@ -102,7 +102,7 @@ def budget() -> list[list[str]]:
     ):
         if round(10 * share) % 2:
             continue
-        plan = Plan(1e8, ASSUMED, GPU, reasoned=share)
+        plan = CapacityPlan(1e8, ASSUMED, GPU, reasoned=share)
         models = (plan.seconds["reason"] + plan.seconds["embed"]) / HOUR
         table.append(
             [

@@ -24,11 +24,8 @@ from ume_cli.output import Output, command, plain
 from ume_retrieval.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
-    from ume_eval.published import Published
-    from ume_eval.results import RunResult
-    from ume_eval.run import Options, Reasoning
-    from ume_eval.table import TextTable
-    from ume_eval.tasks import Benchmark, VisDoc
+    from ume_eval import Benchmark, Options, Published, RunResult, TextTable, VisDoc
+    from ume_eval.run import Reasoning
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
 FolderArgument = Annotated[
@@ -147,8 +144,8 @@ class Run:
 
     def merge(self, runs: Sequence[Path]) -> None:
         """Take vectors from other runs."""
+        from ume_eval import VectorStore
         from ume_eval.run import VECTORS_FILE
-        from ume_eval.store import VectorStore
 
         for run in runs:
             new = VectorStore(self.out / VECTORS_FILE).merge(run / VECTORS_FILE)
@@ -160,15 +157,14 @@ class Run:
         Raises:
             InputError: When folder, tasks or models beside cannot be used, before a model is loaded where possible.
         """
-        from ume_eval.published import beside
-        from ume_eval.run import TRACES_FILE, Watch, evaluate
-        from ume_eval.tasks import choose
+        from ume_eval import ProgressCallbacks, choose, comparable_scores, evaluate
+        from ume_eval.run import TRACES_FILE
 
         tasks = choose(self.benchmark, names(self.wanted), self.visdoc)
         if not self.folder.is_dir():
             raise InputError(f"{self.folder} is no folder", hint="docs/evaluation.md says what to download")
         named = None if wanted_beside is None else names(wanted_beside)
-        others = () if named == ["none"] else beside(tasks, self.visdoc, named)
+        others = () if named == ["none"] else comparable_scores(tasks, self.visdoc, named)
         embedder = models.load(options.reasoning, self.out / TRACES_FILE)
         with self.output.progress() as progress:
             overall = progress.add_task("tasks", total=len(tasks))
@@ -178,7 +174,7 @@ class Run:
                 progress.update(overall, completed=position)
                 progress.reset(bar, total=0, description=name[:24])
 
-            watch = Watch(
+            watch = ProgressCallbacks(
                 begin, lambda count: progress.update(bar, total=count), lambda count: progress.advance(bar, count)
             )
             result = evaluate(embedder, tasks, self.folder, self.out, options=options, visdoc=self.visdoc, watch=watch)
@@ -192,8 +188,7 @@ class Run:
 
     def show(self, result: RunResult, others: Sequence[Published]) -> None:
         """Tables on the screen, report and plots in the run's folder."""
-        from ume_eval.report import write_report
-        from ume_eval.table import group_table, notes, task_table
+        from ume_eval import group_table, notes, task_table, write_report
 
         pictures = self.plots(result, others)
         _, page = write_report(result, self.out, others, pictures)
@@ -211,7 +206,7 @@ class Run:
 
     def plots(self, result: RunResult, others: Sequence[Published]) -> tuple[Path, ...]:
         """Plots, where matplotlib is installed."""
-        from ume_eval.plots import draw_plots
+        from ume_eval import draw_plots
 
         try:
             return draw_plots(result, self.out, others)
@@ -226,8 +221,7 @@ def read_options(reasoning: str, limit: int | None, shard: str | None, *, swap: 
     Raises:
         InputError: When one cannot be understood.
     """
-    from ume_eval.run import Options
-    from ume_eval.store import Shard
+    from ume_eval import Options, Shard
 
     part = None if shard is None else Shard.parse(shard)
     return Options(reasoning=cast("Reasoning", reasoning), limit=limit, swap=swap, shard=part)

@@ -106,9 +106,9 @@ def plain(text: str) -> str:
         >>> print(plain("red\x1b[2J\n[bold]circle"))
         red<U+001B>[2J \[bold]circle
     """
-    from ume_retrieval.report.wording import legible  # costs what `ume --help` does not need
+    from ume_retrieval.report.sanitize import escape_control  # costs what `ume --help` does not need
 
-    return escape(" ".join(legible(text).splitlines()))
+    return escape(" ".join(escape_control(text).splitlines()))
 
 
 def _hint(hint: str) -> str:

@@ -14,7 +14,7 @@ from ume_cli.output import command
 from ume_retrieval.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
-    from ume_ray.capacity import Plan
+    from ume_ray.capacity import CapacityPlan
 
 CostsName: TypeAlias = Literal["assumed", "measured"]
 HardwareName: TypeAlias = Literal["cpu", "gpu", "gpus"]
@@ -50,7 +50,7 @@ def plan(
 ) -> None:
     """Say what indexing and keeping a corpus takes: machines, hours, money, RAM, disk, shards. Loads no model."""
     with command(as_json=as_json) as output:
-        from ume_ray.capacity import Plan, with_numbers
+        from ume_ray.capacity import CapacityPlan, with_numbers
         from ume_ray.capacity_numbers import COSTS, HARDWARE
 
         own = {**(_from_file(file) if file else {}), **dict(_pair(text) for text in numbers or ())}
@@ -59,7 +59,7 @@ def plan(
         if hours is not None and not 0 < hours < math.inf:
             raise InputError(f"{hours:g} hours", hint="use a number above 0")
         try:
-            made = [with_numbers(Plan(count, unit, machine), own) for count in items or [1e6, 1e8, 1e9]]
+            made = [with_numbers(CapacityPlan(count, unit, machine), own) for count in items or [1e6, 1e8, 1e9]]
             if hours is not None:
                 made = [with_numbers(one, {"machines": one.machines_within(hours)}) for one in made]
             plans = [one.to_dict() for one in made]
@@ -70,7 +70,7 @@ def plan(
         output.note(f"{sources}; your own numbers: --set or --numbers")
 
 
-def _table(plans: list[Plan]) -> Table:
+def _table(plans: list[CapacityPlan]) -> Table:
     from ume_ray.capacity import rows
 
     table = Table(box=None, pad_edge=False)

@@ -235,7 +235,7 @@ def _find(
 
 
 def _table(result: SearchResult) -> Table:
-    from ume_retrieval.report.wording import one_line
+    from ume_retrieval.report.sanitize import one_line
 
     table = Table(box=None, pad_edge=False)
     for name in ("score", "source", "where", "answer"):

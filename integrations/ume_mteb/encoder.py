@@ -1,9 +1,9 @@
-"""`UmeEncoder`: mteb's `EncoderProtocol` over a `ReasoningEmbedder`."""
+"""Implement mteb's `EncoderProtocol` with a `ReasoningEmbedder`."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,28 +27,32 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+UNKNOWN_FIELDS: Final = (
+    *("release_date", "languages", "n_parameters", "memory_usage_mb", "max_tokens", "license", "open_weights"),
+    *("public_training_code", "public_training_data", "training_datasets"),
+)
+
 
 class UmeEncoder(AbsEncoder):
-    """A Reasoner laid over an Embedder, for mteb.
+    """A Reasoner and an Embedder as a model of mteb.
 
-    Queries go through `encode_query` with the task's own instruction, everything else through `encode_corpus`. An
-    input that cannot be encoded (its T-CoT is unusable, say) gets the zero vector: it resembles nothing, so it counts
-    as a miss; `failed` says how many there were, and the log names them.
+    Encodes queries by `encode_query` with the task's instruction, and everything else by `encode_corpus`. A failed
+    input gets the zero vector, which counts as a miss; `failed` counts them, and the log names them.
 
     Args:
-        model_name: As `ReasoningEmbedder.from_pretrained` takes it, or an embedder that is loaded already.
-        revision: Of the Embedder that is meant, checked against what is loaded; None for whatever that is.
+        model_name: Name for `ReasoningEmbedder.from_pretrained`, or a loaded embedder.
+        revision: Expected revision of the Embedder; None for any.
         device: As in `from_pretrained`.
-        reasoning: "always", or "never" for direct embeddings. Results of both are kept apart by mteb.
+        reasoning: "always", or "never" for direct embeddings; mteb keeps their results apart.
         **kwargs: As in `from_pretrained`.
 
     Attributes:
-        failed: Inputs that got the zero vector so far.
-        usage: What encoding has cost so far.
+        failed: Number of inputs with the zero vector so far.
+        usage: Usage of the models so far.
 
     Raises:
         MissingExtra: When mteb is not installed.
-        ModelError: When the model cannot be loaded, or is of another revision.
+        ModelError: When the model cannot be loaded or has another revision.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class UmeEncoder(AbsEncoder):
         loaded = model_name.info.embedder.revision
         if revision not in {None, loaded}:
             raise ModelError(
-                f"the Embedder is of revision {loaded}, not {revision}",
+                f"the Embedder has revision {loaded}, not {revision}",
                 hint="leave out the revision, or load a folder that holds it",
             )
         self.embedder = model_name
@@ -86,7 +90,7 @@ class UmeEncoder(AbsEncoder):
         prompt_type: PromptType | None = None,
         **_: Any,
     ) -> npt.NDArray[np.float32]:
-        """Vectors of a data loader's rows, shape (rows, dimension), in order."""
+        """Encode the rows of a data loader, in order; shape (rows, dimension)."""
         is_query = prompt_type == PromptType.query
         instruction = self.get_instruction(task_metadata, prompt_type) if is_query else None
         items = list(items_of(inputs, instruction or None))
@@ -101,33 +105,20 @@ class UmeEncoder(AbsEncoder):
 
 
 def _meta(embedder: ReasoningEmbedder, reasoning: ReasoningMode) -> ModelMeta:
-    """What mteb writes beside scores; nothing is claimed that is not known here."""
+    """Return the metadata that mteb records with scores; unknown fields are None."""
     info = embedder.info
-    name = info.embedder.name if reasoning == "never" or info.reasoner is None else _both(embedder)
+    models = [info.embedder.name, *([info.reasoner.name] if info.reasoner and reasoning != "never" else [])]
+    name = "+".join(models)
+    unknown: dict[str, Any] = dict.fromkeys(UNKNOWN_FIELDS)
     return ModelMeta(
         loader=UmeEncoder,
-        name=name if name.count("/") == 1 else f"ume/{name.replace('/', '-')}",
+        name=name if len(models) == 1 and name.count("/") == 1 else f"ume/{name.replace('/', '-')}",
         revision=info.embedder.revision,
-        release_date=None,
-        languages=None,
-        n_parameters=None,
-        memory_usage_mb=None,
-        max_tokens=None,
         embed_dim=embedder.dimension,
-        license=None,
-        open_weights=None,
-        public_training_code=None,
-        public_training_data=None,
         framework=["PyTorch"],
         similarity_fn_name="cosine",
         use_instructions=True,
-        training_datasets=None,
         modalities=["text", "image", "video"],
         experiment_kwargs={"reasoning": reasoning},
+        **unknown,
     )
-
-
-def _both(embedder: ReasoningEmbedder) -> str:
-    info = embedder.info
-    reasoner = info.reasoner.name if info.reasoner else ""
-    return f"ume/{info.embedder.name}+{reasoner}".replace("/", "-").replace("ume-", "ume/", 1)

@@ -1,4 +1,4 @@
-"""From mteb's batches to items: texts, pictures and clips in any mix."""
+"""Convert mteb's batches to items: texts, images and videos in any combination."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Frames, Item
 
 MOST_FRAMES: Final = 64
-"""Frames that are read of a clip, evenly spaced; the model's own budget then chooses among them."""
-
+"""Most frames that are read of a video, evenly spaced; the model's budget then chooses among them."""
 
 EMPTY: Final = "(empty)"
-"""Stands for a text without characters, or of blanks alone: some tasks hold such, and they are rows like any other."""
+"""Replaces blank texts, which some tasks have."""
 
 
 def items_of(batches: Iterable[Mapping[str, Any]], instruction: str | None) -> Iterator[Item]:
-    """Items of a data loader's batches, in order.
+    """Yield the items of a data loader's batches, in order.
 
     Args:
-        batches: Columns by name; "text", "image" and "video" are read, each a list with one entry a row.
-        instruction: What the task asks for, None for what is to be found.
+        batches: Columns by name, each a list with one entry per row; "text", "image" and "video" are read.
+        instruction: The task's instruction for queries; None for documents.
 
     Raises:
-        InputError: When a batch has none of these columns.
+        InputError: When a batch lacks all these columns.
     """
     for batch in batches:
         columns = {name: batch[name] for name in ("text", "image", "video") if name in batch}
@@ -48,14 +47,14 @@ def _item(row: Mapping[str, Any], instruction: str | None) -> Item:
 
 
 def frames_of(video: Any) -> Frames:
-    """Frames of a decoder (torchcodec's) or of a tensor of frames, shape (frames, 3, height, width).
+    """Read frames from torchcodec's decoder or from a tensor of shape (frames, 3, height, width).
 
     Raises:
-        InputError: When there is no frame.
+        InputError: For an empty video.
     """
     fps, duration = 1.0, None
     if not len(video):
-        raise InputError("a video has no frames")
+        raise InputError("a video is empty: 0 frames")
     numbers = _spread(len(video))
     if hasattr(video, "get_frames_at"):
         fps = float(video.metadata.average_fps or 1.0)

@@ -1,6 +1,6 @@
-"""A corpus on paper: what it costs to decode, reason over, embed, write and keep, before anything is rented.
+"""Estimate the cost of decoding, reasoning over, embedding, writing and storing a corpus.
 
-Every figure is a number of the caller's; `scale_numbers` has some to begin with.
+All figures come from the caller; `capacity_numbers` has defaults.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, Final, Literal, TypeAlias
 from ume_retrieval.errors import InputError
 
 Quantized: TypeAlias = Literal["none", "scalar", "binary", "product"]
-"""How a collection keeps the vectors that a search looks through first; see `ume_qdrant.Layout`."""
+"""Quantization of the vectors that a search scans first; see `ume_qdrant.Layout`."""
 
 BITS: Final[Mapping[Quantized, float]] = {"none": 32.0, "scalar": 8.0, "binary": 1.0, "product": 2.0}
-"""Bits a value; `product` compresses 16 times."""
+"""Bits per value; `product` compresses 16 times."""
 
 HOUR: Final = 3600.0
 DAY: Final = 86_400.0
@@ -24,18 +24,18 @@ DAY: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What one item costs, in seconds of one core or one model worker, and what its point takes.
+    """Cost of one item, in seconds of one core or one model, and size of its point.
 
     Attributes:
         decode_core_s: Listing, reading and decoding on a CPU core.
         write_core_s: Building and writing its point.
         reason_tokens: Tokens that the Reasoner writes.
         reason_tokens_per_s: Tokens a second of one Reasoner with full batches.
-        embed_s: One pass of the Embedder; a point with reasoning takes a second one.
+        embed_s: One pass of the Embedder; a point with reasoning needs a second one.
         dimension: Values of a vector.
-        payload_bytes: Bytes of a point's fields, the trace included.
-        on: What a model runs on, a "core" or a "gpu".
-        source: Where these numbers come from.
+        payload_bytes: Bytes of a point's fields, including the trace.
+        on: Device of a model, a "core" or a "gpu".
+        source: Source of the numbers.
     """
 
     decode_core_s: float
@@ -50,21 +50,21 @@ class Costs:
 
     @property
     def reason_s(self) -> float:
-        """Seconds of one Reasoner an item."""
+        """Seconds of one Reasoner per item."""
         return self.reason_tokens / self.reason_tokens_per_s
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What is rented.
+    """A machine for indexing.
 
     Attributes:
-        name: What a table calls it.
-        on: What its models run on, a "core" or a "gpu".
-        workers: Models that one machine runs at full speed: its GPUs, or its cores.
-        cores: CPU cores of one machine left for decoding and writing.
-        price_per_hour: Of one machine, in the currency that the whole plan is in.
-        source: Where the numbers come from.
+        name: Name in tables.
+        on: Device of its models, a "core" or a "gpu".
+        workers: Models that it runs at full speed: its GPUs, or its cores.
+        cores: CPU cores left for decoding and writing.
+        price_per_hour: Price, in the currency of the plan.
+        source: Source of the numbers.
     """
 
     name: str
@@ -77,18 +77,18 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How and where the points are kept.
+    """Storage of the points.
 
     Attributes:
-        quantization: Of the vectors that are looked through first; a quantized form is held in RAM.
-        full_in_memory: Whether full vectors are held in RAM too.
+        quantization: Quantization of the vectors that a search scans first; quantized vectors are in RAM.
+        full_in_memory: Whether full vectors are in RAM too.
         links: Neighbours of a point in the HNSW graph (Qdrant's `m`); its lowest layer has twice as many, 4 bytes each.
-        overhead: Factor on RAM for what engines need beside: ids, payload indexes, segments being rebuilt.
+        overhead: Factor on RAM for ids, payload indexes and segments being rebuilt.
         replicas: Copies of every shard.
         node_ram_gb: RAM of a node, in 10^9 bytes.
         node_disk_gb: Disk of a node, in 10^9 bytes.
-        node_price_per_hour: Of one node.
-        points_a_shard: Most points of a shard, so that rebuilding one stays a matter of hours.
+        node_price_per_hour: Price of a node.
+        points_a_shard: Most points of a shard, so that it can be rebuilt within hours.
     """
 
     quantization: Quantized = "scalar"
@@ -103,25 +103,24 @@ class Keeping:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A corpus and its figures. Reasons over `reasoned` of the items, and keeps two vectors of those.
+class CapacityPlan:
+    """A corpus with the machines that index it and the nodes that serve it.
 
     Attributes:
-        items: Points: images, segments of video, pages, texts.
-        costs: Of one item.
-        hardware: What indexes.
-        keeping: What serves.
-        machines: Machines that index side by side.
-        reasoned: Share of the items that is reasoned over, 0..1.
-        efficiency: Share of the machines' time in which they do what is counted here, 0..1: the rest is waiting,
-            starting and work that is done again.
+        items: Number of points: images, video segments, pages, texts.
+        costs: Cost of one item.
+        hardware: Machine for indexing.
+        keeping: Storage of the points.
+        machines: Number of machines that index in parallel.
+        reasoned: Share of the items with reasoning, which have two vectors, 0..1.
+        efficiency: Share of the machines' time that is useful work, 0..1; the rest is waiting, starting and repeating.
 
     Raises:
         InputError: When a number is out of range.
 
     Example:
         >>> from ume_ray.capacity_numbers import ASSUMED, GPU
-        >>> plan = Plan(1e6, ASSUMED, GPU, machines=2)
+        >>> plan = CapacityPlan(1e6, ASSUMED, GPU, machines=2)
         >>> round(plan.hours, 1), plan.slowest
         (13.6, 'models')
     """
@@ -135,20 +134,16 @@ class Plan:
     efficiency: float = 0.7
 
     def __post_init__(self) -> None:
-        if (
-            not 1 <= self.items < math.inf
-            or self.machines < 1
-            or not 0 <= self.reasoned <= 1
-            or not 0 < self.efficiency <= 1
-        ):
+        shares_fit = 0 <= self.reasoned <= 1 and 0 < self.efficiency <= 1
+        if not (1 <= self.items < math.inf and self.machines >= 1 and shares_fit):
             raise InputError(
                 f"{self.items:g} items, {self.machines} machines, shares {self.reasoned} and {self.efficiency}",
                 hint="use at least 1 item and machine, and shares from 0 to 1",
             )
         if self.costs.on != self.hardware.on:
             raise InputError(
-                f"costs of a model on a {self.costs.on} say nothing of {self.hardware.name}",
-                hint="take hardware of that kind, or costs that were measured on this one",
+                f"costs of a model on a {self.costs.on} do not apply to {self.hardware.name}",
+                hint="choose hardware of that kind, or costs that were measured on this one",
             )
         for part in (self.costs, self.hardware, self.keeping):
             for one in fields(part):
@@ -158,7 +153,7 @@ class Plan:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Work in all, by stage: seconds of one core (decode, write) or of one model (reason, embed)."""
+        """Total work by stage, in seconds of one core (decode, write) or of one model (reason, embed)."""
         return {
             "decode": self.items * self.costs.decode_core_s,
             "reason": self.items * self.reasoned * self.costs.reason_s,
@@ -168,7 +163,7 @@ class Plan:
 
     @property
     def machine_hours(self) -> dict[str, float]:
-        """Hours of one machine that its models and its cores are busy; the longer of the two is what it takes."""
+        """Hours that the models and the cores of one machine are busy; the longer one decides."""
         work = self.seconds
         models = (work["reason"] + work["embed"]) / self.hardware.workers
         cores = (work["decode"] + work["write"]) / self.hardware.cores
@@ -176,7 +171,7 @@ class Plan:
 
     @property
     def slowest(self) -> str:
-        """What sets the pace: "models" or "cores"."""
+        """The bottleneck: "models" or "cores"."""
         busy = self.machine_hours
         return max(busy, key=lambda name: busy[name])
 
@@ -191,54 +186,54 @@ class Plan:
         return self.hours * self.machines * self.hardware.price_per_hour
 
     def machines_within(self, hours: float) -> int:
-        """Machines that finish within so many hours."""
+        """Return the number of machines that finish within some hours."""
         return math.ceil(max(self.machine_hours.values()) / hours)
 
     @property
     def vectors(self) -> float:
-        """Vectors that are kept, of one copy."""
+        """Number of vectors of one copy."""
         return self.items * (1 + self.reasoned)
 
     @property
     def full_bytes(self) -> float:
-        """Full vectors of one copy, float32."""
+        """Bytes of the full vectors of one copy, float32."""
         return self.vectors * self.costs.dimension * 4
 
     @property
     def compact_bytes(self) -> float:
-        """Quantized vectors of one copy; 0 without quantization."""
+        """Bytes of the quantized vectors of one copy; 0 without quantization."""
         if self.keeping.quantization == "none":
             return 0.0
         return self.vectors * self.costs.dimension * BITS[self.keeping.quantization] / 8
 
     @property
     def graph_bytes(self) -> float:
-        """Links of one copy's HNSW graphs."""
+        """Bytes of the links of one copy's HNSW graphs."""
         return self.vectors * 2 * self.keeping.links * 4
 
     @property
     def ram_bytes(self) -> float:
-        """RAM for all copies: what a search touches first, the graph, and the engine's own needs."""
+        """RAM for all copies: the vectors that a search scans first, the graph, and the engine's overhead."""
         full_in_memory = self.keeping.full_in_memory or self.keeping.quantization == "none"
         looked_through = self.compact_bytes + (self.full_bytes if full_in_memory else 0.0)
         return (looked_through + self.graph_bytes) * self.keeping.overhead * self.keeping.replicas
 
     @property
     def disk_bytes(self) -> float:
-        """Disk for all copies: everything, and as much again of the largest part while segments are merged."""
+        """Disk for all copies: everything, and the full vectors twice while segments are merged."""
         kept = self.full_bytes + self.compact_bytes + self.graph_bytes + self.items * self.costs.payload_bytes
         return (kept + self.full_bytes) * self.keeping.replicas
 
     @property
     def nodes(self) -> int:
-        """Nodes that hold it; at least as many as there are copies."""
+        """Number of nodes, at least one per copy."""
         ram = math.ceil(self.ram_bytes / (self.keeping.node_ram_gb * 1e9))
         disk = math.ceil(self.disk_bytes / (self.keeping.node_disk_gb * 1e9))
         return max(ram, disk, self.keeping.replicas)
 
     @property
     def shards(self) -> int:
-        """Shards: few enough points in each, and a multiple of the nodes that hold one copy, so that all get alike."""
+        """Number of shards: a multiple of the nodes of one copy, for equal load, with at most `points_a_shard` each."""
         share = max(1, math.ceil(self.nodes / self.keeping.replicas))
         return math.ceil(max(self.items / self.keeping.points_a_shard, 1) / share) * share
 
@@ -248,40 +243,35 @@ class Plan:
         return self.nodes * self.keeping.node_price_per_hour * 24 * 30
 
     def tokens_saved(self, reasoned: float) -> float:
-        """Tokens that need not be written when only a share of the items is reasoned over (`ume enrich --budget`)."""
+        """Return the tokens saved by reasoning over a smaller share of the items (`ume enrich --budget`)."""
         return self.items * max(0.0, self.reasoned - reasoned) * self.costs.reason_tokens
 
+    @property
+    def bytes_a_point(self) -> float:
+        """Bytes of a point of one copy: its vectors, links and fields."""
+        return (self.full_bytes + self.compact_bytes + self.graph_bytes) / self.items + self.costs.payload_bytes
+
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the JSON form."""
+        names = ["items", "machines", "reasoned", "seconds", "machine_hours", "slowest", "hours", "money"]
+        names += ["bytes_a_point", "nodes", "shards", "serving_money_per_month"]
         return {
-            "items": self.items,
+            **{name: getattr(self, name) for name in names},
             "hardware": self.hardware.name,
-            "machines": self.machines,
-            "reasoned": self.reasoned,
-            "seconds": self.seconds,
-            "machine_hours": self.machine_hours,
-            "slowest": self.slowest,
-            "hours": self.hours,
-            "money": self.money,
-            "bytes_a_point": (self.full_bytes + self.compact_bytes + self.graph_bytes) / self.items
-            + self.costs.payload_bytes,
             "ram_gb": self.ram_bytes / 1e9,
             "disk_gb": self.disk_bytes / 1e9,
-            "nodes": self.nodes,
-            "shards": self.shards,
-            "serving_money_per_month": self.serving_money_per_month,
             "sources": {"costs": self.costs.source, "hardware": self.hardware.source},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Reasoning over queries, with a gate or without.
+    """Load of reasoning over queries.
 
     Attributes:
-        per_day: Queries a day.
-        tokens: Tokens that the Reasoner writes for one.
-        gate_saves: Share of these tokens that the gate spares, 0..1.
+        per_day: Queries per day.
+        tokens: Tokens that the Reasoner writes per query.
+        gate_saves: Share of these tokens that a gate saves, 0..1.
 
     Example:
         >>> Queries(1e6, tokens=150, gate_saves=0.6).reasoner_seconds_per_day(5000)
@@ -293,27 +283,27 @@ class Queries:
     gate_saves: float = 0.0
 
     def reasoner_seconds_per_day(self, tokens_per_s: float) -> float:
-        """Seconds of one Reasoner a day."""
+        """Return the seconds of one Reasoner per day."""
         return round(self.per_day * self.tokens * (1 - self.gate_saves) / tokens_per_s, 6)
 
     def reasoners(self, tokens_per_s: float, peak: float = 3.0) -> int:
-        """Reasoners that keep up when the busiest hour has `peak` times the mean."""
+        """Return the Reasoners that keep up when the busiest hour has `peak` times the mean load."""
         return math.ceil(peak * self.reasoner_seconds_per_day(tokens_per_s) / DAY)
 
 
-def with_numbers(plan: Plan, numbers: Mapping[str, Any]) -> Plan:
-    """A plan with some numbers replaced, each named as its attribute is.
+def with_numbers(plan: CapacityPlan, numbers: Mapping[str, Any]) -> CapacityPlan:
+    """Replace numbers of a plan by the names of their attributes.
 
     Args:
         plan: The plan.
-        numbers: By name, of the plan, its costs, hardware or keeping.
+        numbers: Values by name, of the plan, its costs, hardware or keeping.
 
     Raises:
-        InputError: When there is no number of that name, or its value is of another type.
+        InputError: When a name is unknown, or a value has another type.
 
     Example:
         >>> from ume_ray.capacity_numbers import ASSUMED, GPU
-        >>> plan = with_numbers(Plan(1e6, ASSUMED, GPU), {"price_per_hour": 1.5, "quantization": "binary"})
+        >>> plan = with_numbers(CapacityPlan(1e6, ASSUMED, GPU), {"price_per_hour": 1.5, "quantization": "binary"})
         >>> plan.hardware.price_per_hour
         1.5
     """
@@ -324,7 +314,7 @@ def with_numbers(plan: Plan, numbers: Mapping[str, Any]) -> Plan:
         before = getattr(plan if name in own else parts.get(holder or "", plan), name, None)
         if name not in own and holder is None:
             known = sorted(own | {one.name for part in parts.values() for one in fields(part)})
-            raise InputError(f"there is no number {name!r} in a plan", hint=f"use {', '.join(known)}")
+            raise InputError(f"unknown number {name!r}", hint=f"use {', '.join(known)}")
         checked = _as(name, value, before)
         if holder is None:
             plan = replace(plan, **{name: checked})
@@ -334,7 +324,7 @@ def with_numbers(plan: Plan, numbers: Mapping[str, Any]) -> Plan:
 
 
 def _as(name: str, value: Any, like: Any) -> Any:
-    """A value as the type that the number has."""
+    """Convert a value to the type of the number."""
     try:
         if isinstance(like, bool):
             return {"true": True, "false": False}[str(value).lower()]
@@ -346,12 +336,12 @@ def _as(name: str, value: Any, like: Any) -> Any:
     return converted
 
 
-def rows(plans: Sequence[Plan]) -> list[list[str]]:
-    """Plans side by side, as words for people: a name, then a cell for each plan.
+def rows(plans: Sequence[CapacityPlan]) -> list[list[str]]:
+    """Tabulate plans: each row is a name, then a cell per plan.
 
     Example:
         >>> from ume_ray.capacity_numbers import ASSUMED, GPU
-        >>> rows([Plan(1e6, ASSUMED, GPU)])[0]
+        >>> rows([CapacityPlan(1e6, ASSUMED, GPU)])[0]
         ['decode, core-hours', '14']
     """
     table: list[list[str]] = []
@@ -362,7 +352,7 @@ def rows(plans: Sequence[Plan]) -> list[list[str]]:
         ["hours", *(short(plan.hours) for plan in plans)],
         ["busiest", *(plan.slowest for plan in plans)],
         ["money, once", *(short(plan.money) for plan in plans)],
-        ["bytes a point", *(short(plan.to_dict()["bytes_a_point"]) for plan in plans)],
+        ["bytes a point", *(short(plan.bytes_a_point) for plan in plans)],
         ["RAM, GB", *(short(plan.ram_bytes / 1e9) for plan in plans)],
         ["disk, GB", *(short(plan.disk_bytes / 1e9) for plan in plans)],
         ["nodes", *(f"{plan.nodes:,}" for plan in plans)],
@@ -373,7 +363,7 @@ def rows(plans: Sequence[Plan]) -> list[list[str]]:
 
 
 def short(number: float) -> str:
-    """Two significant digits, and no more decimals than they need.
+    """Format a number with two significant digits.
 
     Example:
         >>> short(0), short(0.0123), short(1.55), short(14.2), short(1234567)

@@ -1,4 +1,4 @@
-"""How workers come by their models: each loads its own, where it runs."""
+"""Load models in workers: each loads its own, on its machine."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from ume_retrieval.results import PipelineInfo
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The pair, as functions that load it in a worker.
+    """The Embedder and the Reasoner, as functions that load them in a worker.
 
     Attributes:
         embedder: Loads the Embedder. A function of a module that every worker can import, or a `functools.partial`.
-        reasoner: Loads the Reasoner; None when there is none.
-        cache: File of traces on each worker's machine: workers of one machine share it. "auto" is
-            `ume_retrieval.pipeline.trace_cache.default_cache_path()` there; None keeps none. A file on a network
-            share is not safe under SQLite: give each machine its own. What a collection holds is never asked for again
-            in any case, so a trace that another machine has is missed only for a point that was not written yet.
+        reasoner: Loads the Reasoner; None without reasoning.
+        cache: File of traces on each machine, shared by its workers. "auto" is
+            `ume_retrieval.pipeline.trace_cache.default_cache_path()` there; None disables it. SQLite is not safe on
+            network shares, so each machine needs its own file. Points in the collection are never reasoned over again.
         sampling: How the Reasoner decodes; greedily by default.
-        limits: Limits on what is decoded.
+        limits: Limits of decoding.
 
     Example:
         >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -59,16 +58,14 @@ class Models:
         limits: Limits = DEFAULT_LIMITS,
         prompts: Prompts | Path | None = None,
     ) -> Models:
-        """Models as `ReasoningEmbedder.from_pretrained` names them; names are understood at once, weights load later.
+        """Choose models by name, as `ReasoningEmbedder.from_pretrained` does.
 
-        A file of prompts is read at once too, and its wording travels to the workers.
-
-        A folder of weights must be at the same path on every machine, and so must be the addresses and keys of the
-        engine "server" in its environment.
+        Resolves names and reads a file of prompts now, and loads weights later. Folders of weights must have the same
+        path on every machine; each machine's environment must hold the address and key of the engine "server".
 
         Raises:
-            ModelError: When a name means nothing.
-            InputError: When the engine does not exist, or the prompts cannot be used.
+            ModelError: When a name is unknown.
+            InputError: When the engine is unknown, or the prompts are invalid.
         """
         choose_engine(engine)
         resolved = resolve_embedder(str(name))
@@ -87,10 +84,10 @@ class Models:
         )
 
     def describe(self, *, reasoned: bool) -> Description:
-        """Load the models once and say what a collection and the decoders must know of them.
+        """Load the models once and describe them for the collection and the decoders.
 
         Args:
-            reasoned: Whether the Reasoner is concerned; else it is not loaded.
+            reasoned: Whether to load the Reasoner too.
 
         Raises:
             UmeError: When a model cannot be loaded.
@@ -115,7 +112,7 @@ class Models:
             embedder: How the Embedder wants its input.
 
         Raises:
-            InputError: When there is no Reasoner.
+            InputError: Without a Reasoner.
             CacheError: When the file of traces cannot be used.
         """
         if self.reasoner is None:
@@ -133,14 +130,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is known of models without having them.
-
-    Attributes:
-        meta: What a collection made with them says of itself.
-        info: Names and revisions.
-        embedder: How the Embedder wants its input.
-        reasoner_budget: What the Reasoner sees, when it is concerned.
-    """
+    """Description of models that are not loaded; `meta` is that of a collection that is made with them."""
 
     meta: CollectionMeta
     info: PipelineInfo
@@ -149,13 +139,13 @@ class Description:
 
     @property
     def plain_meta(self) -> CollectionMeta:
-        """`meta` without the Reasoner: what a new collection begins with."""
+        """`meta` without the Reasoner, for a new collection."""
         return replace(self.meta, reasoner="", reasoner_revision="", prompt_version="")
 
 
 def no_reasoner() -> InputError:
-    """The error for reasoning without a Reasoner."""
-    return InputError("these models have no Reasoner", hint="name one, or index with reasoning='never'")
+    """Return the error for reasoning without a Reasoner."""
+    return InputError("reasoning needs a Reasoner", hint="name one, or index with reasoning='never'")
 
 
 def _load_embedder(name: str, engine: str, options: LoadOptions) -> Embedder:

@@ -1,4 +1,4 @@
-"""Where files come from: folders that every worker sees, and object stores through pyarrow and fsspec."""
+"""List and fetch files: folders that every worker sees, and object stores through pyarrow and fsspec."""
 
 from __future__ import annotations
 
@@ -18,21 +18,14 @@ from ume_retrieval.media import Entry, FoundFile, Limits, display_name, walk
 from ume_retrieval.media.files import MEDIA_SUFFIXES, TEXT_SUFFIXES, is_remote
 
 NOT_STORES: Final = frozenset({"http", "https", "data", "ftp"})
-"""Addresses of single things; fetching them is the pipeline's `allow_remote`, not a source of files."""
+"""Schemes of single resources, which `allow_remote` fetches; they are not sources of files."""
 
 _SECRET: Final = re.compile(r"://[^/]*@|[?&](?:access_key|secret_key|session_token|key|token|sig)=", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object in a store, as its listing shows it.
-
-    Attributes:
-        source: Its address, safe to show.
-        address: Its address.
-        size: Bytes.
-        mtime_ns: When it last changed, in nanoseconds; 0 where the store does not tell.
-    """
+    """An object in a store, as listed; `source` is its address, safe to display, `mtime_ns` is 0 if unknown."""
 
     source: str
     address: str
@@ -41,14 +34,14 @@ class StoredObject:
 
 
 Listed: TypeAlias = FoundFile | StoredObject | Failure
-"""What a listing holds."""
+"""An entry of a listing."""
 
 
 def places_of(paths: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    """Local paths as absolute ones, and addresses of object stores.
+    """Normalise paths and addresses: local paths become absolute.
 
     Raises:
-        InputError: When there is none, one is an address of something else, or one carries a key.
+        InputError: Without paths, for another kind of address, or for an address with a key.
 
     Example:
         >>> places_of(["s3://lake/films/", "/data"])
@@ -62,10 +55,10 @@ def places_of(paths: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
         address = str(root).strip()
         scheme = address.partition(":")[0].lower()
         if scheme in NOT_STORES:
-            raise InputError(f"{scheme}: is no store of files", hint="give a folder, or an address such as s3://…")
+            raise InputError(f"{scheme}: is not a store of files", hint="give a folder, or an address such as s3://…")
         if _SECRET.search(address):
             raise InputError(
-                f"the {scheme} address carries a key or a user",
+                f"the {scheme} address holds a key or a user",
                 hint="leave them out: pyarrow and fsspec take keys from each machine's environment or role",
             )
         places.append(address.rstrip("/"))
@@ -73,7 +66,7 @@ def places_of(paths: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def is_address(place: str) -> bool:
-    """Whether a place is in an object store.
+    """Return whether a place is in an object store.
 
     Example:
         >>> is_address("s3://lake/films"), is_address("/data/films")
@@ -83,7 +76,7 @@ def is_address(place: str) -> bool:
 
 
 def below(place: str) -> str:
-    """A place as payloads name the folders above a source, for `Filter.under`.
+    """Return a place in the notation of `Filter.under`.
 
     Example:
         >>> below("s3://lake/films"), below("/data/films")
@@ -95,16 +88,12 @@ def below(place: str) -> str:
 def listed(
     places: Sequence[str], *, limits: Limits, follow_symlinks: bool, leave_out: Sequence[str]
 ) -> Iterator[Listed]:
-    """Everything that may be indexed; folders as `ume_retrieval.media.walk` finds it.
+    """List everything that may be indexed; folders as `ume_retrieval.media.walk` does.
 
-    Of an object store only names that end as media or text do are listed, hidden ones are not: a look at the first
-    bytes of every other object would be a request each.
+    In an object store, only objects with a media or text suffix and without a hidden name: checking the first bytes of
+    every other object would cost a request each.
 
-    Args:
-        places: As `places_of` gives them: folders together, or one address.
-        limits: Ceilings on what a file may cost.
-        follow_symlinks: Follow links out of the given folders.
-        leave_out: Folders to pass over, each ending in a separator.
+    `places` are folders, or one address; `leave_out` are folders to skip, each ending in a separator.
     """
     local = [place for place in places if not is_address(place)]
     for found in walk(local, limits=limits, follow_symlinks=follow_symlinks):
@@ -117,11 +106,7 @@ def listed(
 
 @contextmanager
 def at_hand(one: FoundFile | StoredObject, limits: Limits) -> Iterator[FoundFile | Failure]:
-    """The file, on this machine; an object is fetched for as long as the block lasts.
-
-    Raises:
-        UmeError: When it cannot be fetched.
-    """
+    """Yield the file on this machine; an object is fetched, and deleted after the block."""
     if isinstance(one, FoundFile):
         yield one
         return
@@ -136,7 +121,7 @@ def at_hand(one: FoundFile | StoredObject, limits: Limits) -> Iterator[FoundFile
 
 
 def item_at(entry: Entry, path: Path) -> Item:
-    """An entry's media, in the copy of its file that is at hand now."""
+    """Return the item of an entry, with its media in a local copy of the file."""
     if entry.path == path:
         return entry.item
     match entry.kind:
@@ -151,7 +136,7 @@ def item_at(entry: Entry, path: Path) -> Item:
 
 
 def renamed(message: str, copy: Path, source: str) -> str:
-    """A message that names the object instead of its copy.
+    """Return a message that names the object instead of its copy.
 
     Example:
         >>> renamed("/tmp/x/object.png is cut", Path("/tmp/x/object.png"), "s3://lake/cat.png")
@@ -190,7 +175,7 @@ def _objects(place: str, limits: Limits) -> Iterator[StoredObject | Failure]:
 
 
 def _inside(filesystem: Any, folder: str) -> list[Any]:
-    """What is in a folder, the first name last; hidden names are left out."""
+    """Return the contents of a folder without hidden names, in reverse order."""
     from pyarrow.fs import FileSelector
 
     found = filesystem.get_file_info(FileSelector(folder))
@@ -204,13 +189,13 @@ def _fetch(one: StoredObject, copy: Path) -> None:
         with filesystem.open_input_stream(path) as stream, copy.open("wb") as file:
             shutil.copyfileobj(stream, file, 1 << 20)
     except FileNotFoundError as error:
-        raise MediaNotFound(f"{one.source} is not there any more") from error
+        raise MediaNotFound(f"{one.source} does not exist any more") from error
     except OSError as error:
         raise _refused(one.source, error) from error
 
 
 def _filesystem(address: str) -> tuple[Any, str]:
-    """A pyarrow file system and the path in it; schemes that pyarrow does not know are fsspec's."""
+    """Return a pyarrow file system and the path in it; fsspec handles schemes unknown to pyarrow."""
     try:
         import pyarrow.fs
     except ImportError as error:
@@ -218,7 +203,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
     try:
         return pyarrow.fs.FileSystem.from_uri(address)  # type: ignore[no-any-return]
     except pyarrow.ArrowInvalid:
-        import fsspec  # type: ignore[import-untyped]  # it has no types
+        import fsspec  # type: ignore[import-untyped]  # untyped package
 
         filesystem, path = fsspec.core.url_to_fs(address)
         return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path

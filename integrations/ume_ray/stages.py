@@ -1,4 +1,4 @@
-"""The operators: what each worker does with a batch of rows. Rows that are settled pass through unchanged."""
+"""Operators of the Ray Data pipeline: each maps a batch of rows; outcomes pass through unchanged."""
 
 from __future__ import annotations
 
@@ -9,37 +9,34 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from ume_qdrant.indexing.points import Cut, entry_id, reasoned_update, refused_update
+from ume_qdrant.indexing.plan import Explored, Holdings, Plan, make_plan
+from ume_qdrant.indexing.points import Cut, Part, entry_id, entry_key, reasoned_update, refused_update
+from ume_qdrant.indexing.reuse import Donors
 from ume_qdrant.stores.base import Point, Store, batches
 from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.models import Description, Models
-from ume_ray.sources import at_hand, item_at, listed, renamed
+from ume_ray.sources import Listed, StoredObject, at_hand, item_at, listed, renamed
 from ume_ray.stores import Shared
-from ume_ray.units import Decoded, EncodedUnit, Outcome, ReasonedUnit, Unit, batch_of, failed, rows_of, spent, stopped
+from ume_ray.units import Decoded, EncodedUnit, Outcome, ReasonedUnit, Unit, batch_of, failed, rows_of
 from ume_retrieval.errors import Failure, UmeError
-from ume_retrieval.media import FoundFile, display_name
+from ume_retrieval.media import FoundFile, display_name, entries
 from ume_retrieval.pipeline import EmbedStage, ItemLoader, StageItem, apply_stage, load_items
 
 Batch = Mapping[str, Any]
 Row = TypeVar("Row")
 
 LISTED_AT_ONCE = 256
-"""Files that a listing hands on together."""
+"""Files per batch of a listing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every worker knows of a run.
+    """Settings of a run for every worker.
 
     Attributes:
-        models: How to load the pair.
-        described: What is known of it.
-        shared: The collection.
-        reasoning: When to reason over what is indexed.
         cut: Length and overlap of video segments in seconds.
-        follow_symlinks: Follow links out of the given folders.
         leave_out: Folders of the store's own files, each ending in a separator.
-        items_a_call: Items that a model gets at once.
+        items_a_call: Items per call of a model.
     """
 
     models: Models
@@ -53,42 +50,42 @@ class Job:
 
     @property
     def state(self) -> ReasoningState:
-        """State of reasoning of a new point."""
+        """Reasoning state of a new point."""
         return "never" if self.reasoning == "never" else "later"
 
 
 class Operator(ABC):
-    """Rows in, rows out, as Ray Data wants them; an error that is no single item's becomes a row."""
+    """Maps batches of rows for Ray Data; an error of a whole batch becomes a row, since Ray reports errors as text."""
 
     __slots__ = ()
 
     @abstractmethod
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
-        """What becomes of some rows, a group at a time."""
+        """Map rows to groups of rows."""
 
     def __call__(self, batch: Batch) -> Iterator[dict[str, Any]]:
-        """`run` over a batch; groups without rows are left out, since Ray cannot tell what they would hold."""
+        """Apply `run` to a batch; empty groups are dropped, since Ray cannot infer their type."""
         try:
             for made in self.run(rows_of(batch)):
                 if listed_rows := list(made):
                     yield batch_of(self.groups_of(listed_rows))
         except UmeError as error:
-            yield batch_of([[stopped(error)]])
+            yield batch_of([[Outcome("stopped", failure=Failure.of(error, index=0))]])
 
     def groups_of(self, rows: Sequence[object]) -> Iterable[Sequence[object]]:
-        """Rows as they travel on; together unless the next operator needs them apart."""
+        """Split rows into the groups of the next operator; one group by default."""
         return [rows]
 
 
 @dataclass(frozen=True, slots=True)
 class List(Operator):
-    """Lists the files of a group of places: one task a group, which hands on what it has found while it goes on."""
+    """Lists the files of a group of places, one task per group; yields results as it goes on."""
 
     job: Job
     groups: tuple[tuple[str, ...], ...]
 
     def run(self, rows: Sequence[int]) -> Iterator[Iterable[object]]:
-        """What was found."""
+        """Yield the files of the groups with these numbers."""
         for number in rows:
             found = listed(
                 self.groups[number],
@@ -99,18 +96,18 @@ class List(Operator):
             yield from batches(found, LISTED_AT_ONCE)
 
     def groups_of(self, rows: Sequence[object]) -> Iterable[Sequence[object]]:
-        """Each file by itself, so that Ray can share them out."""
+        """Make each file a group, so that Ray can distribute them."""
         return [[row] for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Decode(Operator):
-    """Decodes units; objects are fetched for as long as that takes."""
+    """Decodes units; objects are fetched into a temporary folder meanwhile."""
 
     job: Job
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
-        """Outcomes first, then decoded units, as many at a time as their pixels allow."""
+        """Yield outcomes first, then decoded units, in groups bounded by their pixels."""
         yield [row for row in rows if isinstance(row, Outcome)]
         units: list[Unit] = []
         lost: list[Outcome] = []
@@ -155,19 +152,19 @@ class Decode(Operator):
         return failed(copy.source, named)
 
     def _mark(self, unit: Unit, failure: Failure) -> None:
-        """A point that is there and can never be reasoned over says so."""
+        """Record in an existing point that reasoning failed."""
         if not unit.direct:
             self.job.shared.store().update([refused_update(entry_id(unit.part.entry), failure)])
 
 
 class Reason(Operator):
-    """An actor with a Reasoner of its own."""
+    """Actor with its own Reasoner."""
 
     def __init__(self, job: Job) -> None:
         self._stage = job.models.reasoning(job.described.embedder)
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
-        """Give every decoded unit that wants it its trace, or the reason why it has none."""
+        """Add a trace or a failure to every decoded unit that needs reasoning."""
         asked = [row for row in rows if _wants_reason(row)]
         outcomes = apply_stage(self._stage, [row.item for row in asked])
         reasoned = [
@@ -175,17 +172,17 @@ class Reason(Operator):
             for row, one in zip(asked, outcomes.items, strict=True)
         ]
         rest = (row for row in rows if not _wants_reason(row))
-        yield [*rest, *reasoned, spent(replace(outcomes.usage, items=0))]
+        yield [*rest, *reasoned, Outcome("spent", usage=replace(outcomes.usage, items=0))]
 
 
 class Embed(Operator):
-    """An actor with an Embedder of its own."""
+    """Actor with its own Embedder."""
 
     def __init__(self, job: Job) -> None:
         self._stage = EmbedStage(job.models.embedder(), "corpus")
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
-        """Give every unit its vectors: the direct one when it lacks it, the reasoned one when it has a trace."""
+        """Add the direct vector to every unit that lacks it, and the reasoned vector to every unit with a trace."""
         units = [
             ReasonedUnit(row.unit, row.item) if isinstance(row, Decoded) else row
             for row in rows
@@ -203,46 +200,46 @@ class Embed(Operator):
             _encoded(unit, made.get((index, False)), made.get((index, True))) for index, unit in enumerate(units)
         ]
         settled = [row for row in rows if isinstance(row, Outcome)]
-        yield [*settled, *encoded, spent(outcomes.usage)]
+        yield [*settled, *encoded, Outcome("spent", usage=outcomes.usage)]
 
 
 @dataclass(frozen=True, slots=True)
 class Write(Operator):
-    """Writes what was made, and hands on nothing but outcomes."""
+    """Writes the points and yields only outcomes."""
 
     job: Job
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
-        """A batch's points are in the collection when its outcomes are handed on."""
+        """Write the points of a batch before its outcomes are yielded."""
         outcomes = [row for row in rows if isinstance(row, Outcome)]
         new: list[Point] = []
         changed: list[Point] = []
         for made in rows:
             if not isinstance(made, EncodedUnit):
                 continue
-            point, told = self._point(made)
+            point, done = self._point(made)
             (new if made.unit.direct else changed).append(point)
-            outcomes += told
+            outcomes += done
         store = self.job.shared.store()
         store.upsert(new)
         store.update(changed)
         yield outcomes
 
     def _point(self, made: EncodedUnit) -> tuple[Point, list[Outcome]]:
-        unit, key, told = made.unit, entry_id(made.unit.part.entry), []
+        unit, key, outcomes = made.unit, entry_id(made.unit.part.entry), []
         point = Point(key)
         if made.direct is not None:
             point = unit.part.point(made.direct, self.job.state)
-            told.append(Outcome("embedded", unit.source))
+            outcomes.append(Outcome("embedded", unit.source))
         more = Point(key)
         if made.reasoned is not None and made.trace is not None:
             text = made.trace.tcot.answer if unit.part.entry.item.text is None else None
             more = reasoned_update(key, made.reasoned, made.trace, self.job.described.info, text=text)
-            told.append(Outcome("reasoned", unit.source))
+            outcomes.append(Outcome("reasoned", unit.source))
         elif made.failure is not None:
-            told.append(failed(unit.source, made.failure))
+            outcomes.append(failed(unit.source, made.failure))
             more = refused_update(key, made.failure)
-        return Point(key, {**point.vectors, **more.vectors}, {**point.payload, **more.payload}), told
+        return Point(key, {**point.vectors, **more.vectors}, {**point.payload, **more.payload}), outcomes
 
 
 def _wants_reason(row: object) -> bool:
@@ -267,5 +264,107 @@ def _encoded(
 
 
 def folders_left_out(store: Store) -> tuple[str, ...]:
-    """A store's own folders, as sources begin that lie in them."""
+    """Return the store's own folders as prefixes of the sources in them."""
     return tuple(display_name(folder) + os.sep for folder in store.folders)
+
+
+@dataclass(frozen=True, slots=True)
+class Compare(Operator):
+    """Compares files with their points: yields units for missing points, and outcomes for the rest.
+
+    Separate from decoding, which streams its results: if its worker dies, Ray repeats it and skips the results that it
+    had yielded, so its input must not depend on the points written meanwhile.
+    """
+
+    job: Job
+
+    def run(self, rows: Sequence[Listed]) -> Iterator[Iterable[object]]:
+        """Yield outcomes, and units to decode."""
+        files = [row for row in rows if not isinstance(row, Failure)]
+        yield [failed(row.source, row) for row in rows if isinstance(row, Failure)]
+        store = self.job.shared.store()
+        holdings = Holdings(store, [file.source for file in files], self.job.cut)
+        found = Explored()
+        places: dict[str, FoundFile | StoredObject] = {}
+        for file in files:
+            places[file.source] = file
+            if holdings.is_current(file.source, file.size, file.mtime_ns) and not self._waiting(holdings, file):
+                found.current.add(file.source)
+            else:
+                self._look(file, found)
+        plan = make_plan(holdings, found)
+        store.update(plan.refreshed)
+        units = [*self._missing(plan, store, places), *self._unfinished(plan, holdings, found, places)]
+        yield [*self._settled(plan, found), *units]
+
+    def _waiting(self, holdings: Holdings, file: FoundFile | StoredObject) -> bool:
+        return any(self._owed(point.payload["reasoning"]) for point in holdings.points(file.source))
+
+    def _owed(self, state: ReasoningState) -> bool:
+        """Return whether a point in this state needs reasoning or a new state from this run."""
+        return state in {"always": ("later", "never"), "later": ("never",), "never": ()}[self.job.reasoning]
+
+    def _look(self, file: FoundFile | StoredObject, found: Explored) -> None:
+        """Read the entries of a file."""
+        limits = self.job.models.limits
+        segment_s, overlap_s = self.job.cut
+        try:
+            with at_hand(file, limits) as here:
+                if isinstance(here, Failure):
+                    found.failures.append(here)
+                    return
+                try:
+                    found.entries[file.source] = entries(here, limits=limits, segment_s=segment_s, overlap_s=overlap_s)
+                except UmeError as error:
+                    failure = Failure.of(error, index=0, source=file.source)
+                    message = renamed(failure.message, here.path, file.source)
+                    found.failures.append(replace(failure, message=message))
+        except UmeError as error:
+            found.failures.append(Failure.of(error, index=0, source=file.source))
+
+    def _missing(
+        self, plan: Plan, store: Store, places: Mapping[str, FoundFile | StoredObject]
+    ) -> Iterator[Unit | Outcome]:
+        """Yield units for missing points; writes at once those whose content the collection has under another name."""
+        parts = [(work, part) for work in plan.work for part in work.missing]
+        known = Donors(store, [part.entry for _, part in parts]).of([part.entry for _, part in parts])
+        twins: list[Point] = []
+        for work, part in parts:
+            donor = known.get(entry_key(part.entry))
+            if donor is None:
+                yield Unit(part, places[work.source], direct=True, reason=self.job.reasoning == "always")
+                continue
+            twins.append(part.twin(donor, self.job.state))
+            yield Outcome("taken over", work.source)
+            if self.job.reasoning == "always" and twins[-1].payload["reasoning"] == "later":
+                yield Unit(part, places[work.source], direct=False, reason=True)
+        store.upsert(twins)
+
+    def _unfinished(
+        self, plan: Plan, holdings: Holdings, found: Explored, places: Mapping[str, FoundFile | StoredObject]
+    ) -> Iterator[Unit | Outcome]:
+        """Yield units for existing points that lack reasoning."""
+        store = self.job.shared.store()
+        excluded: list[Point] = []
+        for source, there in found.entries.items():
+            states = {point.id: point.payload["reasoning"] for point in holdings.points(source)}
+            for entry in there:
+                state = states.get(entry_id(entry))
+                if state is None or not self._owed(state):
+                    continue
+                if state == "never":
+                    excluded.append(Point(entry_id(entry), {}, {"reasoning": "later"}))
+                if self.job.reasoning == "always":
+                    parts = len(there) + sum(failure.source == source for failure in plan.failures)
+                    yield Unit(Part(entry, parts, self.job.cut), places[source], direct=False, reason=True)
+        store.update(excluded)
+
+    def _settled(self, plan: Plan, found: Explored) -> Iterator[Outcome]:
+        """Yield the outcomes of the batch that need no model."""
+        yield from (failed(failure.source, failure) for failure in plan.failures)
+        at_work = {work.source for work in plan.work}
+        for source in [*found.current, *(found.entries.keys() - at_work)]:
+            yield Outcome("unchanged", source)
+        for work in plan.work:
+            if work.stale:
+                yield Outcome("stale", work.source, stale=work.stale, present=work.present)

@@ -1,4 +1,4 @@
-"""Where points go: a server that every worker talks to itself, or a directory that one actor holds for all."""
+"""Open the store in workers: each connects to a server, but a directory is held by one actor for all."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any, Final, cast
 from ume_qdrant.stores.base import Store
 from ume_qdrant.stores.layout import Sharding
 from ume_qdrant.stores.open import open_store
-from ume_ray.failures import own_error
+from ume_ray.cluster import own_error
 from ume_retrieval.errors import UmeError
 
 PROPERTIES: Final = frozenset({"location", "collection", "folders"})
-"""What a store says of itself without being called."""
+"""Properties, not methods, of a store."""
 
 DEFAULT_KEY_VARIABLE: Final = "QDRANT_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
-    """A collection, named so that any worker can open it. It never holds the server's key.
+    """Address of a collection that any worker can open; never holds the server's key.
 
     Attributes:
         location: A directory for Qdrant Edge, or the http(s) address of a Qdrant server.
         collection: Name of the collection.
         key_variable: Environment variable, on every machine, that holds the server's key.
-        prefer_grpc: Talk gRPC to the server.
-        sharding: How a server spreads a new collection over its nodes; None leaves it to the server.
+        prefer_grpc: Use gRPC.
+        sharding: Shards and replicas of a new collection; None leaves them to the server.
     """
 
     location: str
@@ -41,11 +41,11 @@ class StoreAddress:
 
     @property
     def on_server(self) -> bool:
-        """Whether many processes may write at once."""
+        """Whether the location is a server, which many processes may write to."""
         return "://" in self.location
 
     def open(self) -> Store:
-        """The store, in this process.
+        """Open the store in this process.
 
         Raises:
             InputError: When the location is neither directory nor server.
@@ -59,85 +59,72 @@ class StoreAddress:
         )
 
 
-class Keeper:
-    """Holds a directory's collection in a process of its own and does what others ask; runs as an actor.
+class StoreActor:
+    """Actor that opens a directory's collection and executes calls for other processes.
 
-    Every write may be repeated, so Ray may start it anew and ask again when it dies.
+    Writes are idempotent, so Ray may restart it and repeat a call.
     """
 
     def __init__(self, address: StoreAddress) -> None:
         self._store = address.open()
 
-    def ask(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Read a property or call a method; what comes one by one is handed over as a list."""
+    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Read a property or call a method; an iterator is returned as a list."""
         found = getattr(self._store, name)
         reply = found if name in PROPERTIES else found(*args, **kwargs)
         return list(reply) if isinstance(reply, Iterator) else reply
 
 
-class KeptStore:
-    """A store that a `Keeper` holds; has the methods of `ume_qdrant.Store`.
+class StoreProxy:
+    """Proxy of the store in a `StoreActor`, with the methods of `ume_qdrant.Store`."""
 
-    Args:
-        keeper: Handle of the actor.
-    """
-
-    def __init__(self, keeper: Any) -> None:
-        self._keeper = keeper
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         if name in PROPERTIES:
-            return self._ask(name)
-        return lambda *args, **kwargs: self._ask(name, *args, **kwargs)
+            return self._call(name)
+        return lambda *args, **kwargs: self._call(name, *args, **kwargs)
 
-    def __reduce__(self) -> tuple[type[KeptStore], tuple[Any]]:
-        return KeptStore, (self._keeper,)
+    def __reduce__(self) -> tuple[type[StoreProxy], tuple[Any]]:
+        return StoreProxy, (self._actor,)
 
-    def _ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         import ray
 
         try:
-            return ray.get(self._keeper.ask.remote(name, args, kwargs))
+            return ray.get(self._actor.call.remote(name, args, kwargs))
         except ray.exceptions.RayError as error:
             raise own_error(error) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A collection as workers get it.
-
-    Attributes:
-        address: Where it is.
-        keeper: Handle of the actor that holds it; None for a server.
-    """
+    """A collection that all workers use; `actor` holds a directory, and is None for a server."""
 
     address: StoreAddress
-    keeper: Any = None
+    actor: Any = None
 
     def store(self) -> Store:
-        """The store for this process; a server's connections are kept between calls."""
-        return _connected(self.address) if self.keeper is None else cast("Store", KeptStore(self.keeper))
+        """Return the store for this process; connections to a server are reused between calls."""
+        return _connected(self.address) if self.actor is None else cast("Store", StoreProxy(self.actor))
 
-    def let_go(self) -> None:
-        """End the actor, so that other processes can open the directory at once."""
-        if self.keeper is None:
+    def close(self) -> None:
+        """End the actor, so that other processes can open the directory."""
+        if self.actor is None:
             return
         import ray
 
-        # It may be gone with the cluster, and with it its hold on the directory.
+        # It may have ended with the cluster, which releases the directory too.
         with suppress(UmeError):
             self.store().close()
-        ray.kill(self.keeper)
+        ray.kill(self.actor)
 
 
 def share(address: StoreAddress) -> Shared:
-    """Make a collection reachable for all workers.
-
-    A directory is held by an actor on this machine, where the directory is. It takes no CPU of the cluster's: it waits
-    most of the time.
-    """
+    """Make a collection available to all workers; a directory gets an actor on this machine, which reserves no CPU."""
     if address.on_server:
         return Shared(address)
     import ray
@@ -145,7 +132,7 @@ def share(address: StoreAddress) -> Shared:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    return Shared(address, ray.remote(Keeper).options(**options).remote(address))
+    return Shared(address, ray.remote(StoreActor).options(**options).remote(address))
 
 
 @lru_cache(maxsize=4)

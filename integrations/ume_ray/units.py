@@ -1,4 +1,4 @@
-"""What travels between the operators: units of work on their way to a point, and what became of them."""
+"""Rows between the operators: units of work, each becoming one point, and outcomes."""
 
 from __future__ import annotations
 
@@ -12,28 +12,24 @@ import numpy as np
 from ume_qdrant.indexing.points import Part
 from ume_qdrant.stores.base import Vector
 from ume_ray.sources import StoredObject
-from ume_retrieval.errors import Failure, UmeError
+from ume_retrieval.errors import Failure
 from ume_retrieval.media import FoundFile
 from ume_retrieval.pipeline import StageItem
 from ume_retrieval.results import Trace, Usage
 
 Event: TypeAlias = Literal["unchanged", "embedded", "taken over", "reasoned", "failed", "stale", "spent", "stopped"]
-"""What an outcome tells: a file needed nothing; a point was written, with new vectors or with those of another file of
-the same bytes; a point got its `reasoned` vector; something was left out; a file has points of former content; a model
-was asked; something has struck the run as a whole."""
+"""Kind of an outcome: a file is unchanged; a point was written, with new vectors or with those of another file with the
+same bytes; a point got its `reasoned` vector; an item failed; a file has points of previous content; a batch used a
+model; the whole run failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Something that is settled; later operators hand it on as it is.
+    """A final result about a file (`source`) or a batch; later operators pass it on unchanged.
 
     Attributes:
-        event: What it tells.
-        source: The file; empty for what a batch has spent.
-        failure: Why something was left out.
-        stale: Ids of points of former content.
-        present: Whether the collection has points of the file's present content already.
-        usage: What a model was asked.
+        stale: Ids of points of previous content.
+        present: Whether the collection already has points of the file's current content.
     """
 
     event: Event
@@ -46,14 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One point that has to be made or completed.
-
-    Attributes:
-        part: The entry, as a part of its file.
-        place: Where the file is.
-        direct: Whether the collection lacks the point.
-        reason: Whether it is to be reasoned over now.
-    """
+    """One point to create (`direct`: it needs its direct vector) or to complete; `reason` asks for reasoning now."""
 
     part: Part
     place: FoundFile | StoredObject
@@ -68,7 +57,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A unit with its pixels."""
+    """A unit with its decoded item."""
 
     unit: Unit
     item: StageItem
@@ -76,7 +65,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class ReasonedUnit:
-    """A unit with its trace, or with the reason why there is none."""
+    """A unit with its trace, or with the failure to make one."""
 
     unit: Unit
     item: StageItem
@@ -85,15 +74,7 @@ class ReasonedUnit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedUnit:
-    """A unit with its vectors, ready to be written.
-
-    Attributes:
-        unit: What it is.
-        direct: The direct vector, when the collection lacked it.
-        reasoned: The vector with reasoning.
-        trace: What the Reasoner wrote.
-        failure: Why it could not be reasoned over, though it should have been.
-    """
+    """A unit with its new vectors and its trace, or the failure of requested reasoning, ready to write."""
 
     unit: Unit
     direct: Vector | None = None
@@ -107,10 +88,10 @@ COLUMN: Final = "rows"
 
 
 def batch_of(groups: Iterable[Sequence[object]]) -> dict[str, Any]:
-    """Groups of rows as a batch of Ray Data; it counts, splits and bundles groups.
+    """Pack groups of rows into a batch of Ray Data, whose unit is the group.
 
-    A group travels as one pickle. Given Python objects, Ray pickles each by itself, and again at every operator: for
-    small items that costs more than embedding them.
+    A group is one pickle: Ray would pickle objects one by one, at every operator, which costs more than embedding small
+    items.
 
     Example:
         >>> rows_of(batch_of([["a", (1, 2)], ["b"]]))
@@ -121,20 +102,10 @@ def batch_of(groups: Iterable[Sequence[object]]) -> dict[str, Any]:
 
 
 def rows_of(batch: Mapping[str, Any]) -> list[Any]:
-    """All rows of a batch."""
+    """Unpack all rows of a batch."""
     return [row for group in batch[COLUMN] for row in pickle.loads(group)]  # noqa: S301  # from our own workers
 
 
-def spent(usage: Usage) -> Outcome:
-    """What a batch has cost."""
-    return Outcome("spent", usage=usage)
-
-
 def failed(source: str, failure: Failure) -> Outcome:
-    """Something that was left out."""
+    """Return the outcome of a failed item."""
     return Outcome("failed", source, failure)
-
-
-def stopped(error: UmeError) -> Outcome:
-    """What strikes the run as a whole. It travels as a row, because Ray Data reports errors as text."""
-    return Outcome("stopped", failure=Failure.of(error, index=0))

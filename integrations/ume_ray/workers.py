@@ -1,4 +1,4 @@
-"""How many workers do what, and whether the cluster has room for them."""
+"""Sizes of the worker pools, and whether they fit the cluster."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any, Final
 from ume_retrieval.errors import InputError
 
 REASONERS_FOR_AN_EMBEDDER: Final = 7
-"""A Reasoner writes hundreds of tokens an item, the Embedder reads once: most GPUs go to Reasoners."""
+"""A Reasoner writes hundreds of tokens per item, the Embedder reads once: most GPUs go to Reasoners."""
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """Sizes of the pools. Comparing and decoding take whatever CPUs are left; Ray schedules them.
+class WorkerPools:
+    """Sizes of the worker pools. Comparing and decoding use the remaining CPUs.
 
     Attributes:
-        embedders: Embedders, one model each, >= 1.
-        reasoners: Reasoners, one model each, >= 1; none is started when nothing is reasoned over.
-        writers: Workers that write to a server at the same time, >= 1; a directory always has one.
-        embedder_gpus: GPUs of an Embedder; a fraction shares one.
-        reasoner_gpus: GPUs of a Reasoner.
-        cpus: CPUs that Ray sets aside for a worker with a model.
-        files_a_task: Files that are read and decoded by one task, >= 1; a task that dies is done again.
-        items_a_call: Items that a model gets at once, >= 1.
+        embedders: Number of Embedders, one model each, >= 1.
+        reasoners: Number of Reasoners, one model each, >= 1; not started without reasoning.
+        writers: Concurrent writers to a server, >= 1; a directory always has one.
+        embedder_gpus: GPUs per Embedder; a fraction shares one.
+        reasoner_gpus: GPUs per Reasoner.
+        cpus: CPUs that Ray reserves for a worker with a model.
+        files_a_task: Files per reading and decoding task, >= 1; a task that dies is repeated.
+        items_a_call: Items per call of a model, >= 1.
 
     Raises:
         InputError: When a number is out of range.
 
     Example:
-        >>> Workers.for_cluster({"CPU": 64.0, "GPU": 8.0}, reasoning=True)
-        Workers(embedders=1, reasoners=7, writers=2, embedder_gpus=1.0, reasoner_gpus=1.0, cpus=0.0, ...)
-        >>> Workers.for_cluster({"CPU": 2.0}, reasoning=True).cpus
+        >>> WorkerPools.for_cluster({"CPU": 64.0, "GPU": 8.0}, reasoning=True)
+        WorkerPools(embedders=1, reasoners=7, writers=2, embedder_gpus=1.0, reasoner_gpus=1.0, cpus=0.0, ...)
+        >>> WorkerPools.for_cluster({"CPU": 2.0}, reasoning=True).cpus
         0.5
     """
 
@@ -48,20 +48,20 @@ class Workers:
     def __post_init__(self) -> None:
         counts = (self.embedders, self.reasoners, self.writers, self.files_a_task, self.items_a_call)
         if min(counts) < 1 or min(self.embedder_gpus, self.reasoner_gpus, self.cpus) < 0:
-            raise InputError(f"{self} cannot work", hint="pools and batches are at least 1, shares at least 0")
+            raise InputError(f"invalid pools: {self}", hint="pools and batches are at least 1, shares at least 0")
 
     @classmethod
-    def for_cluster(cls, resources: Mapping[str, float], *, reasoning: bool) -> Workers:
-        """Pools that use a cluster's GPUs, or one model of each kind where there is none.
+    def for_cluster(cls, resources: Mapping[str, float], *, reasoning: bool) -> WorkerPools:
+        """Fit pools to a cluster's GPUs; without GPUs, one model of each kind.
 
         Args:
-            resources: "CPU" and "GPU" in all, as `ray.cluster_resources()` tells them.
-            reasoning: Whether there is reasoning to do.
+            resources: Total "CPU" and "GPU", from `ray.cluster_resources()`.
+            reasoning: Whether Reasoners are needed.
         """
         gpus = int(resources.get("GPU", 0))
         if gpus == 0:
             pools = 2 if reasoning else 1
-            # Less than the whole CPU of a task that decodes: were they alike, Ray would decode in the actors.
+            # Less than the CPU of a decoding task: otherwise Ray would fuse decoding into the actors.
             return cls(cpus=min(0.5, max(0.0, resources.get("CPU", 1) - 1) / pools))
         if not reasoning:
             return cls(embedders=gpus, embedder_gpus=1.0, cpus=0.0)
@@ -71,10 +71,10 @@ class Workers:
         return cls(embedders=embedders, reasoners=gpus - embedders, embedder_gpus=1.0, reasoner_gpus=1.0, cpus=0.0)
 
     def check(self, resources: Mapping[str, float], *, reasoning: bool) -> None:
-        """Refuse pools that a cluster has no room for: they would wait for ever.
+        """Check that pools fit a cluster; otherwise they would wait for ever.
 
         Raises:
-            InputError: Saying what is there and what is needed.
+            InputError: When they do not fit.
         """
         reasoners = self.reasoners if reasoning else 0
         cpus = self.cpus * (self.embedders + reasoners) + 1
@@ -88,11 +88,11 @@ class Workers:
             )
 
     def embedder_options(self) -> dict[str, Any]:
-        """Options of the Embedders' operator."""
+        """Return the options of the Embedders' operator."""
         return self._actor(self.embedders, self.embedder_gpus)
 
     def reasoner_options(self) -> dict[str, Any]:
-        """Options of the Reasoners' operator."""
+        """Return the options of the Reasoners' operator."""
         return self._actor(self.reasoners, self.reasoner_gpus)
 
     def _actor(self, size: int, gpus: float) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from typer.testing import CliRunner, Result
 
 from ume_cli.app import app
 from ume_ray.capacity import (
+    CapacityPlan,
     Costs,
     Hardware,
     Keeping,
-    Plan,
     Queries,
     rows,
     short,
@@ -49,7 +49,7 @@ def tables() -> Any:
 
 def test_a_plan_by_hand() -> None:
     """100 items, half reasoned over: each figure worked out on paper."""
-    plan = Plan(100, UNIT, RENTED, KEPT, machines=2, reasoned=0.5, efficiency=0.5)
+    plan = CapacityPlan(100, UNIT, RENTED, KEPT, machines=2, reasoned=0.5, efficiency=0.5)
     assert plan.seconds == {"decode": 100.0, "reason": 100.0, "embed": 450.0, "write": 200.0}
     assert plan.machine_hours == {"models": 550 / 2 / 3600 / 0.5, "cores": 300 / 4 / 3600 / 0.5}
     assert plan.slowest == "models"
@@ -65,10 +65,10 @@ def test_a_plan_by_hand() -> None:
 
 
 def test_without_quantization_full_vectors_are_in_memory() -> None:
-    plain = Plan(100, UNIT, RENTED, replace(KEPT, quantization="none"))
+    plain = CapacityPlan(100, UNIT, RENTED, replace(KEPT, quantization="none"))
     assert plain.compact_bytes == 0
     assert plain.ram_bytes == 2 * (plain.full_bytes + plain.graph_bytes)
-    both = Plan(100, UNIT, RENTED, replace(KEPT, full_in_memory=True))
+    both = CapacityPlan(100, UNIT, RENTED, replace(KEPT, full_in_memory=True))
     assert both.ram_bytes == 2 * (both.full_bytes + both.compact_bytes + both.graph_bytes)
 
 
@@ -79,7 +79,7 @@ def test_without_quantization_full_vectors_are_in_memory() -> None:
     deadline=st.floats(0.1, 1e4),
 )
 def test_more_work_never_costs_less(items: float, machines: int, reasoned: float, deadline: float) -> None:
-    plan = Plan(items, ASSUMED, GPU, machines=machines, reasoned=reasoned)
+    plan = CapacityPlan(items, ASSUMED, GPU, machines=machines, reasoned=reasoned)
     larger = replace(plan, items=items * 2)
     for name in ("hours", "money", "ram_bytes", "disk_bytes", "nodes", "shards"):
         assert getattr(larger, name) >= getattr(plan, name)
@@ -120,18 +120,18 @@ def test_queries_and_the_gate() -> None:
 )
 def test_a_number_that_cannot_be_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        with_numbers(Plan(1e6, ASSUMED, GPU), broken)
+        with_numbers(CapacityPlan(1e6, ASSUMED, GPU), broken)
 
 
 def test_costs_of_a_core_say_nothing_of_a_gpu() -> None:
     with pytest.raises(InputError, match="core"):
-        Plan(1e6, MEASURED, GPU)
-    assert Plan(1e6, MEASURED, CPU).hours > 0
+        CapacityPlan(1e6, MEASURED, GPU)
+    assert CapacityPlan(1e6, MEASURED, CPU).hours > 0
 
 
 def test_own_numbers_reach_the_part_that_they_belong_to() -> None:
     plan = with_numbers(
-        Plan(1e6, ASSUMED, GPU),
+        CapacityPlan(1e6, ASSUMED, GPU),
         {"embed_s": "0.01", "price_per_hour": 3, "replicas": "3", "reasoned": 0.5, "full_in_memory": "true"},
     )
     assert (plan.costs.embed_s, plan.hardware.price_per_hour, plan.keeping.replicas) == (0.01, 3.0, 3)
@@ -142,7 +142,7 @@ def test_the_command_prints_what_the_module_says() -> None:
     result = run("--items", "5e7", "--set", "price_per_hour=1.9", "--set", "reasoned=0.25", "--json")
     assert result.exit_code == 0, result.output
     [found] = json.loads(result.stdout)["plans"]
-    expected = with_numbers(Plan(5e7, ASSUMED, GPU), {"price_per_hour": 1.9, "reasoned": 0.25})
+    expected = with_numbers(CapacityPlan(5e7, ASSUMED, GPU), {"price_per_hour": 1.9, "reasoned": 0.25})
     assert found == expected.to_dict()
 
 
@@ -156,7 +156,7 @@ def test_a_deadline_takes_as_many_machines_as_it_needs() -> None:
 def test_a_table_for_people_names_every_row() -> None:
     result = run("--costs", "measured")
     assert result.exit_code == 0
-    for name, *_ in rows([Plan(1e6, MEASURED, CPU)]):
+    for name, *_ in rows([CapacityPlan(1e6, MEASURED, CPU)]):
         assert name in result.output
     assert "1,000,000,000" in result.output
 
@@ -165,7 +165,7 @@ def test_numbers_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "numbers.yaml"
     file.write_text("dimension: 1024\nquantization: binary\n", encoding="utf-8")
     [found] = json.loads(run("--items", "1e6", "--numbers", file, "--json").stdout)["plans"]
-    expected = with_numbers(Plan(1e6, ASSUMED, GPU), {"dimension": 1024, "quantization": "binary"})
+    expected = with_numbers(CapacityPlan(1e6, ASSUMED, GPU), {"dimension": 1024, "quantization": "binary"})
     assert found == expected.to_dict()
 
 
@@ -173,7 +173,7 @@ def test_numbers_from_a_file(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--set", "price_per_hour"], "name=value"),
-        (["--set", "prise=1"], "there is no number"),
+        (["--set", "prise=1"], "unknown number"),
         (["--hours", "0"], "above 0"),
         (["--hours", "nan"], "above 0"),
         (["--hours", "1e-320"], "beyond all numbers"),

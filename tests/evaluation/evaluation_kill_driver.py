@@ -18,8 +18,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # a script finds the helpers of
 
 from kill_clock import Clock  # found by the path above
 
-from ume_eval import choose, encoding, evaluate
-from ume_eval.store import Stored, VectorStore
+from ume_eval import Stored, VectorStore, choose, encoding, evaluate
 from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Embeddings, Generation, Sampling
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder

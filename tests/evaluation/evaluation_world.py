@@ -12,9 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ume_eval import Task, all_tasks
 from ume_eval.layouts.documents import short_name
-from ume_eval.layouts.questions import SUBSETS
-from ume_eval.tasks import Task, all_tasks
 from ume_training.shapes.draw import draw_clip, draw_page, draw_scene, write_clip
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import sample_clip, sample_page, sample_scene
@@ -204,7 +203,7 @@ def write_mmeb(world: World, folder: Path, tasks: Sequence[Task] | None = None) 
 
 def write_mvbench(world: World, task: Task, folder: Path) -> None:
     words = [clip.words for clip in world.clips]
-    for number, subset in enumerate(SUBSETS[:QUERIES]):
+    for number, subset in enumerate(task.subsets[:QUERIES]):
         video = f"{number}.mp4"
         world.film(number, folder / task.media / subset / video)
         row = {"question": "what?", "video": video, "candidates": words[:4], "answer": words[number]}

@@ -77,13 +77,13 @@ def test_shards_and_merging(uvrb: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--tasks", "nothing"], "has no task"),
-        (["--shard", "5/2"], "no shard"),
+        (["--tasks", "nothing"], "unknown task"),
+        (["--shard", "5/2"], "does not exist"),
         (["--reasoning", "often"], "unknown reasoning"),
         (["--visdoc", "v7"], "v7"),
         (["--beside", "GPT"], "no published scores"),
         (["--visdoc", "original", "--beside", "Embed-RL-2B"], "was measured on the page-fixed labels"),
-        (["--merge", "nowhere"], "is not there"),
+        (["--merge", "nowhere"], "does not exist"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(

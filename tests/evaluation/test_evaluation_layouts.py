@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from evaluation_world import QUERIES, THINGS, World, write_jsonl, write_mmeb, wr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ume_eval.layouts import read_task
+from ume_eval import EvalTask, Film, RowsNotFound, all_tasks, choose, classes, read_task
+from ume_eval.layouts.builder import evenly, film, inside
 from ume_eval.layouts.documents import short_name
-from ume_eval.layouts.media import evenly, film, inside
-from ume_eval.rows import RowsNotFound, find_rows
-from ume_eval.samples import EvalTask, Film
-from ume_eval.tasks import all_tasks, choose, classes
+from ume_eval.rows import find_rows
 from ume_retrieval.errors import InputError, MediaNotFound, MissingExtra
+
+
+def problem_counts(read: EvalTask) -> Counter[str]:
+    return Counter(problem.name for problem in read.problems)
 
 
 def only(name: str, folder: Path, limit: int | None = None) -> EvalTask:
@@ -119,7 +122,7 @@ def test_a_page_with_a_name_that_is_too_long_is_found_under_its_short_one(
     write_parquet([{"query-id": 0, "corpus-id": name, "score": 1}], next((root / "qrels").iterdir()))
     read = read_task(task, tmp_path)
     assert [candidate.sample.images[0].name for candidate in read.candidates] == [short_name(name)]  # type: ignore[union-attr]  # a file
-    assert not read.problem_counts().get("broken_row")
+    assert not problem_counts(read).get("broken_row")
 
 
 def test_the_original_labels_are_another_repository(mmeb: Path, tmp_path: Path, shapes_world: World) -> None:
@@ -172,7 +175,7 @@ def test_a_missing_candidate_is_never_found(damaged: Path) -> None:
     (damaged / "image-tasks" / "WebQA" / "0.png").unlink()
     read = only("WebQA", damaged)
     assert read.lost == 0
-    assert read.problem_counts() == {"missing_media": 1}
+    assert problem_counts(read) == {"missing_media": 1}
     assert len(read.candidates) == THINGS - 1
     assert next(iter(read.queries[0].answers)) not in {candidate.key for candidate in read.candidates}
 
@@ -180,7 +183,7 @@ def test_a_missing_candidate_is_never_found(damaged: Path) -> None:
 def test_frames_that_are_not_there_are_named(damaged: Path) -> None:
     shutil.rmtree(damaged / "video-tasks" / "frames" / "video_ret" / "MSR-VTT" / "vid.1")
     read = only("MSR-VTT", damaged)
-    assert read.problem_counts() == {"missing_media": 1, "no_answer": 1}
+    assert problem_counts(read) == {"missing_media": 1, "no_answer": 1}
     shutil.rmtree(damaged / "video-tasks" / "frames" / "video_mret" / "QVHighlight" / "vid.2")
     assert only("QVHighlight", damaged).lost == 1
 
@@ -202,7 +205,7 @@ def test_broken_rows_are_counted(damaged: Path) -> None:
     read = only("CMRB", damaged)
     assert len(read.queries) == 1
     assert read.lost == len(others)
-    assert read.problem_counts() == {"broken_row": 7, "no_answer": 1, "missing_media": 1}
+    assert problem_counts(read) == {"broken_row": 7, "no_answer": 1, "missing_media": 1}
     assert len(read.candidates) == THINGS
 
 
@@ -212,7 +215,7 @@ def test_wrong_columns_and_answers_are_counted(damaged: Path) -> None:
     write_jsonl([rows[0], {**rows[1], "answer": 9}, {"video": 2}, {**rows[2], "answer": None}], file)
     read = only("NExTQA", damaged)
     assert len(read.queries) == 1
-    assert read.problem_counts() == {"broken_row": 3}
+    assert problem_counts(read) == {"broken_row": 3}
     assert "no column" in read.problems[1].message
 
 
@@ -231,7 +234,7 @@ def test_broken_judgements_and_empty_pages(damaged: Path) -> None:
         root / "corpus" / "test-00000-of-00001.parquet",
     )
     read = read_task(task, damaged)
-    assert read.problem_counts() == {"broken_row": 1, "no_answer": 2}
+    assert problem_counts(read) == {"broken_row": 1, "no_answer": 2}
     assert len(read.queries) == 1
     with pytest.raises(MediaNotFound, match="no picture"):
         read.candidates[0].sample.digest()

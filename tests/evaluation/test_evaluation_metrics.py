@@ -164,7 +164,7 @@ def test_exponential_gain_differs_where_grades_do() -> None:
 
 @pytest.mark.parametrize("name", ["hit", "hit@0", "hits@1", "hit@-1", "ndcg@five"])
 def test_unknown_metrics_are_named(name: str) -> None:
-    with pytest.raises(InputError, match="no metric"):
+    with pytest.raises(InputError, match="unknown metric"):
         measure(name, judge([1.0], [1.0]))
 
 

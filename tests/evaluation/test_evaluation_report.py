@@ -10,13 +10,26 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from ume_eval import Problem, RunResult, TaskResult, beside, choose, write_report
-from ume_eval.plots import draw_plots, radar_lines
-from ume_eval.report import to_markdown
-from ume_eval.results import Cost, ModeScore, write_result
-from ume_eval.swapping import Swap
-from ume_eval.table import group_table, notes, reasoning_table, task_table
-from ume_eval.tasks import Benchmark
+from ume_eval import (
+    Benchmark,
+    Cost,
+    ModeScore,
+    Problem,
+    RunResult,
+    Swap,
+    TaskResult,
+    choose,
+    comparable_scores,
+    draw_plots,
+    group_table,
+    notes,
+    reasoning_table,
+    task_table,
+    to_markdown,
+    write_report,
+    write_result,
+)
+from ume_eval.plots import radar_lines
 from ume_retrieval.errors import Failure, InputError, MissingExtra
 
 
@@ -48,7 +61,7 @@ def run(benchmark: Benchmark, wanted: list[str] | None = None) -> RunResult:
 def test_a_whole_run_stands_beside_the_paper() -> None:
     result = run("mmeb-v2")
     models = ["Embed-RL-2B", "Qwen3-VL-Embedding-8B"]
-    table = group_table(result, beside(choose("mmeb-v2"), models=models))
+    table = group_table(result, comparable_scores(choose("mmeb-v2"), models=models))
     assert table.columns == ("group", "tasks", "direct", "reasoned", "fused", *models)
     rows = {row[0]: row for row in table.rows}
     assert rows["all"][1] == "78"
@@ -59,7 +72,7 @@ def test_a_whole_run_stands_beside_the_paper() -> None:
 
 def test_a_part_stands_beside_the_same_part() -> None:
     result = run("mmeb-v2", ["CIRR", "EDIS"])
-    others = beside(choose("mmeb-v2", ["CIRR"]), models=["Embed-RL-2B", "Qwen3-VL-Embedding-8B"])
+    others = comparable_scores(choose("mmeb-v2", ["CIRR"]), models=["Embed-RL-2B", "Qwen3-VL-Embedding-8B"])
     rows = {row[0]: row for row in group_table(result, others).rows}
     mean = (others[0].tasks["CIRR"] + others[0].tasks["EDIS"]) / 2
     assert rows["image RET"][1] == "2 of 12"
@@ -69,7 +82,7 @@ def test_a_part_stands_beside_the_same_part() -> None:
 def test_other_rows_stand_beside_nothing() -> None:
     result = run("mmeb-v2", ["CIRR", "EDIS"])
     result = replace(result, tasks=(replace(result.tasks[0], comparable=False), result.tasks[1]))
-    others = beside(choose("mmeb-v2", ["CIRR"]))
+    others = comparable_scores(choose("mmeb-v2", ["CIRR"]))
     assert [row[-2:] for row in group_table(result, others).rows] == [("-", "-")] * 3
     rows = {row[0]: row for row in task_table(result, others).rows}
     assert rows["CIRR"][-2:] == ("-", "-")
@@ -96,7 +109,7 @@ def test_what_reasoning_does() -> None:
     assert cells["gap reasoned"] == "0.050"
     assert (cells["evidence/query"], cells["evidence/candidate"]) == ("1.5", "1.0")
     assert (cells["own T-CoT"], cells["swapped T-CoT"], cells["T-CoT"]) == ("40.0", "20.0", "used")
-    assert "what reasoning does" in to_markdown(result)
+    assert "effect of reasoning" in to_markdown(result)
     bare = replace(result, tasks=(replace(result.tasks[0], query_cost=None),))
     assert "what reasoning does" not in to_markdown(bare)
 
@@ -113,7 +126,7 @@ def test_direct_runs_have_no_columns_of_reasoning() -> None:
 
 
 def test_uvrb_stands_beside_its_papers() -> None:
-    others = beside(choose("uvrb"), models=["Embed-RL-2B", "GVE-7B"])
+    others = comparable_scores(choose("uvrb"), models=["Embed-RL-2B", "GVE-7B"])
     rows = {row[0]: row for row in group_table(run("uvrb"), others).rows}
     assert rows["CG"][-2:] == ("59.1", "58.7")
     assert rows["VIS"][-2:] == ("70.3", "65.7"), "printed where single scores are not known"
@@ -186,7 +199,7 @@ def test_a_full_disk_is_a_typed_error(tmp_path: Path) -> None:
 def test_plots(benchmark: Benchmark, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     result = run(benchmark)
-    others = beside(choose(benchmark), models=["Embed-RL-2B"])
+    others = comparable_scores(choose(benchmark), models=["Embed-RL-2B"])
     pictures = draw_plots(result, tmp_path, others)
     assert [picture.name for picture in pictures] == ["radar.png", "gain.png"]
     for picture in pictures:
@@ -210,7 +223,9 @@ def test_a_radar_needs_three_axes(tmp_path: Path) -> None:
 
 
 def test_a_radar_draws_who_has_every_axis() -> None:
-    others = beside(choose("mmeb-v2"), models=["Embed-RL-2B", "Qwen3-VL-Embedding-8B", "Embed-RL-2B raw input"])
+    others = comparable_scores(
+        choose("mmeb-v2"), models=["Embed-RL-2B", "Qwen3-VL-Embedding-8B", "Embed-RL-2B raw input"]
+    )
     lines = radar_lines(run("mmeb-v2"), others)
     assert list(lines) == ["direct", "reasoned", "fused", "Embed-RL-2B", "Qwen3-VL-Embedding-8B"]
     assert len(lines["direct"]) == 12

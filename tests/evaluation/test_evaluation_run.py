@@ -16,20 +16,35 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_world import QUERIES, World, write_jsonl, write_mmeb, write_parquet
 
-from ume_eval import Options, Shard, VectorStore, Watch, choose, evaluate, read_task, write_report
-from ume_eval.encoding import Bench, Sided
-from ume_eval.rows import RowsNotFound
+from ume_eval import (
+    Candidate,
+    EvalTask,
+    Options,
+    ProgressCallbacks,
+    Query,
+    RowsNotFound,
+    Sample,
+    Shard,
+    Stored,
+    Swap,
+    Task,
+    VectorStore,
+    all_tasks,
+    choose,
+    evaluate,
+    read_task,
+    write_report,
+)
+from ume_eval.encoding import SampleSet, StoredEncoder, identity, vector_key
+from ume_eval.metrics import BLOCK, gains, judge_all, similarities
 from ume_eval.run import VECTORS_FILE
-from ume_eval.samples import Candidate, EvalTask, Query, Sample
-from ume_eval.scoring import BLOCK, fuse, gains, judge_all, similarities
-from ume_eval.store import Stored, identity, vector_key
-from ume_eval.swapping import Swap, donors_of
-from ume_eval.tasks import Task, all_tasks
+from ume_eval.swapping import donors_of
 from ume_retrieval.engines.base import Sampling
 from ume_retrieval.errors import CacheError, InputError
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.trace_cache import TraceCache
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.vectors import fuse
 from ume_training.shapes.draw import draw_scene
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.tasks import TASKS, family
@@ -263,7 +278,7 @@ def test_progress_reaches_its_end(mmeb: Path, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     counts: list[int] = []
     advanced: list[int] = []
-    watch = Watch(lambda *task: seen.append(task), counts.append, advanced.append)
+    watch = ProgressCallbacks(lambda *task: seen.append(task), counts.append, advanced.append)
     evaluate(fakes(), choose("mmeb-v2", ["CIRR", "EDIS"]), mmeb, tmp_path, watch=watch)
     assert seen == [("CIRR", 0, 2), ("EDIS", 1, 2)]
     assert sum(counts) == sum(advanced) > 0
@@ -346,7 +361,7 @@ def test_fused_similarities_are_those_of_search() -> None:
     for _ in range(50):
         direct, reasoned = rng.uniform(-1, 1, 6), rng.uniform(-1, 1, 6)
         reasoned[rng.integers(0, 6, 2)] = np.nan
-        [fused] = fuse([direct], [reasoned])
+        fused = fuse(direct, reasoned)
         known = {str(n): float(score) for n, score in enumerate(reasoned) if not np.isnan(score)}
         expected = search_fuse({str(n): float(score) for n, score in enumerate(direct)}, known, 0.5)
         assert fused == pytest.approx([expected[str(n)] for n in range(6)])
@@ -430,11 +445,11 @@ def test_a_stored_vector_is_never_replaced(tmp_path: Path) -> None:
 def test_what_is_missing_is_counted_once(mmeb: Path, tmp_path: Path) -> None:
     [task] = choose("mmeb-v2", ["CIRR"])
     read = read_task(task, mmeb)
-    bench = Bench(fakes(), VectorStore(tmp_path / "vectors.sqlite3"))
-    sided = Sided.of("corpus", None, [("one", read.candidates[0].sample), ("same", read.candidates[0].sample)])
-    wanted = bench.missing(sided, "direct")
+    encoder = StoredEncoder(fakes(), VectorStore(tmp_path / "vectors.sqlite3"))
+    samples = SampleSet.of("corpus", None, [("one", read.candidates[0].sample), ("same", read.candidates[0].sample)])
+    wanted = encoder.missing(samples, "direct")
     assert list(wanted.values()) == [0]
-    assert bench.embed(sided, "direct", wanted, lambda _: None) == []
-    rows = bench.gather(sided, "direct").rows
+    assert encoder.embed(samples, "direct", wanted, lambda _: None) == []
+    rows = encoder.gather(samples, "direct").rows
     assert rows[0].tolist() == rows[1].tolist()
-    assert bench.missing(sided, "direct") == {}
+    assert encoder.missing(samples, "direct") == {}

@@ -8,11 +8,21 @@ from importlib.resources import files
 
 import pytest
 
-from ume_eval import MixedVersions, RunResult, TaskResult, all_tasks, beside, choose, published
+from ume_eval import (
+    MixedVersions,
+    ModeScore,
+    RunResult,
+    TaskResult,
+    VisDoc,
+    all_tasks,
+    choose,
+    comparable_scores,
+    group_means,
+    published,
+)
 from ume_eval.layouts import READERS
 from ume_eval.published import check_versions
-from ume_eval.results import ModeScore, group_means
-from ume_eval.tasks import MMEB_GROUPS, UVRB_GROUPS, VisDoc
+from ume_eval.tasks import MMEB_GROUPS, UVRB_GROUPS
 from ume_retrieval.errors import InputError
 
 
@@ -149,17 +159,19 @@ def test_published_scores_are_percent_with_a_source() -> None:
 def test_versions_are_not_mixed() -> None:
     pages, pictures = choose("mmeb-v2", ["visdoc OOD"], "original"), choose("mmeb-v2", ["image"], "original")
     with pytest.raises(MixedVersions) as refused:
-        beside(pages, "original", ["Embed-RL-2B"])
+        comparable_scores(pages, "original", ["Embed-RL-2B"])
     assert refused.value.code == "mixed_versions"
     assert "--visdoc page-fixed" in refused.value.hint
-    assert beside(pages, "original") == (), "nothing that may stand there by default"
-    assert [one.visdoc for one in beside(pages, "original", ["gme-7b"])] == ["original"]
-    assert [one.visdoc for one in beside(pages, "page-fixed", ["gme-7b"])] == ["page-fixed"]
-    assert [one.model for one in beside(pictures, "original")] == ["Embed-RL-2B", "Embed-RL-4B"], "no page is in it"
+    assert comparable_scores(pages, "original") == (), "nothing that may stand there by default"
+    assert [one.visdoc for one in comparable_scores(pages, "original", ["gme-7b"])] == ["original"]
+    assert [one.visdoc for one in comparable_scores(pages, "page-fixed", ["gme-7b"])] == ["page-fixed"]
+    assert [one.model for one in comparable_scores(pictures, "original")] == ["Embed-RL-2B", "Embed-RL-4B"], (
+        "no page is in it"
+    )
     with pytest.raises(MixedVersions):
         check_versions(pages, "page-fixed", next(one for one in published("mmeb-v2") if one.visdoc == "original"))
     with pytest.raises(InputError, match="no published scores"):
-        beside(pages, models=["GPT"])
+        comparable_scores(pages, models=["GPT"])
 
 
 def test_means_over_a_part_meet_the_same_part() -> None:

@@ -90,5 +90,5 @@ def test_memory_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "convert", exhausted)
-    with pytest.raises(MediaTooLarge, match="more memory than there is"):
+    with pytest.raises(MediaTooLarge, match="more memory than available"):
         open_image(Image.new("L", (4, 4)))

@@ -280,5 +280,5 @@ def test_a_broken_kind_is_raised_by_entries(tmp_path: Path) -> None:
     path = tmp_path / "blank.txt"
     path.write_text("\n", encoding="utf-8")
     (found,) = walk([path])
-    with pytest.raises(BrokenMedia, match="no words"):
+    with pytest.raises(BrokenMedia, match="is blank"):
         entries(found)

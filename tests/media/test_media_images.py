@@ -237,7 +237,7 @@ def test_what_is_no_image_says_what_it_is(films: dict[str, Path]) -> None:
 def test_what_cannot_be_opened_is_typed(tmp_path: Path) -> None:
     with pytest.raises(MediaNotFound):
         open_image(tmp_path / "nowhere.png")
-    with pytest.raises(MediaNotFound, match="no regular file"):
+    with pytest.raises(MediaNotFound, match="not a regular file"):
         open_image(tmp_path)
     with pytest.raises(MediaNotFound):
         open_image("nul\0byte.png")

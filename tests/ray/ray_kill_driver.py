@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ume_qdrant.reports import Progress
-from ume_ray import Models, StoreAddress, Workers, index
+from ume_ray import Models, StoreAddress, WorkerPools, index
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 
@@ -32,7 +32,7 @@ def main() -> None:
         StoreAddress(store, "things"),
         folder,
         reasoning="always",
-        workers=Workers(files_a_task=1, items_a_call=1),
+        workers=WorkerPools(files_a_task=1, items_a_call=1),
         on_progress=settled,
     )
     sys.stdout.write(json.dumps({"points": report.points, **report.to_dict()}))

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ume_qdrant.reports import IndexReport
-from ume_ray.compare import Compare
-from ume_ray.models import Models
+from ume_ray import Models, StoreAddress
+from ume_ray.ingest import IndexStats, clear_away
 from ume_ray.sources import places_of
-from ume_ray.stages import Decode, Embed, Job, List, Reason, Write, folders_left_out
-from ume_ray.stores import Shared, StoreAddress
-from ume_ray.tally import Tally, clear_away
+from ume_ray.stages import Compare, Decode, Embed, Job, List, Reason, Write, folders_left_out
+from ume_ray.stores import Shared
 from ume_ray.units import Outcome, batch_of, rows_of
 from ume_retrieval.media import OVERLAP_S, SEGMENT_S
 
@@ -45,11 +44,11 @@ def here(
     batches: Any = [batch_of([[0]])]
     for stage in operators(job, places):
         batches = through(stage, batches)
-    tally = Tally(None, keep_sources=prune)
+    stats = IndexStats(None, keep_sources=prune)
     for batch in batches:
         for row in rows_of(batch):
             assert isinstance(row, Outcome)
-            tally.add(row)
-    removed = clear_away(store, places, tally, prune=prune)
+            stats.add(row)
+    removed = clear_away(store, places, stats, prune=prune)
     store.close()
-    return tally.report(removed, 0.0)
+    return stats.report(removed, 0.0)

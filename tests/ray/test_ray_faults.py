@@ -23,7 +23,7 @@ from small_media import fill, picture
 from test_ray_index import cluster, one_process
 
 from ume_qdrant import open_store
-from ume_ray import Models, StoreAddress, Workers
+from ume_ray import Models, StoreAddress, WorkerPools
 from ume_ray import index as ray_index
 from ume_retrieval.testing import FakeReasoner
 
@@ -84,7 +84,7 @@ def test_readers_killed_from_outside_and_a_server_that_fails(cluster: None, tmp_
     server = QdrantServer(lambda: dice.choice(["503", "nothing", "answer lost"]) if dice.random() < 0.1 else None)
     hazard = Hazard(tmp_path / "calls", (2, 6))
     pair = Models(partial(MortalEmbedder, hazard), FakeReasoner, cache=tmp_path / "traces.sqlite3")
-    pools = Workers(files_a_task=4, items_a_call=4, writers=4)
+    pools = WorkerPools(files_a_task=4, items_a_call=4, writers=4)
     address = StoreAddress(server.url, "things")
     try:
         with killing(b"ray::MapBatches(Decode)", 2) as killed:

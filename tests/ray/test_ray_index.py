@@ -14,7 +14,7 @@ from ray_mortals import Hazard, MortalEmbedder, MortalReasoner
 from small_media import fill
 
 from ume_qdrant import EdgeStore, index, open_store
-from ume_ray import Models, StoreAddress, Workers
+from ume_ray import Models, StoreAddress, WorkerPools
 from ume_ray import index as ray_index
 from ume_ray.cluster import LOCAL
 from ume_retrieval.errors import InputError, StoreMismatch
@@ -55,7 +55,7 @@ def test_the_same_points_though_workers_die(cluster: None, tmp_path: Path) -> No
     pair = Models(
         partial(MortalEmbedder, embedding), partial(MortalReasoner, thinking), cache=tmp_path / "traces.sqlite3"
     )
-    address, pools = StoreAddress(str(tmp_path / "many"), "things"), Workers(files_a_task=3, items_a_call=3)
+    address, pools = StoreAddress(str(tmp_path / "many"), "things"), WorkerPools(files_a_task=3, items_a_call=3)
     made = ray_index(pair, address, folder, reasoning="always", workers=pools)
     assert (made.indexed, made.points, len(made.failed)) == (6, 8, 1)
     calls = len(list(embedding.folder.iterdir()))
@@ -72,7 +72,7 @@ def test_what_strikes_a_worker_reaches_the_caller_by_name(cluster: None, tmp_pat
     with pytest.raises(StoreMismatch, match="revision"):
         ray_index(other, address, folder)
     with pytest.raises(InputError, match="the cluster has 2"):
-        ray_index(other, address, folder, workers=Workers(embedders=8, cpus=1.0))
+        ray_index(other, address, folder, workers=WorkerPools(embedders=8, cpus=1.0))
     with EdgeStore(address.location, "things") as store:  # nobody holds it any more
         assert store.count() == 8
     named = StoreAddress(address.location, "named")

@@ -12,11 +12,9 @@ from ray_world import here
 from small_media import fill
 
 from ume_qdrant import EdgeStore, Sharding
-from ume_ray.failures import WorkersLost, own_error
-from ume_ray.models import Models
+from ume_ray import Models, StoreAddress, WorkerPools, WorkersLost
+from ume_ray.cluster import own_error
 from ume_ray.sources import listed, places_of
-from ume_ray.stores import StoreAddress
-from ume_ray.workers import Workers
 from ume_retrieval.errors import Failure, InputError, StoreError
 from ume_retrieval.media import Limits
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -118,7 +116,7 @@ def test_single_addresses_are_no_source(address: str) -> None:
 )
 def test_pools_that_fit_themselves_are_never_refused(cpus: int, gpus: int, reasoning: bool) -> None:
     resources = {"CPU": float(cpus), "GPU": float(gpus)}
-    pools = Workers.for_cluster(resources, reasoning=reasoning)
+    pools = WorkerPools.for_cluster(resources, reasoning=reasoning)
     pools.check(resources, reasoning=reasoning)
     if gpus:
         used = pools.embedders * pools.embedder_gpus + (pools.reasoners * pools.reasoner_gpus if reasoning else 0)
@@ -127,11 +125,11 @@ def test_pools_that_fit_themselves_are_never_refused(cpus: int, gpus: int, reaso
 
 def test_what_has_no_room_is_refused() -> None:
     with pytest.raises(InputError, match="3 GPUs, the cluster has 8 and 2"):
-        Workers(embedders=1, reasoners=2, embedder_gpus=1, reasoner_gpus=1, cpus=0).check(
+        WorkerPools(embedders=1, reasoners=2, embedder_gpus=1, reasoner_gpus=1, cpus=0).check(
             {"CPU": 8.0, "GPU": 2.0}, reasoning=True
         )
     with pytest.raises(InputError):
-        Workers(embedders=0)
+        WorkerPools(embedders=0)
 
 
 def test_an_error_of_ours_comes_out_of_what_ray_wraps_it_in() -> None:

@@ -33,7 +33,7 @@ from ume_retrieval.errors import (
 from ume_retrieval.inputs import Clip, Frames, Item, Page
 from ume_retrieval.media import Entry, Isolation, Limits, discover, load
 from ume_retrieval.media.isolation import pool as pools
-from ume_retrieval.media.isolation.decoder import Apart, decoder
+from ume_retrieval.media.isolation.decoder import IsolatedDecoder, decoder
 from ume_retrieval.media.isolation.pool import close_pools, pool_of
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -209,7 +209,7 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_an_answer_that_lies_is_not_believed(folder: Path, lie: dict[str, Any]) -> None:
-    class Liar(pools.Pool):
+    class Liar(pools.WorkerPool):
         def ask(self, name: str, request: object, body: bytes, read: Any) -> Any:
             return read(lie, io.BytesIO(b"xxx" * 9))
 
@@ -217,7 +217,7 @@ def test_an_answer_that_lies_is_not_believed(folder: Path, lie: dict[str, Any]) 
     with pytest.raises(
         (ValueError, KeyError, TypeError, IndexError, EOFError)
     ):  # all of which a pool takes for a crash
-        Apart(Liar(Isolation())).open_image(png, Limits(), page_pixels=100)
+        IsolatedDecoder(Liar(Isolation())).open_image(png, Limits(), page_pixels=100)
 
 
 @POSIX
@@ -226,7 +226,7 @@ def test_a_worker_that_lies_is_let_go(folder: Path, monkeypatch: pytest.MonkeyPa
         "import ume_retrieval.media.isolation.worker as w\nw._answer = lambda *_: w.Answer({'pages': 3}, [b'xxx'] * 9)"
     )
     limits = trouble(monkeypatch, code)
-    with pytest.raises(MediaCrashed, match="its answer is none"):
+    with pytest.raises(MediaCrashed, match="its answer is malformed"):
         load(Item(images=(picture(folder / "bad.png", RED),)), BUDGET, limits)
     assert limits.isolation is not None
     assert not pool_of(limits.isolation)._idle

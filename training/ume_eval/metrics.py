@@ -1,41 +1,36 @@
-"""Ranking metrics, one query at a time, as the published evaluators define them (TIGER-AI-Lab/VLM2Vec 6e1e1d4).
+"""Compute ranking metrics per query, as the published evaluators define them (TIGER-AI-Lab/VLM2Vec 6e1e1d4).
 
-The published evaluator ranks names and then looks them up among the labels. Here a query is a row of scores beside a
-row of gains, so that no name can be counted twice and a gain cannot land on another label. Where the two differ is said
-in `docs/evaluation.md` and held by tests.
+The published evaluator ranks names and looks them up among the labels. Here a query is a row of scores and a row of
+gains, so that no name counts twice and no gain lands on another label. `docs/evaluation.md` lists the differences.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ume_eval.samples import EvalTask
 from ume_retrieval.errors import InputError
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 Ties: TypeAlias = Literal["against", "listed"]
-"""Equal scores: what answers comes last, or candidates stay in the order in which they are listed.
+"""How to order equal scores: relevant candidates last, or in the listed order.
 
 The published evaluator leaves ties to numpy's default sort, whose order of ties differs between processors. Its image
-tasks list the answer first, and where all scores are equal that sort keeps the list as it is: an Embedder that gives
-every item one vector scores 100 % there. "against" is therefore the default; "listed" is what a stable sort would do.
+tasks list the answer first, so an Embedder that gives every item the same vector scores 100 % where the sort keeps the
+list. "against" is therefore the default; "listed" is the result of a stable sort.
 """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """One query's answer, judged.
-
-    Attributes:
-        gains: Gain of each candidate that was found, best score first; 0 for what does not answer.
-        ideal: Gains > 0 of everything that answers, largest first, whether it was found or not.
-    """
+    """The judged ranking of a query: gains by rank, 0 if irrelevant; and all gains > 0, largest first (`ideal`)."""
 
     gains: Floats
     ideal: Floats
@@ -47,10 +42,10 @@ def judge(
     """Rank a query's candidates by score.
 
     Args:
-        scores: One a candidate, any order; NaN where there is no vector: such a candidate is never found. May be empty.
-        gains: Relevance of each candidate, >= 0; 0 means that it does not answer.
-        missing: Gains of what answers but is not among the candidates (a file that could not be read).
-        ties: What happens to equal scores.
+        scores: Score of each candidate; NaN for a missing vector, whose candidate is never found. May be empty.
+        gains: Relevance of each candidate, >= 0; 0 if irrelevant.
+        missing: Gains of relevant items that are not among the candidates, such as unreadable files.
+        ties: How to order equal scores.
 
     Raises:
         InputError: When scores and gains differ in length, or a gain is negative or not finite.
@@ -64,9 +59,9 @@ def judge(
     row, gain = np.asarray(scores, dtype=np.float64), np.asarray(gains, dtype=np.float64)
     everything = np.concatenate([gain.reshape(-1), np.asarray(missing, dtype=np.float64).reshape(-1)])
     if row.shape != gain.shape or row.ndim != 1:
-        raise InputError(f"scores of shape {row.shape} for gains of shape {gain.shape}", hint="give one score a gain")
+        raise InputError(f"scores of shape {row.shape} for gains of shape {gain.shape}", hint="give one score per gain")
     if not np.isfinite(everything).all() or (everything < 0).any():
-        raise InputError("a gain is negative or not finite", hint="use 0 for what does not answer")
+        raise InputError("a gain is negative or not finite", hint="use 0 for irrelevant candidates")
     found = np.flatnonzero(~np.isnan(row))
     order = np.lexsort((gain[found] if ties == "against" else np.arange(len(found)), -row[found]))
     ideal = -np.sort(-everything[everything > 0])
@@ -74,7 +69,7 @@ def judge(
 
 
 def hit(ranked: Ranked, k: int) -> float:
-    """1.0 when one of the first k answers, else 0.0.
+    """Return 1.0 if one of the first k is relevant, else 0.0.
 
     Example:
         >>> hit(judge([0.9, 0.8], [0, 1]), 1), hit(judge([0.9, 0.8], [0, 1]), 2)
@@ -84,9 +79,9 @@ def hit(ranked: Ranked, k: int) -> float:
 
 
 def recall(ranked: Ranked, k: int) -> float:
-    """Share of what answers that is among the first k, 0..1; 0.0 where nothing answers.
+    """Return the share of relevant items among the first k, 0..1; 0.0 without relevant items.
 
-    The published code says 1.0 where nothing answers, which rewards a query that cannot be judged.
+    The published code returns 1.0 without relevant items, which rewards a query that cannot be judged.
 
     Example:
         >>> recall(judge([0.9, 0.8, 0.7], [1, 0, 1]), 2)
@@ -96,15 +91,14 @@ def recall(ranked: Ranked, k: int) -> float:
 
 
 def precision(ranked: Ranked, k: int) -> float:
-    """Share of the first k places that answer, 0..1, also when fewer than k candidates were found."""
+    """Return the share of the first k places that are relevant, 0..1, even if fewer candidates are ranked."""
     return float((ranked.gains[:k] > 0).sum() / k)
 
 
 def ndcg(ranked: Ranked, k: int) -> float:
-    """Normalised discounted cumulative gain of the first k with linear gain, 0..1 (Järvelin and Kekäläinen, 2002).
+    """Return the normalised discounted cumulative gain of the first k, 0..1 (Järvelin and Kekäläinen, 2002).
 
-    MMEB-V2 reports linear gain. Exponential gain (2^g - 1) agrees where all gains are 0 or 1; elsewhere it weighs high
-    gains more, see `ndcg_exponential`.
+    Gains are linear, as MMEB-V2 reports them; see `ndcg_exponential` for 2^g - 1, which weighs high gains more.
 
     Example:
         >>> round(ndcg(judge([0.9, 0.8], [0, 1]), 5), 4)
@@ -114,7 +108,7 @@ def ndcg(ranked: Ranked, k: int) -> float:
 
 
 def ndcg_exponential(ranked: Ranked, k: int) -> float:
-    """`ndcg` with the gain 2^g - 1."""
+    """Return `ndcg` with gains 2^g - 1."""
     return _ndcg(np.exp2(ranked.gains[:k]) - 1, np.exp2(ranked.ideal[:k]) - 1)
 
 
@@ -127,12 +121,12 @@ def _dcg(gains: Floats) -> float:
 
 
 def average_precision(ranked: Ranked, k: int | None = None) -> float:
-    """Mean, over what answers, of the precision at its place, 0..1; its mean over queries is mAP.
+    """Return the mean precision at the places of relevant items, 0..1; its mean over queries is mAP.
 
     Args:
         ranked: The judged query.
-        k: Count the first k places only, and divide by min(answers, k) as the published code does; None takes all
-            places and divides by the number of answers.
+        k: Count the first k places only and divide by min(relevant, k), as the published code does; None counts all
+            places and divides by the number of relevant items.
 
     Example:
         >>> round(average_precision(judge([0.9, 0.8, 0.7], [1, 0, 1])), 4)
@@ -147,7 +141,7 @@ def average_precision(ranked: Ranked, k: int | None = None) -> float:
 
 
 def reciprocal_rank(ranked: Ranked, k: int) -> float:
-    """1 / place of the first that answers, 0.0 when it is not among the first k."""
+    """Return 1 / place of the first relevant item, 0.0 if it is not among the first k."""
     places = np.flatnonzero(ranked.gains[:k] > 0)
     return float(1 / (places[0] + 1)) if len(places) else 0.0
 
@@ -161,16 +155,16 @@ METRICS: Final[dict[str, Callable[[Ranked, int], float]]] = {
     "map": average_precision,
     "mrr": reciprocal_rank,
 }
-"""Names that go before an `@`."""
+"""Metrics by the name before the `@`."""
 
 _NAME = re.compile(r"(\w+)@([1-9]\d*)")
 
 
 def measure(name: str, ranked: Ranked) -> float:
-    """A metric by name, such as "hit@1", "ndcg@5" or "map@10".
+    """Compute a metric by name, such as "hit@1", "ndcg@5" or "map@10".
 
     Raises:
-        InputError: When there is no such metric.
+        InputError: When the metric is unknown.
 
     Example:
         >>> measure("ndcg@5", judge([0.9, 0.8], [1, 0]))
@@ -178,5 +172,125 @@ def measure(name: str, ranked: Ranked) -> float:
     """
     matched = _NAME.fullmatch(name)
     if matched is None or matched[1] not in METRICS:
-        raise InputError(f"there is no metric {name!r}", hint=f"use one of {', '.join(METRICS)}, as in hit@1")
+        raise InputError(f"unknown metric {name!r}", hint=f"use one of {', '.join(METRICS)}, as in hit@1")
     return METRICS[matched[1]](ranked, int(matched[2]))
+
+
+Mode: TypeAlias = Literal["direct", "reasoned", "fused"]
+"""Without T-CoTs; with T-CoTs on both sides; by the mean of both similarities."""
+
+REPORTED: Final = ("hit@1", "hit@5", "hit@10", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "map@10", "mrr@10")
+"""Metrics that are reported in addition to the main one."""
+
+DECIMALS: Final = 6
+"""Similarities are rounded to float32 precision, so that equal vectors tie at any position of a matrix."""
+
+BLOCK: Final = 8192
+"""Candidates per matrix product, so that a large corpus is never held in memory twice."""
+
+Rows: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """Scores of one mode on a task.
+
+    Attributes:
+        main: Main metric of each query that was read, 0..1.
+        metrics: Mean of each metric in percent, lost queries counted as 0.
+        gap: Mean difference of a query's two best similarities; NaN if no query has two.
+        ties: Queries whose main metric would be higher if ties kept the listed order.
+    """
+
+    main: Floats
+    metrics: Mapping[str, float]
+    gap: float
+    ties: int
+
+
+def similarities(task: EvalTask, queries: Rows, candidates: Rows) -> list[Floats]:
+    """Return each query's cosines to its own candidates in their order, or to all candidates of the task.
+
+    Vectors are unit rows, shape (n, dim); NaN rows for missing vectors give NaN similarities.
+    """
+    place = {candidate.key: index for index, candidate in enumerate(task.candidates)}
+    against_all = [query.among is None for query in task.queries]
+    common = iter(_cosines(queries[against_all], candidates) if any(against_all) else ())
+    rows: list[Floats] = []
+    for query, vector in zip(task.queries, queries, strict=True):
+        if query.among is None:
+            rows.append(next(common))
+        else:
+            own = [place[key] for key in query.among if key in place]
+            rows.append(_cosines(vector[None], candidates[own])[0])
+    return rows
+
+
+def _cosines(queries: Rows, candidates: Rows) -> Floats:
+    """Return rounded products, shape (queries, candidates).
+
+    Products in float64: those in float32 depend on the position of a row by more than the rounding hides.
+    """
+    asked = queries.astype(np.float64)
+    found = np.empty((len(queries), len(candidates)))
+    for start in range(0, len(candidates), BLOCK):
+        found[:, start : start + BLOCK] = asked @ candidates[start : start + BLOCK].astype(np.float64).T
+    return np.round(found, DECIMALS, out=found)
+
+
+def gains(task: EvalTask) -> list[tuple[Floats, tuple[float, ...]]]:
+    """Return each query's gain per candidate, and the gains of answers without a candidate."""
+    everything = [candidate.key for candidate in task.candidates]
+    known = set(everything)
+    position = {key: index for index, key in enumerate(everything)}
+    found: list[tuple[Floats, tuple[float, ...]]] = []
+    for query in task.queries:
+        if query.among is None:
+            row = np.zeros(len(everything))
+            for key, gain in query.answers.items():
+                if key in position:
+                    row[position[key]] = gain
+            present = known
+        else:
+            own = [key for key in query.among if key in known]
+            row, present = np.array([query.answers.get(key, 0.0) for key in own], dtype=np.float64), set(own)
+        found.append((row, tuple(gain for key, gain in query.answers.items() if key not in present)))
+    return found
+
+
+def judge_all(task: EvalTask, rows: Sequence[Floats]) -> Judged:
+    """Judge every query by its row of similarities."""
+    name = task.task.metric
+    main, listed, gaps = [], [], []
+    sums = dict.fromkeys((name, *REPORTED), 0.0)
+    for row, (gain, absent) in zip(rows, gains(task), strict=True):
+        ranked = judge(row, gain, missing=absent)
+        for metric in sums:
+            sums[metric] += measure(metric, ranked)
+        main.append(measure(name, ranked))
+        listed.append(measure(name, judge(row, gain, missing=absent, ties="listed")))
+        best = np.sort(row[~np.isnan(row)])[-2:]
+        if len(best) == 2:
+            gaps.append(float(best[1] - best[0]))
+    asked = max(1, len(task.queries) + task.lost)
+    scores = np.array(main, dtype=np.float64)
+    return Judged(
+        main=scores,
+        metrics={metric: 100 * total / asked for metric, total in sums.items()},
+        gap=float(np.mean(gaps)) if gaps else float("nan"),
+        ties=int((np.array(listed, dtype=np.float64) > scores + 1e-12).sum()),
+    )
+
+
+def paired(better: Floats, worse: Floats) -> tuple[float, float]:
+    """Return the mean difference of two judgements of the same queries, in percent, and its standard error.
+
+    Example:
+        >>> paired(np.array([1.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0]))
+        (25.0, 25.0)
+    """
+    if not len(better):
+        return 0.0, 0.0
+    difference = 100 * (better - worse)
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+    return float(difference.mean()), error

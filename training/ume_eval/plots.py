@@ -1,4 +1,4 @@
-"""Plots of a run: a radar of the groups, and what reasoning gains against what it takes."""
+"""Plot a run: a radar of the groups, and the gain of reasoning against its cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ume_eval.published import Published, means_beside
+from ume_eval.published import Published, comparable_means
 from ume_eval.results import RunResult, TaskResult, group_means
 from ume_eval.tasks import MMEB_GROUPS, UVRB_GROUPS
 from ume_retrieval.errors import MissingExtra
@@ -18,18 +18,18 @@ OURS: Final = {"direct": "#8aa7c7", "reasoned": "#1f4e8c", "fused": "#b5452c"}
 OTHERS: Final = ("#6b9e5b", "#c79a3a", "#8d6ab0", "#4aa3a3")
 LEAST_AXES: Final = 3
 MOST_NAMED: Final = 10
-"""Points of the gain plot that are named, those with the largest gain or loss."""
+"""Labelled points of the gain plot: those with the largest gain or loss."""
 
 NAME_WIDTH, NAME_HEIGHT = 0.2, 0.045
-"""What a name takes of the plot, as shares."""
+"""Size of a label as a share of the plot."""
 
 
 def draw_plots(result: RunResult, folder: Path, others: Sequence[Published] = ()) -> tuple[Path, ...]:
-    """Draw `radar.png`, when three groups or more ran, and `gain.png`, when direct and reasoned ran.
+    """Draw `radar.png`, if at least three groups ran, and `gain.png`, if direct and reasoned ran.
 
     Raises:
         MissingExtra: Without matplotlib.
-        InputError: When one cannot be written.
+        InputError: When a file cannot be written.
     """
     plot = _pyplot()
     drawn = []
@@ -42,9 +42,9 @@ def draw_plots(result: RunResult, folder: Path, others: Sequence[Published] = ()
 
 
 def radar_lines(result: RunResult, others: Sequence[Published] = ()) -> dict[str, dict[str, float]]:
-    """Means by group for each line of the radar; groups that did not run have no axis.
+    """Return means by group for each line of the radar.
 
-    Another model is drawn where each of its means may stand beside the run's.
+    Groups that did not run get no axis; another model is drawn only if all its means are comparable.
     """
     names = [name for groups in MMEB_GROUPS.values() for name in groups]
     order = names if result.benchmark == "mmeb-v2" else list(UVRB_GROUPS)
@@ -54,7 +54,7 @@ def radar_lines(result: RunResult, others: Sequence[Published] = ()) -> dict[str
         lines[mode] = {name: means[name].value for name in order if name in means}
     axes = next(iter(lines.values()), {})
     for other in others:
-        theirs = means_beside(result, other)
+        theirs = comparable_means(result, other)
         if theirs.keys() >= axes.keys():
             lines[other.model] = {name: theirs[name] for name in axes}
     return lines
@@ -98,22 +98,15 @@ def _gain(plot: Any, result: RunResult, path: Path) -> Path:
         tasks = [task for task in shown if task.groups[0].partition(" ")[0] == group]
         if not tasks:
             continue
-        axes.errorbar(
-            [task.query_cost.tokens for task in tasks if task.query_cost],
-            [task.gain or 0.0 for task in tasks],
-            yerr=[task.gain_error or 0.0 for task in tasks],
-            fmt="o",
-            ms=5,
-            lw=0.8,
-            color=colours[group],
-            label=group,
-        )
+        tokens = [task.query_cost.tokens for task in tasks if task.query_cost]
+        gains, errors = zip(*((task.gain or 0.0, task.gain_error or 0.0) for task in tasks), strict=True)
+        axes.errorbar(tokens, gains, yerr=errors, fmt="o", ms=5, lw=0.8, color=colours[group], label=group)
     axes.margins(x=0.14, y=0.12)
     _name_points(axes, shown)
     axes.axhline(0, color=QUIET, lw=0.8)
-    axes.set_xlabel("tokens that the Reasoner wrote a query", color=QUIET)
+    axes.set_xlabel("tokens that the Reasoner wrote per query", color=QUIET)
     axes.set_ylabel("reasoned - direct, percent", color=QUIET)
-    axes.set_title(f"{result.benchmark}: what reasoning gains, with standard errors", fontsize=10, loc="left")
+    axes.set_title(f"{result.benchmark}: gain of reasoning, with standard errors", fontsize=10, loc="left")
     axes.legend(frameon=False, fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -121,7 +114,7 @@ def _gain(plot: Any, result: RunResult, path: Path) -> Path:
 
 
 def _name_points(axes: Any, tasks: Sequence[TaskResult]) -> None:
-    """Name the points with the largest gain or loss, as far as the names do not cover one another."""
+    """Label the points with the largest gain or loss, as far as the labels do not overlap."""
     left, right = axes.get_xlim()
     low, high = axes.get_ylim()
     taken: list[tuple[float, float]] = []

@@ -1,10 +1,10 @@
-"""Published scores with their sources, to stand beside a run; scores of two versions of the data never do."""
+"""Published scores with their sources, for comparison with a run on the same version of the data."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -13,12 +13,12 @@ from ume_eval.results import GroupMean, RunResult, group_means, with_average
 from ume_eval.tasks import MOVED, Benchmark, Task, VisDoc, all_tasks
 from ume_retrieval.errors import InputError
 
-DEFAULT_BESIDE: Final = ("Embed-RL-2B", "Embed-RL-4B")
-"""What a run stands beside unless other models are asked for: the method that this library implements."""
+DEFAULT_MODELS: Final = ("Embed-RL-2B", "Embed-RL-4B")
+"""Models to compare with by default: the method that this library implements."""
 
 
 class MixedVersions(InputError):
-    """Scores of two versions of MMEB-V2's document tasks would stand side by side."""
+    """Scores of two versions of MMEB-V2's document tasks would be compared."""
 
     code = "mixed_versions"
 
@@ -28,29 +28,29 @@ class Published:
     """One model's published scores, in percent of each task's main metric.
 
     Attributes:
-        model: Its name.
-        benchmark: On which benchmark.
-        visdoc: Version of MMEB-V2's document tasks; None for UVRB.
+        model: Name of the model.
+        benchmark: The benchmark.
         reasons: Whether it writes reasoning before it embeds.
-        source: Where the scores are from.
-        tasks: By task, where they are published.
-        groups: Means as printed, where tasks are not published.
+        source: Publication of the scores.
+        visdoc: Version of MMEB-V2's document tasks; None for UVRB.
+        tasks: Scores by task, where they are published.
+        groups: Means as printed, where scores by task are not published.
     """
 
     model: str
     benchmark: Benchmark
-    visdoc: VisDoc | None
     reasons: bool
     source: str
-    tasks: Mapping[str, float]
-    groups: Mapping[str, float]
+    visdoc: VisDoc | None = None
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, float] = field(default_factory=dict)
 
     def means(self, over: Sequence[str] | None = None) -> dict[str, GroupMean]:
-        """Means by group.
+        """Average scores by group.
 
         Args:
-            over: Tasks to average over, so that a part of the benchmark meets the same part; None for all. Printed
-                means stand in where tasks are not published, and only for the whole benchmark.
+            over: Tasks to average over; None for the whole benchmark, where printed means replace those of tasks that
+                are not published.
         """
         known = {name: score for name, score in self.tasks.items() if over is None or name in over}
         means = group_means(self.benchmark, known)
@@ -63,7 +63,7 @@ class Published:
 
 @cache
 def published(benchmark: Benchmark) -> tuple[Published, ...]:
-    """Every score that this library knows of, models in several versions included.
+    """Return all published scores of a benchmark that this library has; a model may have several versions.
 
     Example:
         >>> models = {one.model for one in published("mmeb-v2")}
@@ -71,38 +71,26 @@ def published(benchmark: Benchmark) -> tuple[Published, ...]:
         True
     """
     text = files("ume_eval").joinpath("data", "published.json").read_text(encoding="utf-8")
-    return tuple(
-        Published(
-            model=one["model"],
-            benchmark=one["benchmark"],
-            visdoc=one.get("visdoc"),
-            reasons=one["reasons"],
-            source=one["source"],
-            tasks=one.get("tasks", {}),
-            groups=one.get("groups", {}),
-        )
-        for one in json.loads(text)["scores"]
-        if one["benchmark"] == benchmark
-    )
+    return tuple(Published(**one) for one in json.loads(text)["scores"] if one["benchmark"] == benchmark)
 
 
-def beside(
+def comparable_scores(
     tasks: Sequence[Task], visdoc: VisDoc = "page-fixed", models: Sequence[str] | None = None
 ) -> tuple[Published, ...]:
-    """Published scores that may stand beside a run.
+    """Choose published scores that can be compared with a run.
 
     Args:
-        tasks: What runs, all of one benchmark.
-        visdoc: Version of the document tasks that it runs in.
-        models: Which models; for None those of `DEFAULT_BESIDE` that may.
+        tasks: Tasks of the run, all of one benchmark.
+        visdoc: Version of the run's document tasks.
+        models: Names of models; None for those of `DEFAULT_MODELS` that are comparable.
 
     Raises:
-        InputError: When there is no such model.
-        MixedVersions: When a model was measured on other labels of a task that runs.
+        InputError: When a model is unknown.
+        MixedVersions: When a model was evaluated on other labels of a task of the run.
     """
     benchmark = tasks[0].benchmark
     chosen = []
-    for name in DEFAULT_BESIDE if models is None else models:
+    for name in DEFAULT_MODELS if models is None else models:
         fitting = [one for one in published(benchmark) if one.model.casefold() == name.casefold()]
         if not fitting:
             known = ", ".join(dict.fromkeys(one.model for one in published(benchmark)))
@@ -119,11 +107,7 @@ def beside(
 
 
 def check_versions(tasks: Sequence[Task], visdoc: VisDoc, other: Published) -> None:
-    """Refuse scores that were measured on other labels.
-
-    Raises:
-        MixedVersions: When a task whose labels differ runs in another version than the scores were measured on.
-    """
+    """Check that published scores were measured on the labels of the run; raises MixedVersions otherwise."""
     moved = [task.name for task in tasks if task.name in MOVED]
     if moved and other.visdoc not in {None, visdoc}:
         raise MixedVersions(
@@ -133,11 +117,11 @@ def check_versions(tasks: Sequence[Task], visdoc: VisDoc, other: Published) -> N
         )
 
 
-def means_beside(result: RunResult, other: Published) -> dict[str, float]:
-    """Another model's means that may stand beside a run's: those over the very tasks that ran here as published.
+def comparable_means(result: RunResult, other: Published) -> dict[str, float]:
+    """Average another model's scores over the tasks of the run that are comparable.
 
-    A group has none when one of its tasks here was cut or has other rows, or the other model lacks one. Printed means
-    stand in when the whole benchmark ran.
+    A group is left out if one of its tasks was limited or has other rows, or if the other model lacks one. Printed
+    means are used if the whole benchmark ran.
     """
     ran = [task.name for task in result.tasks if task.comparable]
     ours = group_means(result.benchmark, dict.fromkeys((task.name for task in result.tasks), 0.0))

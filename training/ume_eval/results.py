@@ -1,4 +1,4 @@
-"""What a run found: scores of tasks, means of groups, and everything that was left out."""
+"""Results of a run: scores of tasks, means of groups, and everything that failed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from ume_eval.metrics import Mode
 from ume_eval.samples import Problem
-from ume_eval.scoring import Mode
 from ume_eval.swapping import Swap
 from ume_eval.tasks import (
     MMEB_GROUPS,
@@ -32,8 +32,8 @@ class ModeScore:
     Attributes:
         score: The main metric.
         metrics: Further metrics by name.
-        gap: Mean difference of a query's two best cosines; None without a query that has two.
-        ties: Queries that a tie cost their main metric, see `metrics.Ties`.
+        gap: Mean difference of a query's two best cosines; None if no query has two.
+        ties: Queries whose main metric a tie lowered, see `metrics.Ties`.
     """
 
     score: float
@@ -44,13 +44,13 @@ class ModeScore:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What reasoning took and pointed at, as means over the samples of one side that have a T-CoT.
+    """Cost and evidence of reasoning, as means over the samples of one side with a T-CoT.
 
     Attributes:
         tokens: Tokens that the Reasoner wrote.
         evidence: Crops and key frames that the Embedder saw.
-        keywords: Keywords named.
-        total_tokens: Tokens of all samples together, equal samples counted each time.
+        keywords: Keywords of the T-CoT.
+        total_tokens: Tokens of all samples; equal samples count each time.
     """
 
     tokens: float
@@ -64,20 +64,20 @@ class TaskResult:
     """One task's result.
 
     Attributes:
-        name: Of the task.
-        groups: Columns that it counts in.
+        name: Name of the task.
+        groups: Columns of the result table that it counts in.
         metric: Its main metric.
-        queries: How many were asked, lost ones included.
-        candidates: How many there are.
+        queries: Number of queries, unreadable ones included.
+        candidates: Number of candidates.
         modes: Scores by mode.
         gain: Reasoned - direct, in percent of the main metric; None unless both ran.
         gain_error: Its standard error over queries.
-        query_cost: What reasoning on queries took; None without it.
-        corpus_cost: Likewise for candidates.
-        swap: The check whether T-CoTs count; None without it.
-        problems: Rows and files that could not be used.
+        query_cost: Cost of reasoning over queries; None without it.
+        corpus_cost: Likewise over candidates.
+        swap: Test whether T-CoTs are used; None without it.
+        problems: Unusable rows and files.
         failures: Samples that could not be embedded.
-        comparable: Whether it was asked as published: all queries, and as many as the published scores stand on.
+        comparable: Whether all queries were asked, as many as for the published scores.
     """
 
     name: str
@@ -98,13 +98,7 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class GroupMean:
-    """Mean of a group's tasks, each counting the same.
-
-    Attributes:
-        value: In percent.
-        ran: How many of its tasks ran.
-        of: How many it has.
-    """
+    """Unweighted mean over a group's tasks, in percent; `ran` of its `of` tasks ran."""
 
     value: float
     ran: int
@@ -116,12 +110,12 @@ class RunResult:
     """A run over tasks of one benchmark.
 
     Attributes:
-        benchmark: Which one.
+        benchmark: The benchmark.
         visdoc: Version of its document tasks.
         embedder: Name and revision of the Embedder.
         reasoner: Name and revision of the Reasoner, or None.
         tasks: Results in the order of the benchmark's tables.
-        absent: Tasks that were asked for and are not in the folder, or could not be read, with the reason.
+        absent: Requested tasks that are missing or unreadable, with the reason.
     """
 
     benchmark: Benchmark
@@ -133,18 +127,16 @@ class RunResult:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """Modes that every task has."""
-        shared = [set(task.modes) for task in self.tasks]
-        return tuple(
-            mode for mode in ("direct", "reasoned", "fused") if shared and all(mode in some for some in shared)
-        )
+        """Modes that every task ran in."""
+        modes: tuple[Mode, ...] = get_args(Mode) if self.tasks else ()
+        return tuple(mode for mode in modes if all(mode in task.modes for task in self.tasks))
 
     def scores(self, mode: Mode) -> dict[str, float]:
-        """Main metric by task."""
+        """Return the main metric by task."""
         return {task.name: task.modes[mode].score for task in self.tasks if mode in task.modes}
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form; figures that are not there are null."""
+        """Return the JSON form; missing figures are null."""
         plain = asdict(self)
         for task, result in zip(plain["tasks"], self.tasks, strict=True):
             if result.swap is not None:
@@ -157,14 +149,14 @@ class RunResult:
 
 
 def group_means(benchmark: Benchmark, scores: Mapping[str, float]) -> dict[str, GroupMean]:
-    """Means by group, then of everything, over the tasks that have a score; groups without one are left out.
+    """Average scores by group and over all tasks; groups without a score are left out.
 
     MMEB-V2: a modality and `all` are means over tasks, not over groups. UVRB, as its own paper does it: FG is the mean
-    of S, T and PR, TXT that of CG, FG and LC, and `AVG` that of the six abilities, there only when all six are
-    complete; `all` is the mean over data sets.
+    of S, T and PR, TXT that of CG, FG and LC, and `AVG` that of the six abilities if all are complete; `all` is the
+    mean over data sets.
 
     Args:
-        benchmark: Which one.
+        benchmark: The benchmark.
         scores: Percent by task.
 
     Example:
@@ -173,15 +165,9 @@ def group_means(benchmark: Benchmark, scores: Mapping[str, float]) -> dict[str, 
         (GroupMean(value=55.0, ran=2, of=3), 40.0)
     """
     tasks = all_tasks(benchmark)
-    members: dict[str, list[str]] = {}
-    if benchmark == "mmeb-v2":
-        for modality, groups in MMEB_GROUPS.items():
-            for group in groups:
-                members[group] = [task.name for task in tasks if group in task.groups]
-            members[modality] = [name for group in groups for name in members[group]]
-    else:
-        for group in UVRB_GROUPS:
-            members[group] = [task.name for task in tasks if group in task.groups]
+    mmeb = [name for modality, groups in MMEB_GROUPS.items() for name in (*groups, modality)]
+    order = mmeb if benchmark == "mmeb-v2" else UVRB_GROUPS
+    members = {name: [task.name for task in tasks if name in task.group_names] for name in order}
     members["all"] = [task.name for task in tasks]
     means: dict[str, GroupMean] = {}
     for name, names in members.items():
@@ -191,7 +177,7 @@ def group_means(benchmark: Benchmark, scores: Mapping[str, float]) -> dict[str, 
 
 
 def with_average(means: Mapping[str, GroupMean]) -> dict[str, GroupMean]:
-    """UVRB's means of means: FG, TXT and, where all six abilities are complete, AVG.
+    """Add UVRB's means of means: FG, TXT and, if all six abilities are complete, AVG.
 
     Example:
         >>> flat = {"S": GroupMean(80.0, 2, 2), "T": GroupMean(40.0, 2, 2), "FG": GroupMean(60.0, 4, 7)}
@@ -208,16 +194,12 @@ def with_average(means: Mapping[str, GroupMean]) -> dict[str, GroupMean]:
 
 
 def write_result(result: RunResult, path: Path) -> None:
-    """Write the JSON form; a reader never sees half of it.
-
-    Raises:
-        InputError: When it cannot be written.
-    """
+    """Write the JSON form atomically; raises InputError when that fails."""
     atomic_write(path, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n", what="the results")
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace NaN and infinity, which JSON cannot hold, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Rows of published test files: found on disk as the hub stores them, and read from Parquet, JSON lines or JSON."""
+"""Find the rows of published test files on disk and read them from Parquet, JSON lines or JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from ume_eval.tasks import Task
 from ume_retrieval.errors import InputError, MediaNotFound, MissingExtra
-from ume_retrieval.media.files import display_name
+from ume_retrieval.media import display_name
 
 SUFFIXES: Final = (".parquet", ".jsonl", ".json")
 BATCH_ROWS: Final = 256
-"""Rows of a Parquet file in memory at once; those of a corpus hold pictures."""
+"""Rows of a Parquet file in memory at once; rows of a corpus hold pictures."""
 
 
 class RowsNotFound(InputError):
@@ -27,38 +27,22 @@ class RowsNotFound(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row.
-
-    Attributes:
-        where: File and number, for reports.
-        values: Its columns, or None when it could not be parsed.
-    """
+    """One row: its file and number (`where`), and its columns; None if it could not be parsed."""
 
     where: str
     values: dict[str, Any] | None
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The columns.
-
-        Raises:
-            InputError: When the row could not be parsed.
-        """
+        """The columns; raises InputError when the row could not be parsed."""
         if self.values is None:
-            raise InputError(f"{self.where} is no JSON object", hint="download the file again")
+            raise InputError(f"{self.where} is not a JSON object", hint="download the file again")
         return self.values
 
 
 @dataclass(frozen=True, slots=True)
 class PictureCell:
-    """A picture that is stored in a Parquet file, as the hub's image columns are.
-
-    Attributes:
-        file: The file.
-        group: Row group in it.
-        place: Row in the group.
-        column: The image column, a struct with the field `bytes`.
-    """
+    """A picture in a Parquet file, by row group and row in it; the image column is a struct with the field `bytes`."""
 
     file: Path
     group: int
@@ -66,35 +50,26 @@ class PictureCell:
     column: str = "image"
 
     def read(self) -> bytes:
-        """The encoded picture.
-
-        Raises:
-            MediaNotFound: When the cell is empty or its file is gone.
-        """
+        """Return the encoded picture; raises MediaNotFound when the cell is empty or its file is gone."""
         try:
             stored = _pictures(self.file, self.group, self.column)[self.place]
-        except (OSError, ValueError, IndexError, KeyError) as error:  # KeyError: the file has no such column
+        except (OSError, ValueError, IndexError, KeyError) as error:  # KeyError: column missing
             raise MediaNotFound(f"cannot read {display_name(self.file)}: {error}", hint="download it again") from error
         if not isinstance(stored, bytes) or not stored:
-            raise MediaNotFound(f"{display_name(self.file)} row group {self.group} has no picture at {self.place}")
+            raise MediaNotFound(f"{display_name(self.file)} row group {self.group} row {self.place}: no picture")
         return stored
 
 
 @lru_cache(maxsize=2)
 def _pictures(file: Path, group: int, column: str) -> list[Any]:
-    """The pictures of the row group read last, since neighbours are asked for one after the other."""
+    """Read the pictures of a row group; cached, since neighbours are requested one after the other."""
     with _parquet_module().ParquetFile(file) as opened:
         cells = opened.read_row_group(group, columns=[column]).column(column).to_pylist()
     return [cell.get("bytes") if isinstance(cell, dict) else None for cell in cells]
 
 
 def picture_cells(file: Path, key: str, column: str = "image") -> Iterator[tuple[Any, PictureCell]]:
-    """The value of a column in each row, and where that row's picture is; no picture is read.
-
-    Raises:
-        InputError: When the file cannot be read.
-        MissingExtra: Without pyarrow.
-    """
+    """Yield a column's value and the location of the picture of each row, without reading pictures."""
     try:
         with _parquet_module().ParquetFile(file) as opened:
             for group in range(opened.num_row_groups):
@@ -105,19 +80,19 @@ def picture_cells(file: Path, key: str, column: str = "image") -> Iterator[tuple
 
 
 def find_rows(folder: Path, task: Task, configuration: str | None = None) -> list[Path]:
-    """Files that hold a task's rows.
+    """Find the files with a task's rows.
 
-    Looked for in `FOLDER/<area>/<repository>` (the layout that the published code reads offline), then in
+    Searches `FOLDER/<area>/<repository>` (the layout that the published code reads offline), then in
     `FOLDER/<owner>/<repository>` (a snapshot of the hub), then in `FOLDER/<area>`, where the area is the first part of
     the task's media folder, such as `video-tasks`.
 
     Args:
         folder: The benchmark's folder.
-        task: Whose rows.
-        configuration: Instead of the task's own; "queries", "corpus" and "qrels" of page tasks.
+        task: The task.
+        configuration: Replaces the task's own; "queries", "corpus" and "qrels" of page tasks.
 
     Raises:
-        RowsNotFound: When there are none; the hint says what to download.
+        RowsNotFound: When no file is found; the hint is the download command.
     """
     repository, own, split = task.rows
     configuration = configuration or own
@@ -133,7 +108,7 @@ def find_rows(folder: Path, task: Task, configuration: str | None = None) -> lis
 
 
 def _files(root: Path, configuration: str | None, split: str, *, bare: bool) -> list[Path]:
-    """Data files of a configuration and split; the hub names them after both, after either, or after neither."""
+    """Return data files of a configuration and split; names on the hub contain both, either, or neither."""
     places = [root, root / "data"] if bare else []
     if configuration:
         places = [root / configuration, root / "data" / configuration, root / "json", *places]
@@ -143,7 +118,7 @@ def _files(root: Path, configuration: str | None, split: str, *, bare: bool) -> 
 
 
 def _held(place: Path, configuration: str | None) -> list[Path]:
-    """Data files in a folder; those of one configuration where it is not the folder's own."""
+    """Return data files in a folder, filtered by configuration unless the folder is the configuration's own."""
     files = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES) if place.is_dir() else []
     if configuration is None or place.name == configuration:
         return files
@@ -151,12 +126,7 @@ def _held(place: Path, configuration: str | None) -> list[Path]:
 
 
 def read_rows(files: Sequence[Path]) -> Iterator[Row]:
-    """Every row, one file after the other; a line that is no JSON object is handed on without values.
-
-    Raises:
-        InputError: When a file cannot be read at all.
-        MissingExtra: When a Parquet file is met without pyarrow.
-    """
+    """Yield every row of the files; a line that is not a JSON object becomes a row without values."""
     for file in files:
         try:
             yield from _parquet(file) if file.suffix == ".parquet" else _json(file)

@@ -1,4 +1,4 @@
-"""Runs tasks: read, embed what has no vector yet, judge. Killed at any point and started again, it goes on."""
+"""Run tasks: read them, embed what is missing, judge. A killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from ume_eval.encoding import Bench, Sided, Vectors
+from ume_eval.encoding import Encoding, SampleSet, Shard, StoredEncoder, Vectors, VectorStore
 from ume_eval.layouts import read_task
+from ume_eval.metrics import Judged, Mode, judge_all, paired, similarities
 from ume_eval.results import Cost, ModeScore, RunResult, TaskResult, write_result
 from ume_eval.samples import EvalTask
-from ume_eval.scoring import Judged, Mode, fuse, judge_all, paired, similarities
-from ume_eval.store import Encoding, Shard, VectorStore
 from ume_eval.swapping import Swap, swap_traces
-from ume_eval.tasks import Benchmark, Task, VisDoc
+from ume_eval.tasks import Task, VisDoc
 from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.report.wording import one_line
+from ume_retrieval.report.sanitize import one_line
+from ume_retrieval.vectors import fuse
 
 Reasoning: TypeAlias = Literal["both", "always", "never"]
-"""Direct, reasoned and fused; reasoned alone; direct alone."""
+"""Which modes to run: "both" runs direct, reasoned and fused; "always" reasoned only; "never" direct only."""
 
 VECTORS_FILE: Final = "vectors.sqlite3"
 TRACES_FILE: Final = "traces.sqlite3"
@@ -36,13 +36,13 @@ _ENCODINGS: Final[dict[Reasoning, tuple[Encoding, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run.
+    """Settings of a run.
 
     Attributes:
-        reasoning: Which modes.
-        limit: Most queries a task, for a smoke run; None for all.
-        swap: Whether to check that T-CoTs count, when both their vectors and direct ones are there.
-        shard: Embed this part only, and judge nothing; None embeds all that is missing and judges.
+        reasoning: Which modes to run.
+        limit: Most queries per task, for a smoke run; None for all.
+        swap: Whether to test that T-CoTs are used; needs reasoned vectors.
+        shard: Embed only this part and judge nothing; None embeds all that is missing and judges.
     """
 
     reasoning: Reasoning = "both"
@@ -56,13 +56,13 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Who is told how far a run is.
+class ProgressCallbacks:
+    """Callbacks for the progress of a run.
 
     Attributes:
-        task: Called with a task's name, its position from 0 and how many there are, before it is read.
-        vectors: Called with how many vectors a task is missing, before they are made.
-        advance: Called with how many more are done.
+        task: Called before a task is read, with its name, its position from 0 and the number of tasks.
+        vectors: Called with the number of vectors that a task lacks, before they are computed.
+        advance: Called with the number of further vectors that are done.
     """
 
     task: Callable[[str, int, int], None] = lambda _name, _position, _count: None
@@ -78,83 +78,89 @@ def evaluate(
     *,
     options: Options | None = None,
     visdoc: VisDoc = "page-fixed",
-    watch: Watch | None = None,
+    watch: ProgressCallbacks | None = None,
 ) -> RunResult:
     """Run tasks of one benchmark and write `results.json` after each.
 
-    Vectors go to `vectors.sqlite3` in `out` under their content, T-CoTs to the embedder's own cache; make that
-    `out/traces.sqlite3` to have a run in one folder. Another call with the same folder embeds nothing again.
+    Vectors are kept in `vectors.sqlite3` in `out`, keyed by their content, T-CoTs in the embedder's own cache; use
+    `out/traces.sqlite3` for it to have a run in one folder. A second call with the same folder embeds nothing again.
 
     Args:
-        embedder: What is measured.
+        embedder: The embedder to evaluate.
         tasks: From `tasks.choose`, all of one benchmark.
         folder: The benchmark's folder on disk.
-        out: The run's folder, made when it is not there.
-        options: How to run.
-        visdoc: Version that `tasks` were chosen in.
-        watch: Who is told of progress.
+        out: The run's folder, created if missing.
+        options: Settings of the run.
+        visdoc: Version of the document tasks for which `tasks` were chosen.
+        watch: Callbacks for progress.
 
     Raises:
-        InputError: When there are no tasks, none of them can be read, or reasoning is asked for without a Reasoner.
+        InputError: When `tasks` is empty, no task can be read, or reasoning is requested without a Reasoner.
         CacheError: When the run's folder cannot be used.
     """
-    chosen, told = options or Options(), watch or Watch()
+    chosen, callbacks = options or Options(), watch or ProgressCallbacks()
     if not tasks:
-        raise InputError("there are no tasks to run", hint="choose some with ume_eval.choose")
+        raise InputError("no tasks to run", hint="choose some with ume_eval.choose")
     if chosen.reasoning != "never" and embedder.reasoner is None:
-        raise InputError("reasoning needs a Reasoner, and this embedder has none", hint="use reasoning 'never'")
-    bench = Bench(embedder, VectorStore(Path(out) / VECTORS_FILE))
-    done: list[TaskResult] = []
-    absent: dict[str, str] = {}
-    result = _result(embedder, tasks[0].benchmark, visdoc, done, absent)
+        raise InputError("reasoning needs an embedder with a Reasoner", hint="use reasoning 'never'")
+    encoder = StoredEncoder(embedder, VectorStore(Path(out) / VECTORS_FILE))
+    info = embedder.info
+    reasoner = f"{info.reasoner.name}@{info.reasoner.revision}" if info.reasoner else None
+    result = RunResult(tasks[0].benchmark, visdoc, f"{info.embedder.name}@{info.embedder.revision}", reasoner, ())
     last: InputError | None = None
     for position, task in enumerate(tasks):
-        told.task(task.name, position, len(tasks))
+        callbacks.task(task.name, position, len(tasks))
         try:
             read = read_task(task, folder, limit=chosen.limit)
         except InputError as error:
-            absent[task.name], last = error.message, error
+            result, last = replace(result, absent={**result.absent, task.name: error.message}), error
             continue
-        if (finished := evaluate_task(bench, read, chosen, told)) is not None:
-            done.append(finished)
-        result = _result(embedder, task.benchmark, visdoc, done, absent)
+        if (finished := evaluate_task(encoder, read, chosen, callbacks)) is not None:
+            result = replace(result, tasks=(*result.tasks, finished))
         if chosen.shard is None:
             write_result(result, Path(out) / "results.json")
-    if last is not None and len(absent) == len(tasks):
+    if last is not None and len(result.absent) == len(tasks):
         raise last
     return result
 
 
-def evaluate_task(bench: Bench, read: EvalTask, options: Options, watch: Watch) -> TaskResult | None:
-    """Embed what one task is missing and judge it; None when only a shard was embedded."""
+def evaluate_task(
+    encoder: StoredEncoder, read: EvalTask, options: Options, watch: ProgressCallbacks
+) -> TaskResult | None:
+    """Embed what one task lacks and judge it; return None if only a shard was embedded."""
     task = read.task
-    queries = Sided.of("query", task.target, [(f"{task.name} query {one.key}", one.sample) for one in read.queries])
-    corpus = Sided.of(
-        "corpus", None, [(one_line(f"{task.name} candidate {one.key}"), one.sample) for one in read.candidates]
-    )
+    queries = SampleSet.of("query", task.target, [(f"{task.name} query {one.key}", one.sample) for one in read.queries])
+    candidates = [(one_line(f"{task.name} candidate {one.key}"), one.sample) for one in read.candidates]
+    corpus = SampleSet.of("corpus", None, candidates)
     encodings = _ENCODINGS[options.reasoning]
-    work = [(side, code, bench.missing(side, code, options.shard)) for code in encodings for side in (queries, corpus)]
+    work = [
+        (side, code, encoder.missing(side, code, options.shard)) for code in encodings for side in (queries, corpus)
+    ]
     watch.vectors(sum(len(wanted) for _, _, wanted in work))
     failures = [*queries.failures, *corpus.failures]
     for side, code, wanted in work:
-        # What is the same on both sides was missing on both, and is there by now on one.
-        fresh = bench.missing(side, code, options.shard) if wanted else wanted
+        # A sample on both sides was missing twice; the first side has stored it by now.
+        fresh = encoder.missing(side, code, options.shard) if wanted else wanted
         watch.advance(len(wanted) - len(fresh))
-        failures += bench.embed(side, code, fresh, watch.advance)
+        failures += encoder.embed(side, code, fresh, watch.advance)
     if options.shard is not None:
         return None
-    return _judge(bench, read, (queries, corpus), options, failures)
+    return _judge(encoder, read, (queries, corpus), options, failures)
 
 
 def _judge(
-    bench: Bench, read: EvalTask, sides: tuple[Sided, Sided], options: Options, failures: Sequence[Failure]
+    encoder: StoredEncoder,
+    read: EvalTask,
+    sides: tuple[SampleSet, SampleSet],
+    options: Options,
+    failures: Sequence[Failure],
 ) -> TaskResult:
     encodings = _ENCODINGS[options.reasoning]
-    asked, offered = ({code: bench.gather(side, code) for code in encodings} for side in sides)
+    asked, offered = ({code: encoder.gather(side, code) for code in encodings} for side in sides)
     rows = {code: similarities(read, asked[code].rows, offered[code].rows) for code in encodings}
     judged: dict[Mode, Judged] = {code: judge_all(read, rows[code]) for code in encodings}
     if options.reasoning == "both":
-        judged["fused"] = judge_all(read, fuse(rows["direct"], rows["reasoned"]))
+        judged["fused"] = judge_all(read, list(map(fuse, rows["direct"], rows["reasoned"])))
     task = read.task
     result = TaskResult(
         name=task.name,
@@ -171,7 +177,7 @@ def _judge(
         return result
     swap: Swap | None = None
     if options.swap:
-        swap = swap_traces(bench, read, sides[0], asked["reasoned"], offered["reasoned"])
+        swap = swap_traces(encoder, read, sides[0], asked["reasoned"], offered["reasoned"])
     result = replace(result, query_cost=_cost(asked["reasoned"]), corpus_cost=_cost(offered["reasoned"]), swap=swap)
     if "direct" not in judged:
         return result
@@ -187,28 +193,14 @@ def _mode(judged: Judged, metric: str) -> ModeScore:
 
 
 def _cost(vectors: Vectors) -> Cost:
-    thought = np.array([bool(trace) for trace in vectors.traces], dtype=bool)
-    if not thought.any():
+    reasoned = np.array([bool(trace) for trace in vectors.traces], dtype=bool)
+    if not reasoned.any():
         return Cost(0.0, 0.0, 0.0, 0)
-    tokens, evidence, keywords = (
-        float(one[thought].mean()) for one in (vectors.tokens, vectors.evidence, vectors.keywords)
-    )
+    counts = (vectors.tokens, vectors.evidence, vectors.keywords)
+    tokens, evidence, keywords = (float(one[reasoned].mean()) for one in counts)
     return Cost(tokens, evidence, keywords, int(vectors.tokens.sum()))
 
 
 def _once(failures: Sequence[Failure]) -> tuple[Failure, ...]:
-    """A sample that fails in both encodings for one reason is named once."""
+    """Name a sample once that fails in both encodings for the same reason."""
     return tuple({(failure.source, failure.message): failure for failure in failures}.values())
-
-
-def _result(
-    embedder: ReasoningEmbedder,
-    benchmark: Benchmark,
-    visdoc: VisDoc,
-    tasks: Sequence[TaskResult],
-    absent: dict[str, str],
-) -> RunResult:
-    info = embedder.info
-    reasoner = f"{info.reasoner.name}@{info.reasoner.revision}" if info.reasoner else None
-    name = f"{info.embedder.name}@{info.embedder.revision}"
-    return RunResult(benchmark, visdoc, name, reasoner, tuple(tasks), dict(absent))

@@ -1,12 +1,8 @@
-"""What readers hand to the run: queries and candidates whose pictures are still files.
-
-A task may hold thousands of videos. A `Sample` therefore names files, and becomes an `Item` when its turn comes.
-"""
+"""Queries and candidates of a task. A `Sample` only names its files, since a task may hold thousands of videos."""
 
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +17,7 @@ from ume_retrieval.media.files import file_digest
 from ume_retrieval.media.loading import frame_fields
 
 ProblemName: TypeAlias = Literal["broken_row", "missing_media", "no_answer", "no_candidates"]
-"""A row that does not have the layout's form; a file that is not there; a query that nothing in the task answers; a
-query with nothing to rank."""
+"""A malformed row; a missing file; a query without an answer in the task; a query without candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +27,7 @@ class Film:
     Attributes:
         frames: Picture files in time order, at least one.
         times: Seconds of each, ascending.
-        duration_s: Length of the stretch that they stand for, > 0.
+        duration_s: Duration that the frames cover, > 0.
     """
 
     frames: tuple[Path, ...]
@@ -41,18 +36,18 @@ class Film:
 
     def __post_init__(self) -> None:
         if not self.frames or len(self.frames) != len(self.times):
-            raise InputError("a film needs a time for each of its frames, and one frame at least")
+            raise InputError("a film needs at least one frame, and a time for each")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One thing to embed: text, pictures and videos by their files, and what is wanted of it.
+    """One thing to embed: a text, and the files of pictures and videos.
 
     Attributes:
-        text: The words, or None.
-        images: Picture files, or pictures inside Parquet files.
+        text: The text, or None.
+        images: Picture files, or pictures in Parquet files.
         videos: Films, or video files.
-        instruction: What the published evaluation tells a model about it, or None.
+        instruction: Instruction of the published evaluation, or None.
 
     Raises:
         InputError: When it is empty.
@@ -69,22 +64,18 @@ class Sample:
 
     @property
     def modality(self) -> Modality:
-        """As `Item.modality`."""
+        """The modality, as `Item.modality`."""
         if self.videos:
             return "video"
         return "image" if self.images else "text"
 
     def item(self) -> Item:
-        """The item to encode; the frames of films are decoded here.
-
-        Raises:
-            MediaError: When a frame cannot be read.
-        """
+        """Make the item to encode; frames of films are decoded here."""
         images = tuple(image.read() if isinstance(image, PictureCell) else image for image in self.images)
         return Item(self.text, images, tuple(map(_video, self.videos)), self.instruction)
 
     def digest(self) -> str:
-        """Hex digest of everything that it holds, files by their bytes and never by their names.
+        """Hash the content as hex digits, files by their bytes and not by their names.
 
         Raises:
             MediaError: When a file cannot be read.
@@ -118,12 +109,7 @@ def _video(video: Film | Path) -> VideoInput:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One thing that may be found.
-
-    Attributes:
-        key: Its name in the task.
-        sample: What it shows.
-    """
+    """A candidate, with its unique key in the task."""
 
     key: str
     sample: Sample
@@ -131,14 +117,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question.
+    """A query.
 
     Attributes:
-        key: Its name in the task.
-        sample: What is asked.
-        answers: Names of the candidates that answer it, each with its gain > 0. A name that the task has no candidate
-            for is an answer that cannot be found.
-        among: Names of its own candidates, each once, in the published order; None where it is ranked against all.
+        key: Its unique key in the task.
+        sample: Its content.
+        answers: Gain > 0 by key of each relevant candidate; a key without a candidate can never be found.
+        among: Keys of its own candidates, each once, in the published order; None if it is ranked against all.
     """
 
     key: str
@@ -149,13 +134,13 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that a reader could not use.
+    """An unusable row or file.
 
     Attributes:
-        name: What kind of thing, for counting.
+        name: Kind of problem.
         where: File and row, or the name of a query or candidate.
-        message: What was seen, one line.
-        costs_query: Whether a query was lost by it, which then counts as a miss.
+        message: Description, one line.
+        costs_query: Whether it loses a query, which then counts as a miss.
     """
 
     name: ProblemName
@@ -166,14 +151,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class EvalTask:
-    """A task, read.
+    """A task with its data.
 
     Attributes:
-        task: What it is.
-        queries: In the order of the rows.
-        candidates: Each once, in the order of their first mention.
-        problems: What could not be used.
-        limited: Whether only the first queries were read, so that its scores stand beside no others.
+        task: The task.
+        queries: Queries in the order of the rows.
+        candidates: Candidates in the order of their first mention.
+        problems: Unusable rows and files.
+        limited: Whether only the first queries were read, so that scores are not comparable.
     """
 
     task: Task
@@ -184,9 +169,5 @@ class EvalTask:
 
     @property
     def lost(self) -> int:
-        """Queries that could not be read. They count as misses, so that leaving them out never helps."""
+        """Number of unreadable queries; they count as misses."""
         return sum(problem.costs_query for problem in self.problems)
-
-    def problem_counts(self) -> dict[str, int]:
-        """How many problems there are of each kind."""
-        return dict(Counter(problem.name for problem in self.problems))

@@ -1,4 +1,4 @@
-"""Does a T-CoT count? Queries are embedded with the T-CoT of another query; if that costs nothing, it is not used."""
+"""Test whether T-CoTs are used: embed queries with the T-CoT of another query and measure the loss."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ume_eval.encoding import CHUNK, Bench, Sided, Vectors
-from ume_eval.metrics import Floats, judge, measure
+from ume_eval.encoding import CHUNK, SampleSet, Stored, StoredEncoder, Vectors, vector_key
+from ume_eval.metrics import Floats, gains, judge, measure, paired, similarities
 from ume_eval.samples import EvalTask, Sample
-from ume_eval.scoring import gains, paired, similarities
-from ume_eval.store import Stored, vector_key
 from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import embed_each
 from ume_retrieval.engines.families import reasoned_chat
@@ -24,10 +22,10 @@ from ume_retrieval.media import load
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
 MOST: Final = 200
-"""Queries of a task that are swapped; each costs one pass of the Embedder and none of the Reasoner."""
+"""Most swapped queries per task; each costs one pass of the Embedder."""
 
 LEAST: Final = 20
-"""With fewer swapped queries nothing is said."""
+"""Fewest swapped queries for a verdict."""
 
 Row: TypeAlias = npt.NDArray[np.float32]
 
@@ -39,12 +37,12 @@ class Swap:
     """Reasoned retrieval with queries' own T-CoTs against others' T-CoTs, the corpus unchanged.
 
     Attributes:
-        queries: How many were compared.
+        queries: Number of compared queries.
         own: Main metric with their own T-CoTs, in percent.
         swapped: Main metric with others' T-CoTs.
         drop: Mean of own - swapped, in percent.
         error: Standard error of the drop.
-        cosine: Mean cosine of a query's two vectors; 1.0 means that the T-CoT moves nothing.
+        cosine: Mean cosine of a query's two vectors; 1.0 if T-CoTs change nothing.
     """
 
     queries: int
@@ -56,7 +54,7 @@ class Swap:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether T-CoTs count: "used" when swapping costs more than two standard errors.
+        """Return "used" if swapping costs more than two standard errors.
 
         Example:
             >>> Swap(100, 80.0, 40.0, 40.0, 5.0, 0.7).verdict, Swap(100, 80.0, 79.0, 1.0, 2.0, 0.99).verdict
@@ -67,20 +65,17 @@ class Swap:
         return "used" if self.drop > 2 * self.error and self.drop > 0 else "not shown to be used"
 
 
-def swap_traces(bench: Bench, task: EvalTask, sided: Sided, queries: Vectors, candidates: Vectors) -> Swap:
-    """Embed queries anew with the T-CoT of a query that other candidates answer, and judge both ways.
+def swap_traces(
+    encoder: StoredEncoder, task: EvalTask, samples: SampleSet, queries: Vectors, candidates: Vectors
+) -> Swap:
+    """Compare a task's queries with their own T-CoTs and with those of queries that other candidates answer.
 
-    Args:
-        bench: Embeds; what it has stored is not embedded again.
-        task: The task.
-        sided: Its queries.
-        queries: Their reasoned vectors and T-CoTs.
-        candidates: The reasoned vectors of its candidates.
+    `samples` are the queries, `queries` and `candidates` the reasoned vectors of both sides.
     """
     donors = donors_of(task, queries.traces)
     chosen = [place for place, donor in enumerate(donors) if donor is not None][:MOST]
     rows = np.full_like(queries.rows, np.nan)
-    swapped = _vectors(bench, sided, [(place, queries.traces[donors[place] or 0]) for place in chosen])
+    swapped = _vectors(encoder, samples, [(place, queries.traces[donors[place] or 0]) for place in chosen])
     for place, vector in swapped.items():
         rows[place] = vector
     compared = sorted(swapped)
@@ -98,9 +93,9 @@ def swap_traces(bench: Bench, task: EvalTask, sided: Sided, queries: Vectors, ca
 
 
 def donors_of(task: EvalTask, traces: Sequence[str]) -> list[int | None]:
-    """For each query another with a T-CoT and answers of its own, or None.
+    """Choose for each query the next one with another T-CoT and other answers, or None.
 
-    The next such query in the list is taken, so that the choice is the same in every run.
+    The choice is the same in every run.
     """
     donors: list[int | None] = []
     count = len(task.queries)
@@ -117,35 +112,35 @@ def donors_of(task: EvalTask, traces: Sequence[str]) -> list[int | None]:
     return donors
 
 
-def _vectors(bench: Bench, sided: Sided, swaps: Sequence[tuple[int, str]]) -> dict[int, Row]:
-    """Vector of each query with a T-CoT that is not its own; those that cannot be embedded are left out."""
-    own = sided.keys(bench.embedder, "reasoned")
+def _vectors(encoder: StoredEncoder, samples: SampleSet, swaps: Sequence[tuple[int, str]]) -> dict[int, Row]:
+    """Return the vector of each query with its swapped T-CoT; failures are left out."""
+    own = samples.keys(encoder.embedder, "reasoned")
     keys = {
         place: vector_key(sha256(b"swapped" + trace.encode("utf-8", "surrogatepass")).digest(), key)
         for place, trace in swaps
         if (key := own[place]) is not None
     }
-    known = bench.store.known(keys.values())
+    known = encoder.store.known(keys.values())
     todo = [(place, trace) for place, trace in swaps if place in keys and keys[place] not in known]
     for start in range(0, len(todo), CHUNK):
         some = todo[start : start + CHUNK]
-        vectors = embed_with(bench.embedder, [(sided.samples[place], trace) for place, trace in some])
-        bench.store.put_many(
+        vectors = embed_with(encoder.embedder, [(samples.samples[place], trace) for place, trace in some])
+        encoder.store.put_many(
             {
                 keys[place]: Stored(vector, trace=trace)
                 for (place, trace), vector in zip(some, vectors, strict=True)
                 if vector is not None
             }
         )
-    found = bench.store.get_many(keys.values())
+    found = encoder.store.get_many(keys.values())
     return {place: found[key].vector for place, key in keys.items() if key in found}
 
 
 def embed_with(embedder: ReasoningEmbedder, pairs: Sequence[tuple[Sample, str]]) -> list[Row | None]:
-    """Embed queries with given T-CoTs; boxes and key frames are taken from the samples' own pictures.
+    """Embed queries with given T-CoTs; crops and key frames come from the samples' own media.
 
     Returns:
-        One vector a pair; None where the sample cannot be read or embedded.
+        One vector per pair; None for a sample that cannot be read or embedded.
     """
     chats: dict[int, Chat] = {}
     for place, (sample, trace) in enumerate(pairs):

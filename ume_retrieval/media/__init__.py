@@ -1,4 +1,4 @@
-"""Bytes to pixels, with limits and typed errors: images, video, PDF pages, and the discovery of files.
+"""Decode images, videos and PDF pages within limits, and discover files.
 
 Example:
     >>> import PIL.Image

@@ -1,7 +1,7 @@
-"""Is a video file whole? Read from its own structure, without decoding.
+"""Detect truncated video files from their container structure, without decoding.
 
-Decoders do not say when a file was cut: what is left decodes, only shorter. But ISO base media (MP4, MOV), Matroska,
-RIFF and GIF files announce how long their parts are, so a file that ends earlier than it says was cut.
+Decoders do not report truncation: the rest decodes, only shorter. ISO base media (MP4, MOV), Matroska, RIFF and GIF
+files declare the sizes of their parts, so a file that ends before its declared end was truncated.
 """
 
 from __future__ import annotations
@@ -21,18 +21,12 @@ _CUT_HINT = "copy or download the file again"
 
 
 def check_whole(handle: BinaryIO, form: VideoFormat, size: int, name: str) -> None:
-    """Raise when a file ends before its own structure does. The position of `handle` is at the start afterwards.
+    """Check that a seekable file has the size that its structure declares, and rewind it.
 
-    A file whose lengths are unknown (a live recording) passes: nothing says where it should have ended.
-
-    Args:
-        handle: The file, seekable.
-        form: Its format.
-        size: Its size in bytes.
-        name: How to call it in the message.
+    A file of unknown length (a live recording) passes.
 
     Raises:
-        BrokenMedia: When it was cut, or when its structure is no structure.
+        BrokenMedia: When the file is truncated or its structure is invalid.
     """
     handle.seek(0)
     if form == "mp4":
@@ -45,7 +39,7 @@ def check_whole(handle: BinaryIO, form: VideoFormat, size: int, name: str) -> No
         needed = size if gif_frames(handle) else size + 1
     handle.seek(0)
     if needed > size:
-        raise BrokenMedia(f"{name} is cut short: it has {size} bytes and announces more", hint=_CUT_HINT)
+        raise BrokenMedia(f"{name} is cut short: it has {size} bytes and declares more", hint=_CUT_HINT)
 
 
 def _iso_end(handle: BinaryIO, size: int) -> int:
@@ -55,7 +49,7 @@ def _iso_end(handle: BinaryIO, size: int) -> int:
         header = handle.read(16)
         length = int.from_bytes(header[:4], "big")
         if header[4:8] not in _ISO_BOXES or length == 0:
-            # Cameras append data of their own after the last box; length 0 means "to the end of the file".
+            # Cameras append proprietary data after the last box; length 0 means "to the end of the file".
             break
         position += int.from_bytes(header[8:16], "big") if length == 1 else max(length, 8)
     return position
@@ -74,7 +68,7 @@ def _matroska_end(handle: BinaryIO, size: int) -> int:
 
 
 def _variable_int(handle: BinaryIO, *, keep_marker: bool) -> int | None:
-    """One EBML number (RFC 8794, section 4); None for "unknown" and at the end of the file."""
+    """Read an EBML number (RFC 8794, section 4); return None for "unknown" and at the end of the file."""
     first = handle.read(1)
     if not first or first[0] == 0:
         return None
@@ -103,9 +97,9 @@ def _riff_end(handle: BinaryIO, size: int) -> int:
 
 
 def gif_frames(handle: BinaryIO, at_most: int | None = None) -> int:
-    """Count the frames of a GIF up to its end or up to `at_most`; 0 when it is cut or no GIF before that.
+    """Count the frames of a GIF, up to `at_most`; return 0 if it is truncated or invalid before that.
 
-    A GIF that ends between two blocks without its trailer counts as whole, since all its frames are.
+    A GIF that ends between two blocks, without its trailer, counts as complete.
     """
     handle.seek(6)
     screen = handle.read(7)

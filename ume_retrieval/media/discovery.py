@@ -1,4 +1,4 @@
-"""From files to items: what one file holds for an index (an image, segments, pages, a text)."""
+"""Turn files into entries to index: an image, segments of a video, pages of a PDF, or a text."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Entry:
     """One thing to index: an image, a segment of a video, a page of a PDF or a text.
 
     Attributes:
-        source: The file's path as text that is safe to show and to store.
+        source: The file's path as text that is safe to display and store.
         path: The file.
-        kind: What it is.
-        item: What to embed.
-        start_s: First second of a video segment, else None.
-        end_s: First second after a video segment, else None.
+        kind: Kind of the entry.
+        item: The item to embed.
+        start_s: Start of a video segment in seconds, else None.
+        end_s: End of a video segment in seconds (exclusive), else None.
         page: Number of a PDF page, 1-based, else None.
         file_digest: SHA-256 of the whole file's bytes, hexadecimal; the same for all entries of a file.
         size: Bytes of the file.
-        mtime_ns: When the file last changed, in nanoseconds.
+        mtime_ns: Time of the last change in nanoseconds.
     """
 
     source: str
@@ -56,14 +56,14 @@ def discover(
     overlap_s: float = OVERLAP_S,
     follow_symlinks: bool = False,
 ) -> Iterator[Entry | Failure]:
-    """Find everything to index under files and folders; a bad file is a failure and the rest goes on.
+    """Find everything to index in files and folders; a bad file becomes a failure.
 
-    `walk` and `entries` are the two steps of this; an indexer that knows a file by its size and time takes them one by
-    one and spares itself the second.
+    Combines `walk` and `entries`; an indexer that recognises a file by size and time calls them itself and skips the
+    second.
 
     Args:
         paths: Files and folders.
-        limits: Ceilings on what a file may cost.
+        limits: Limits on the cost of a file.
         segment_s: Length of a video segment in seconds, > 0.
         overlap_s: Least overlap of neighbouring segments in seconds, less than `segment_s`.
         follow_symlinks: Follow links out of the given folders.
@@ -72,7 +72,7 @@ def discover(
         Entries and failures, in the order of `walk`. A failure's `index` counts the files before it.
 
     Raises:
-        InputError: When segments cannot be cut so.
+        InputError: When the segment length or overlap is out of range.
     """
     check_segments(segment_s, overlap_s)
     return _discover(walk(paths, limits=limits, follow_symlinks=follow_symlinks), limits, segment_s, overlap_s)
@@ -94,60 +94,53 @@ def _discover(
 def entries(
     found: FoundFile, *, limits: Limits = DEFAULT_LIMITS, segment_s: float = SEGMENT_S, overlap_s: float = OVERLAP_S
 ) -> list[Entry]:
-    """Read what one file holds: the header of an image, duration of a video, pages of a PDF, the words of a text.
+    """Read one file: the header of an image, the duration of a video, the pages of a PDF, or a text.
 
-    The file is hashed. Images are not decoded: one that is cut behind its header shows that when it is loaded.
+    Hashes the file. Does not decode images: damage after the header shows when the image is loaded.
 
     Returns:
         At least one entry, in order of time or page.
 
     Raises:
         MediaError: When the file cannot be used; see `check_image`, `probe_video` and `count_pages`.
-        InputError: When segments cannot be cut so.
+        InputError: When the segment length or overlap is out of range.
     """
-
-    def entry(
-        kind: Literal["image", "video", "page", "text"],
-        item: Item,
-        span: tuple[float | None, float | None] = (None, None),
-        page: int | None = None,
-    ) -> Entry:
-        return Entry(found.source, path, kind, item, *span, page, digest, found.size, found.mtime_ns)
-
     path, place = found.path, decoder(limits)
+    rows: list[tuple[Literal["image", "video", "page", "text"], Item, tuple[float, float] | None, int | None]]
     if found.kind == "image":
         place.check_image(path, limits)
-        digest = file_digest(path, limits).hex()
-        return [entry("image", Item(images=(path,)))]
-    if found.kind == "video":
+        rows = [("image", Item(images=(path,)), None, None)]
+    elif found.kind == "video":
         spans = segments(place.probe_video(path, limits).duration_s, segment_s, overlap_s)
-        digest = file_digest(path, limits).hex()
-        return [entry("video", Item(videos=(Clip(path, *span),)), span) for span in spans]
-    if found.kind == "pdf":
+        rows = [("video", Item(videos=(Clip(path, *span),)), span, None) for span in spans]
+    elif found.kind == "pdf":
         pages = range(1, place.count_pages(path, limits) + 1)
-        digest = file_digest(path, limits).hex()
-        return [entry("page", Item(images=(Page(path, page),)), page=page) for page in pages]
-    text = _text(found, limits)
+        rows = [("page", Item(images=(Page(path, page),)), None, page) for page in pages]
+    else:
+        rows = [("text", Item(text=_text(found, limits)), None, None)]
     digest = file_digest(path, limits).hex()
-    return [entry("text", Item(text=text))]
+    return [
+        Entry(found.source, path, kind, item, *(span or (None, None)), page, digest, found.size, found.mtime_ns)
+        for kind, item, span, page in rows
+    ]
 
 
 def _text(found: FoundFile, limits: Limits) -> str:
     most = limits.max_text_chars
-    # So many bytes hold more characters than are allowed: what comes after them is of no interest.
+    # These bytes hold more characters than allowed, so the rest need not be read.
     enough = _UTF8_MAX_BYTES * (most + 1)
     with open_file(found.path, limits) as handle:
         data = handle.read(enough)
     is_whole = len(data) < enough
     try:
-        # Only a character that the reading itself has cut is forgiven.
+        # Tolerates only a character that the limit itself has cut.
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=is_whole)
     except UnicodeDecodeError as error:
-        raise BrokenMedia(f"{found.source} is no UTF-8 text", hint="save it as UTF-8") from error
+        raise BrokenMedia(f"{found.source} is not UTF-8 text", hint="save it as UTF-8") from error
     if len(text) > most or not is_whole:
         raise MediaTooLarge(
             f"{found.source} has more than {most} characters", hint="split the text or raise Limits.max_text_chars"
         )
     if not text.strip():
-        raise BrokenMedia(f"{found.source} holds no words", hint="leave it out")
+        raise BrokenMedia(f"{found.source} is blank", hint="leave it out")
     return text

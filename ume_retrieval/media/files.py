@@ -1,4 +1,4 @@
-"""Local files: opened only when regular and of a bearable size, hashed once, named safely; and their formats."""
+"""Open, hash and name local files safely, and recognise their formats by their first bytes, never by their names."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SETTLED_NS = 2_000_000_000
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
-    r"""Write a path so that a terminal, a log or JSON can show it, and two paths never look the same.
+    r"""Escape a path so that a terminal, a log or JSON can show it, without making two paths look the same.
 
-    Printable characters stay. A byte that is not UTF-8 becomes `\xNN`, any other character (controls, terminal
+    Printable characters are kept. A byte that is not UTF-8 becomes `\xNN`, any other character (controls, terminal
     escapes, text direction marks) `\uNNNN`, and a backslash is doubled.
 
     Example:
@@ -46,7 +46,7 @@ def _display_character(character: str) -> str:
 
 
 def is_remote(source: object) -> bool:
-    """Tell whether a `str` is an address with a scheme rather than a path.
+    """Return whether a `str` is an address with a scheme rather than a path.
 
     Example:
         >>> is_remote("https://example.org/cat.png"), is_remote("data:image/png;base64,AA"), is_remote("cat.png")
@@ -56,11 +56,7 @@ def is_remote(source: object) -> bool:
 
 
 def local_path(source: str | Path) -> Path:
-    """Take a `str` or `Path` as a path.
-
-    Raises:
-        RemoteNotAllowed: When it is an address.
-    """
+    """Convert a `str` or `Path` to a path; raises RemoteNotAllowed for an address."""
     if is_remote(source):
         raise RemoteNotAllowed(
             f"{str(source).strip().partition(':')[0].lower()}: addresses are not fetched",
@@ -71,11 +67,11 @@ def local_path(source: str | Path) -> Path:
 
 @contextmanager
 def open_file(path: Path, limits: Limits) -> Iterator[BufferedReader]:
-    """Open a regular file of at least one and at most `limits.max_bytes` bytes for reading.
+    """Open a regular file of 1 to `limits.max_bytes` bytes for reading.
 
     Raises:
-        MediaNotFound: When it does not exist, is no regular file (folders, pipes and devices are never opened) or may
-            not be read.
+        MediaNotFound: When it does not exist, is not a regular file (folders, pipes and devices are never opened) or
+            is not readable.
         BrokenMedia: When it is empty.
         MediaTooLarge: When it holds more bytes than allowed.
     """
@@ -96,31 +92,27 @@ def open_file(path: Path, limits: Limits) -> Iterator[BufferedReader]:
 
 
 def file_status(path: Path) -> os.stat_result:
-    """Stat a regular file, through links.
-
-    Raises:
-        MediaNotFound: When it does not exist, is out of reach or is no regular file.
-    """
+    """Stat a regular file, following links; raises MediaNotFound for anything else."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
         raise cannot_open(path, error) from error
     if not stat.S_ISREG(status.st_mode):
-        raise MediaNotFound(f"{display_name(path)} is no regular file", hint="pass a file, not a folder or a device")
+        raise MediaNotFound(f"{display_name(path)} is not a regular file", hint="pass a file, not a folder or a device")
     return status
 
 
 def cannot_open(path: Path, error: OSError | ValueError) -> MediaNotFound:
-    """Say in one line why the system would not open a path."""
+    """Return the error for a path that the system does not open."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return MediaNotFound(f"{display_name(path)} cannot be opened: {reason}", hint="check the path and its permissions")
 
 
 def file_digest(path: Path, limits: Limits) -> bytes:
-    """SHA-256 of a file's bytes (32 bytes), streamed.
+    """Return the SHA-256 digest of a file (32 bytes), streamed.
 
-    The digest of a file that has not changed for two seconds is remembered by device, inode, size and times, so that a
-    long video or PDF is read once and not once a segment or page.
+    The digest of a file that has not changed for two seconds is cached by device, inode, size and times, so that a long
+    video or PDF is read once and not once per segment or page.
 
     Raises:
         MediaError: As `open_file`.
@@ -146,12 +138,12 @@ def _digest(path: Path, limits: Limits) -> bytes:
 
 
 HEAD_BYTES = 1024
-"""How many first bytes `sniff` wants to see."""
+"""Number of first bytes that `sniff` needs."""
 
 ImageFormat: TypeAlias = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
 VideoFormat: TypeAlias = Literal["mp4", "matroska", "avi", "gif"]
 Format: TypeAlias = ImageFormat | VideoFormat | Literal["pdf"]
-"""`mp4` stands for the whole ISO base media family (MP4, MOV, M4V, 3GP), `matroska` for MKV and WebM."""
+"""`mp4` is the whole ISO base media family (MP4, MOV, M4V, 3GP), `matroska` is MKV and WebM."""
 
 IMAGE_FORMATS: frozenset[Format] = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff"})
 VIDEO_FORMATS: frozenset[Format] = frozenset({"mp4", "matroska", "avi", "gif"})
@@ -165,49 +157,30 @@ _OTHER_SUFFIXES = (
     *(".wmv", ".flv", ".mpg", ".mpeg", ".mts", ".m2ts", ".ogv"),
 )
 MEDIA_SUFFIXES = frozenset((*_READ_SUFFIXES, *_OTHER_SUFFIXES))
-"""Names that promise media, those included that are not read: a person would miss them if nothing were said."""
+"""Suffixes of media files, including unsupported formats, whose files are reported rather than skipped."""
 
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 
 _BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
-_NO_VIDEO_BRANDS = (
-    b"M4A ",
-    b"M4B ",
-    b"M4P ",
-    b"avif",
-    b"avis",
-    b"heic",
-    b"heix",
-    b"hevc",
-    b"heim",
-    b"mif1",
-    b"msf1",
-    b"crx ",
-)
-
-
-_SIGNATURES: tuple[tuple[bytes, Format], ...] = (
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"GIF87a", "gif"),
-    (b"GIF89a", "gif"),
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"II+\0", "tiff"),
-    (b"MM\0+", "tiff"),
-)
+_NO_VIDEO_BRANDS = frozenset(b"M4A ,M4B ,M4P ,avif,avis,heic,heix,hevc,heim,mif1,msf1,crx ".split(b","))
+_SIGNATURES: dict[bytes, Format] = {
+    b"\xff\xd8\xff": "jpeg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    **dict.fromkeys((b"GIF87a", b"GIF89a"), "gif"),
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
+}
 _PDF_PREFIXES = b"\xef\xbb\xbf\0\t\r\n "
 
 
 def sniff(head: bytes) -> Format | None:
-    r"""Name the format that the first `HEAD_BYTES` bytes belong to, or None when it is none that this library reads.
+    r"""Name the format that the first `HEAD_BYTES` bytes belong to, or None for an unsupported format.
 
     Example:
         >>> sniff(b"GIF89a"), sniff(b"\x1a\x45\xdf\xa3 webm"), sniff(b"Dear John")
         ('gif', 'matroska', None)
     """
     tests: tuple[tuple[bool, Format], ...] = (
-        *((head.startswith(signature), form) for signature, form in _SIGNATURES),
+        *((head.startswith(signature), form) for signature, form in _SIGNATURES.items()),
         (head.startswith(b"RIFF") and head[8:12] == b"WEBP", "webp"),
         (head.startswith(b"RIFF") and head[8:12] == b"AVI ", "avi"),
         (head.startswith(b"\x1a\x45\xdf\xa3") and (b"webm" in head or b"matroska" in head), "matroska"),
@@ -219,7 +192,7 @@ def sniff(head: bytes) -> Format | None:
 
 
 def _is_bmp(head: bytes) -> bool:
-    # "BM" alone would take any text that begins so.
+    # Text may begin with "BM" too.
     return head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_BYTES
 
 
@@ -229,5 +202,5 @@ def _is_mp4(head: bytes) -> bool:
         return head[8:12] not in _NO_VIDEO_BRANDS
     if kind in (b"moov", b"mdat"):
         return True
-    # QuickTime files from before `ftyp` may begin with filler; text may hold these words, but not such a small length.
+    # Old QuickTime files without `ftyp` may begin with filler; text may hold these words, but not such a small length.
     return kind in (b"wide", b"free", b"skip", b"pnot") and 8 <= int.from_bytes(head[:4], "big") <= 1 << 20

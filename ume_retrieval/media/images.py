@@ -1,4 +1,4 @@
-"""Images: any picture that Pillow reads becomes 8-bit RGB, upright, on white."""
+"""Decode images to 8-bit RGB, upright, on white."""
 
 from __future__ import annotations
 
@@ -43,22 +43,21 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _BROKEN_HINT = "copy, download or export the image again"
 _WARNINGS = threading.Lock()
 _IN_USE = tuple(threading.Lock() for _ in range(64))
-"""A picture in memory is decoded when it is first looked at, in place: one thread at a time may look at it."""
+"""Pillow decodes a lazily opened image in place on first access: only one thread at a time may access it."""
 
 
 def open_image(
     source: ImageInput, limits: Limits = DEFAULT_LIMITS, *, page_pixels: int = PAGE_PIXELS
 ) -> PIL.Image.Image:
-    """Turn an image of any kind into pixels.
+    """Decode an image of any kind.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit and floating-point values are scaled to 8 bits,
-    and of an animated image the first frame is taken. The size is read from the header and checked before anything is
-    decoded.
+    Applies the EXIF orientation, lays transparency on white, scales 16-bit and floating-point values to 8 bits, and
+    takes the first frame of an animation. Checks the size in the header before it decodes.
 
     Args:
-        source: A file, encoded bytes, decoded pixels or a PDF page. JPEG, PNG, WebP, GIF, BMP and TIFF are told apart
-            by their bytes.
-        limits: Ceilings on pixels and bytes.
+        source: A file, encoded bytes, decoded pixels or a PDF page. JPEG, PNG, WebP, GIF, BMP and TIFF are
+            recognised by their bytes.
+        limits: Limits on pixels and bytes.
         page_pixels: Most pixels of a rendered PDF page.
 
     Returns:
@@ -66,10 +65,10 @@ def open_image(
 
     Raises:
         MediaNotFound: When the file cannot be opened.
-        UnsupportedMedia: When the bytes are no such image.
+        UnsupportedMedia: When the bytes are in another format.
         BrokenMedia: When they do not decode.
         MediaTooLarge: When a limit would be exceeded.
-        RemoteNotAllowed: When an address is given; `load` fetches where that is allowed.
+        RemoteNotAllowed: For an address; `load` fetches allowed ones.
 
     Example:
         >>> image = open_image(PIL.Image.new("RGBA", (4, 2), (255, 0, 0, 0)))
@@ -94,25 +93,20 @@ def open_image(
 
 
 def check_image(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
-    """Read the header of an image file: cheap, nothing is decoded.
+    """Read the header of an image file, without decoding.
 
     Returns:
         Width and height as stored, in pixels.
 
     Raises:
-        MediaError: As `open_image`; damage behind the header shows only when the image is opened.
+        MediaError: As `open_image`; damage after the header shows only when the image is opened.
     """
     with open_file(path, limits) as handle:
         return _header(handle, display_name(path), limits).size
 
 
 def check_bytes(data: bytes, limits: Limits) -> bytes:
-    """Hand encoded bytes back when there are some and not too many.
-
-    Raises:
-        BrokenMedia: When there are none.
-        MediaTooLarge: When there are more than `limits.max_bytes`.
-    """
+    """Return encoded bytes unchanged after checking that there are 1 to `limits.max_bytes`."""
     if not data:
         raise BrokenMedia("the image is empty")
     if len(data) > limits.max_bytes:
@@ -123,26 +117,25 @@ def check_bytes(data: bytes, limits: Limits) -> bytes:
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Bring decoded pixels into the one form that models see: 8-bit RGB, upright, on white, without metadata.
+    """Convert decoded pixels to the form that models see: 8-bit RGB, upright, on white, without metadata.
 
     Integer images of more than 8 bits are scaled from their full range (65535, or 4095 for 12-bit TIFF). 32-bit
-    integers beyond 16 bits, and floats outside of 0..1 and 0..255, have no full range: they are stretched from their
-    least to their greatest value.
+    integers beyond 16 bits, and floats outside of 0..1 and 0..255, are scaled from their minimum and maximum.
 
     Raises:
-        ValueError: When Pillow has no conversion from the image's mode.
+        ValueError: When Pillow cannot convert the image's mode.
     """
     orientation = _orientation(image)
     if image.mode.startswith(("I", "F")):
         image = PIL.Image.fromarray(_eight_bit(image))
     elif image.has_transparency_data:
-        # Pillow takes premultiplied grey to RGBA by way of plain grey with alpha only.
+        # Pillow converts premultiplied grey to RGBA only by way of LA.
         transparent = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), transparent)
     image = image.convert("RGB")
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-    # Whoever opens the result and applies EXIF again would turn it twice.
+    # A caller that applies EXIF again would rotate it twice.
     image.info = {}
     return image
 
@@ -155,7 +148,7 @@ def _header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
     form = sniff(handle.read(HEAD_BYTES))
     if form not in _PLUGINS:
         raise UnsupportedMedia(
-            f"{name} is no image that can be read" + (f", its bytes are {form}" if form else ""),
+            f"{name} is not a supported image" + (f", its bytes are {form}" if form else ""),
             hint={"pdf": "pass a page of it: Page(path, 1)", None: "convert it to JPEG or PNG"}.get(
                 form, "pass it as a video"
             ),
@@ -179,7 +172,7 @@ def _header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
 def _check_size(image: PIL.Image.Image, name: str, limits: Limits) -> None:
     width, height = image.size
     if width < 1 or height < 1:
-        raise BrokenMedia(f"{name} has no pixels")
+        raise BrokenMedia(f"{name} is 0 pixels wide or high")
     if width * height > limits.max_pixels:
         raise MediaTooLarge(
             f"{name} has {width} x {height} pixels, more than {limits.max_pixels}",
@@ -197,14 +190,14 @@ def _pixels(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
 
 def _broken(name: str, error: Exception) -> MediaError:
     if isinstance(error, MemoryError):
-        return MediaTooLarge(f"{name} needs more memory than there is", hint="make the image smaller")
+        return MediaTooLarge(f"{name} needs more memory than available", hint="make the image smaller")
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return BrokenMedia(f"{name} does not decode: {reason}", hint=_BROKEN_HINT)
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Odd metadata and sizes between Pillow's soft and hard bound only warn; our own checks decide."""
+    """Suppress warnings on odd metadata and on sizes above Pillow's soft limit; our own limits apply."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -214,7 +207,7 @@ def _orientation(image: PIL.Image.Image) -> object:
     try:
         with _without_warnings():
             return image.getexif().get(_ORIENTATION)
-    except Exception:  # noqa: BLE001  # damaged EXIF data must not cost the picture
+    except Exception:  # noqa: BLE001  # damaged EXIF data must not lose the image
         return None
 
 
@@ -232,7 +225,7 @@ def _eight_bit(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _value_range(mode: str, values: npt.NDArray[np.float32], tiff_bits: object) -> tuple[float, float]:
-    """The values that stand for black and white."""
+    """Return the values of black and white."""
     if mode.startswith("I;16"):
         return 0.0, 2.0 ** tiff_bits[0] - 1 if isinstance(tiff_bits, tuple) else 65535.0
     finite = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""How much media may cost before it is refused."""
+"""Limits on the cost of decoding media."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ume_retrieval.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """Media are decoded in worker processes, so that a file that crashes or hangs its decoder costs that item alone.
+    """Limits of worker processes for decoding, so that a file that crashes or hangs its decoder loses only its item.
 
-    A worker has no keys in its environment, cannot write files and is replaced when it dies. What it sends back is read
-    as JSON and raw pixels. POSIX systems keep all limits, Windows the time alone, macOS no bound on memory.
+    A worker runs without secrets in its environment, cannot write files and is replaced when it dies. Its answers are
+    parsed as JSON and raw pixels. POSIX enforces all limits, macOS all but memory, Windows only time.
 
     Attributes:
-        memory_bytes: Most address space of a worker. A picture of `max_pixels` takes up to 16 bytes a pixel.
-        seconds: Most seconds for one picture, one stretch of video or one look at a file.
-        workers: Most processes; by default one for each file that is decoded at the same time.
+        memory_bytes: Most address space of a worker. An image of `max_pixels` takes up to 16 bytes per pixel.
+        seconds: Most seconds to decode an image or a video segment, or to probe a file.
+        workers: Most processes.
 
     Raises:
-        InputError: When a limit is not positive, or no worker could start within `memory_bytes`.
+        InputError: When a limit is not positive, or `memory_bytes` is too small to start a worker.
 
     Example:
         >>> Limits(isolation=Isolation(seconds=20)).isolation.seconds
@@ -40,23 +40,23 @@ class Isolation:
 
 
 _LEAST_MEMORY = 512 * 1024**2
-"""Python with the three decoders loaded takes most of this."""
+"""Python with the three decoders takes most of this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Ceilings that are checked before the expensive step, so that one hostile file cannot take the machine down.
+    """Limits that are checked before the expensive step, so that a hostile file cannot exhaust the machine.
 
-    What exceeds a limit raises `MediaTooLarge` and is never shrunk or cut silently.
+    Media beyond a limit raise `MediaTooLarge`; they are never shrunk or cut silently.
 
     Attributes:
         max_pixels: Most pixels (width x height) of one image, video frame or rendered page.
-        max_bytes: Most bytes of one file, of encoded bytes handed in, or of one download.
-        max_frames: Most frames that are decoded to sample one stretch of video.
+        max_bytes: Most bytes of a file, of encoded bytes, or of a download.
+        max_frames: Most frames that are decoded to sample one video segment.
         max_pages: Most pages of one PDF.
         max_text_chars: Most characters of one text file.
         max_duration_s: Longest video in seconds.
-        isolation: Decode in worker processes, for files that others send; None decodes in this process.
+        isolation: Decode in worker processes, for untrusted files; None decodes in this process.
 
     Raises:
         InputError: When a limit is not positive.

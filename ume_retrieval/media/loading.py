@@ -1,4 +1,4 @@
-"""`load` decodes an item's media; `content_id` names what a model would see, whatever the files are called."""
+"""Load an item: decode its images, sample its videos, and compute its content id from what a model sees."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Clip, Frames, ImageInput, Item, LoadedItem, Page, VideoInput
 from ume_retrieval.media.files import file_digest, is_remote, local_path
 from ume_retrieval.media.images import check_bytes, open_image
-from ume_retrieval.media.isolation.decoder import HERE, decoder
+from ume_retrieval.media.isolation.decoder import decoder
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote.fetch import fetch
 
 PAGE_OVERSAMPLING = 4
-"""PDF pages are rendered with this many times the pixels that the model sees, so that crops of them stay legible."""
+"""PDF pages are rendered with this many times the pixels that the model sees, so that crops stay readable."""
 
 
 def load(
     item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS, *, allow_remote: Sequence[str] = ()
 ) -> LoadedItem:
-    """Decode an item's images, sample its videos and name it by its content.
+    """Decode an item's images, sample its videos and compute its content id.
 
     Images keep their full size (crops need it; engines shrink to the budget). Videos are sampled with the budget's
     `video_fps`, `video_frames` and `video_min_frames`; `Frames` come through as they are. PDF pages are rendered with
@@ -36,14 +36,14 @@ def load(
     Args:
         item: What to load.
         budget: How videos are sampled and how large pages are rendered.
-        limits: Ceilings on what a file may cost.
+        limits: Limits on the cost of a file.
         allow_remote: Hosts that http and https addresses may be fetched from, such as "images.example.org" or
             "*.example.org" ("*" for every public host), and private networks such as "10.1.0.0/16"; see `remote.fetch`.
 
     Raises:
-        RemoteNotAllowed: When an address is given that may not be fetched.
+        RemoteNotAllowed: For an address that may not be fetched.
         MediaError: When anything cannot be read, decoded or exceeds a limit; see `open_image` and `sample_video`.
-        InputError: When the item holds something that is no medium, or a clip that is no stretch of time.
+        InputError: When a medium has an unsupported type, or a clip an empty time span.
 
     Example:
         >>> loaded = load(Item(text="a red circle"), VisualBudget())
@@ -66,7 +66,7 @@ def load(
 def _load(item: Item, budget: VisualBudget, limits: Limits) -> LoadedItem:
     name = content_id(item, budget, limits)
     page_pixels = PAGE_OVERSAMPLING * budget.image_max_pixels
-    place = HERE if limits.isolation is None else decoder(limits)
+    place = decoder(limits)
     images = tuple(place.open_image(image, limits, page_pixels=page_pixels) for image in item.images)
     fps, most, least = budget.video_fps, budget.video_frames, budget.video_min_frames
     videos = tuple(place.sample_video(video, fps, most, limits, min_frames=least) for video in item.videos)
@@ -81,20 +81,19 @@ def _video_file(video: VideoInput, path: Path, limits: Limits, hosts: Sequence[s
 
 
 _SCHEME = b"ume-content-1"
-"""Changes with the rules below, so that ids made under different rules never meet."""
+"""Version of the rules below; ids of different versions never match."""
 
 
 def content_id(item: Item, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS) -> str:
-    """Hash what an item holds: text, instruction, media and how videos are sampled.
+    """Hash an item: text, instruction, media and the sampling of videos.
 
-    Files count by their bytes and never by their path, so moving or renaming one changes nothing; encoded images have
-    the id of a file that holds them. Decoded images and frames count by their upright RGB pixels. Files are streamed,
-    not decoded.
+    Files are hashed by their bytes and never by their path; encoded images have the id of a file with the same bytes.
+    Decoded images and frames are hashed by their upright RGB pixels. Files are streamed, not decoded.
 
     Args:
-        item: What to name. Order of images and of videos counts.
+        item: The item. Order of images and of videos counts.
         budget: Its `video_fps`, `video_frames` and `video_min_frames` count when videos are sampled.
-        limits: Ceilings on bytes and pixels.
+        limits: Limits on bytes and pixels.
 
     Returns:
         64 hexadecimal digits.
@@ -150,7 +149,7 @@ def _video(video: VideoInput, budget: VisualBudget, limits: Limits) -> bytes:
         raise InputError(f"a video cannot be a {type(video).__name__}", hint="pass a path, a Clip or Frames")
     clip = video if isinstance(video, Clip) else Clip(local_path(video))
     end = b"" if clip.end_s is None else struct.pack(">d", clip.end_s)
-    # Adding 0.0 makes one zero of the two that floats have.
+    # Adding 0.0 turns -0.0 into 0.0.
     sampling = struct.pack(">ddq", clip.start_s + 0.0, budget.video_fps, budget.video_frames)
     least = () if budget.video_min_frames is None else (struct.pack(">q", budget.video_min_frames),)
     return frame_fields((b"clip", file_digest(clip.path, limits), sampling, end, *least))

@@ -1,4 +1,4 @@
-"""PDF pages as images, by PDFium."""
+"""Render PDF pages with PDFium."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ume_retrieval.media.files import HEAD_BYTES, display_name, open_file, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 
 PAGE_PIXELS = 4 * 768 * 32 * 32
-"""Default size of a rendered page: four times what the model sees (about 190 dpi on A4), so that crops stay legible."""
+"""Default size of a rendered page: four times what the model sees (about 190 dpi on A4), to keep crops readable."""
 
 MAX_DPI = 300.0
-"""A small page is not blown up beyond this."""
+"""Highest resolution, which limits the size of small pages."""
 
 _TAIL_BYTES = 2048
 _PDFIUM = threading.Lock()
-"""PDFium must not be entered by two threads."""
+"""PDFium is not thread-safe."""
 
 
 def count_pages(path: Path, limits: Limits = DEFAULT_LIMITS) -> int:
-    """Number of pages of a PDF.
+    """Count the pages of a PDF.
 
     Raises:
         MediaNotFound: When the file cannot be opened.
-        UnsupportedMedia: When it is no PDF, or one that asks for a password.
-        BrokenMedia: When it is cut or damaged, or has no page.
+        UnsupportedMedia: When it is not a PDF or needs a password.
+        BrokenMedia: When it is truncated, damaged or empty.
         MediaTooLarge: When it has more than `limits.max_pages`.
     """
     with _document(path, limits) as document:
@@ -46,14 +46,14 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
 
     Args:
         page: The PDF and the number of the page, 1-based.
-        max_pixels: Most pixels of the picture; `limits.max_pixels` counts too.
-        limits: Ceilings on bytes, pages and pixels.
+        max_pixels: Most pixels of the image; `limits.max_pixels` applies too.
+        limits: Limits on bytes, pages and pixels.
 
     Returns:
         An RGB image in the page's shape.
 
     Raises:
-        MediaNotFound: When the file cannot be opened or has no such page.
+        MediaNotFound: When the file cannot be opened or the page does not exist.
         MediaError: Otherwise as `count_pages`.
         InputError: When `max_pixels` is less than 1.
     """
@@ -63,7 +63,7 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
     with _document(page.path, limits) as document:
         if not 1 <= page.page <= len(document):
             raise MediaNotFound(
-                f"{name} has no page {page.page}", hint=f"it has {len(document)}; the first page is number 1"
+                f"page {page.page} of {name} does not exist", hint=f"it has {len(document)}, counted from 1"
             )
         try:
             sheet = document[page.page - 1]
@@ -90,26 +90,26 @@ def _document(path: Path, limits: Limits) -> Iterator[pypdfium2.PdfDocument]:
     name = display_name(path)
     with _PDFIUM, open_file(path, limits) as handle:
         if sniff(handle.read(HEAD_BYTES)) != "pdf":
-            raise UnsupportedMedia(f"{name} is no PDF", hint="pass images as images and videos as videos")
+            raise UnsupportedMedia(f"{name} is not a PDF", hint="pass images as images and videos as videos")
         size = handle.seek(0, 2)
         handle.seek(max(0, size - _TAIL_BYTES))
         if b"%%EOF" not in handle.read():
-            # PDFium would rebuild what is left and show fewer or emptier pages.
-            raise BrokenMedia(f"{name} is cut short: it has no end mark", hint="copy or download the file again")
+            # PDFium would repair it and show fewer or emptier pages.
+            raise BrokenMedia(f"{name} is cut short: the end mark is missing", hint="copy or download the file again")
         handle.seek(0)
         try:
             document = pypdfium2.PdfDocument(handle)
         except pypdfium2.PdfiumError as error:
             if error.err_code in (pypdfium2.raw.FPDF_ERR_PASSWORD, pypdfium2.raw.FPDF_ERR_SECURITY):
                 raise UnsupportedMedia(
-                    f"{name} asks for a password", hint="save a copy without a password and use that"
+                    f"{name} needs a password", hint="save a copy without a password and use that"
                 ) from error
             raise BrokenMedia(f"{name} does not open as a PDF", hint="copy, download or export it again") from error
         with document:
             if document.get_formtype() == pypdfium2.raw.FORMTYPE_ACRO_FORM:
                 document.init_forms()
             if len(document) == 0:
-                raise BrokenMedia(f"{name} has no page", hint="export the PDF again")
+                raise BrokenMedia(f"{name} is empty", hint="export the PDF again")
             if len(document) > limits.max_pages:
                 raise MediaTooLarge(
                     f"{name} has {len(document)} pages, more than {limits.max_pages}",

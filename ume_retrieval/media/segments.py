@@ -1,4 +1,4 @@
-"""Where a video is cut, and at which times a stretch is looked at."""
+"""Cut videos into segments, and choose the times of sampled frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SEGMENT_S = 16.0
 """Default length of a segment in seconds: 8 frames see a moment every 2 s, and a scene usually fits."""
 
 OVERLAP_S = 2.0
-"""Default overlap of neighbours in seconds, so that what happens at a cut is whole in one of them."""
+"""Default overlap of neighbours in seconds, so that an event at a cut is complete in one of them."""
 
 _SLACK_S = 1e-6
 
@@ -21,7 +21,7 @@ def segments(
     """Cut a video into overlapping segments of equal length that cover it.
 
     A video that is not longer than one segment is one segment. The last segment is moved back to end where the video
-    ends, so it is never a stub; it then overlaps its neighbour by more than `overlap_s`.
+    ends, so it is never shorter; it then overlaps its neighbour by more than `overlap_s`.
 
     Args:
         duration_s: Length of the video in seconds, > 0.
@@ -29,7 +29,7 @@ def segments(
         overlap_s: Least overlap of neighbours in seconds, 0 <= overlap_s < length_s.
 
     Returns:
-        `(start_s, end_s)` of each segment, in order; the end no longer counts.
+        `(start_s, end_s)` of each segment, in order; ends are exclusive.
 
     Raises:
         InputError: When an argument is out of range.
@@ -52,11 +52,7 @@ def segments(
 
 
 def check_segments(length_s: float, overlap_s: float) -> None:
-    """Refuse a segment length and overlap that cannot cut anything.
-
-    Raises:
-        InputError: Unless 0 <= overlap_s < length_s, both finite.
-    """
+    """Check that 0 <= overlap_s < length_s, both finite; raises InputError otherwise."""
     if not 0 < length_s < math.inf or not 0 <= overlap_s < length_s:
         raise InputError(
             f"segments of {length_s} s cannot overlap by {overlap_s} s",
@@ -99,7 +95,7 @@ def even_times(
 
 
 def sample_times(start_s: float, end_s: float, fps: float, max_frames: int) -> tuple[float, ...]:
-    """Times at which a stretch of video is looked at.
+    """Return the times of frames that are sampled from a time span.
 
     These are `start_s + i / fps` for i = 0, 1, ... before `end_s`; when that gives more than `max_frames`, `max_frames`
     of them that are spread evenly from the first to the last.

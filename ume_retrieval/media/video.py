@@ -1,4 +1,4 @@
-"""Video: what a file is, and frames sampled from it."""
+"""Probe video files and sample frames."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ume_retrieval.media.video_file import VideoInfo, open_video
 
 
 def probe_video(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
-    """Read size, duration and rate of a video file; its first frame is decoded and its end is checked.
+    """Read size, duration and frame rate of a video file; decodes the first frame and checks that the file is complete.
 
     Raises:
         MediaNotFound: When the file cannot be opened.
-        UnsupportedMedia: When it is no MP4, MOV, MKV, WebM, AVI or GIF, or its codec is unknown.
-        BrokenMedia: When it was cut, does not decode or has no frame.
+        UnsupportedMedia: When it is not MP4, MOV, MKV, WebM, AVI or GIF, or its codec is unknown.
+        BrokenMedia: When it is truncated, does not decode or is empty.
         MediaTooLarge: When a limit would be exceeded.
         RemoteNotAllowed: When an address is given.
     """
@@ -38,7 +38,7 @@ def sample_video(
 ) -> Frames:
     """Sample the frames that a video shows at the times of `sample_times`, or of `even_times`.
 
-    Frames are chosen by their real timestamps, so a variable frame rate is no special case, and they are upright:
+    Frames are chosen by their real timestamps, which supports variable frame rates, and they are upright:
     rotation and mirroring in the file are applied, pixels that are not square are made so, transparency is laid on
     white.
 
@@ -46,7 +46,7 @@ def sample_video(
         source: A file or a stretch of one. `Frames` are checked and returned as RGB, not sampled again.
         fps: Frames a second, > 0.
         max_frames: Most frames, >= 1; a stretch that holds more is thinned evenly.
-        limits: Ceilings on pixels, bytes, duration and decoded frames.
+        limits: Limits on pixels, bytes, duration and decoded frames.
         min_frames: Least frames of `even_times`; None takes `sample_times`.
 
     Returns:
@@ -56,7 +56,7 @@ def sample_video(
 
     Raises:
         MediaNotFound: When the file cannot be opened or ends before the stretch begins.
-        InputError: When the stretch is none, or `Frames` fail `check_frames`.
+        InputError: When the time span is empty, or `Frames` fail `check_frames`.
         MediaError: Otherwise as `probe_video`.
     """
     if isinstance(source, Frames):
@@ -68,7 +68,7 @@ def sample_video(
         duration_s = video.info.duration_s
         if clip.start_s >= duration_s:
             raise MediaNotFound(
-                f"{display_name(clip.path)} has no second {clip.start_s}", hint=f"it lasts {duration_s:.2f} s"
+                f"{display_name(clip.path)} ends before second {clip.start_s}", hint=f"it lasts {duration_s:.2f} s"
             )
         end_s = duration_s if clip.end_s is None else min(clip.end_s, duration_s)
         if min_frames is None:
@@ -85,5 +85,5 @@ def _checked(frames: Frames, limits: Limits) -> Frames:
             f"the video has {len(frames.images)} frames, more than {limits.max_frames}",
             hint="hand in fewer frames or raise Limits.max_frames",
         )
-    # Upright frames are what must be alike: a note of the camera may turn some of them.
+    # EXIF may rotate some frames, so sizes are compared once all are upright.
     return check_frames(replace(frames, images=tuple(open_image(image, limits) for image in frames.images)))

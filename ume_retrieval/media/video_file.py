@@ -1,8 +1,8 @@
-"""One open video file, decoded by PyAV: its facts, and the frames that it shows at given times.
+"""Decode a video file with PyAV: its properties, and the frames at given times.
 
-decord was measured next to PyAV (decord2 3.4, av 18.1, one core, 8 frames of H.264 and VP9 clips): about as fast once
-PyAV seeks, but without timestamps for H.264 in AVI, without narrow clips, and showing cut files as whole ones. So one
-decoder is used throughout, and the tests check it against decord frame by frame.
+Why not decord (decord2 3.4 against av 18.1, one core, 8 frames of H.264 and VP9 clips): it is about as fast as PyAV
+with seeking, but lacks timestamps for H.264 in AVI, fails on narrow clips and accepts truncated files. The tests
+compare the two frame by frame.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from ume_retrieval.media.images import to_rgb
 from ume_retrieval.media.limits import Limits
 
 _DEMUXERS: dict[str, str] = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "gif": "gif"}
-"""Named to libav, so that no file can pass itself off as a playlist that pulls in other files or addresses."""
+"""Demuxer given to libav, so that a file cannot be opened as a playlist that reads other files or addresses."""
 
 _EARLY_S = 0.001
 """Matroska rounds timestamps to milliseconds: a frame counts as shown from one millisecond before its timestamp."""
 
 _LOST_S = 0.25
-"""Frames that decoders may keep to themselves at the very end."""
+"""Duration of frames that decoders may drop at the very end."""
 
 _CUT_S, _CUT_SHARE = 0.5, 0.1
-"""How far the last packet may stay behind the announced duration: the smaller of seconds and share."""
+"""Most distance of the last packet from the declared duration: the smaller of seconds and share."""
 
 _DAMAGED_HINT = "copy, download or encode the video again"
-_BUSY_HINT = "try again when less runs beside it; if it stays so, the file is damaged"
+_BUSY_HINT = "try again under less load; if it fails again, the file is damaged"
 
 # Signs of the display matrix's a, b, c, d (x' = a x + c y, y' = b x + d y, y downwards).
 _UPRIGHT = {
@@ -60,14 +60,14 @@ _UPRIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video file is.
+    """Properties of a video file.
 
     Attributes:
         width: Width of an upright frame in pixels.
         height: Height of an upright frame in pixels.
         duration_s: Seconds from the first frame to the end of the last one, > 0.
         fps: Frames a second on average; 0.0 when the file does not say.
-        format: The container.
+        format: Container format.
         codec: libav's name of the codec ("h264", "vp9").
     """
 
@@ -81,17 +81,17 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A decoded frame and the second, counted from the first frame, at which it appears."""
+    """A decoded frame and its time in seconds from the first frame."""
 
     time_s: float
     frame: VideoFrame
 
 
 class VideoFile:
-    """An open video. Times are seconds from its first frame. Made by `open_video`.
+    """An open video, from `open_video`; times are seconds from its first frame.
 
     Attributes:
-        info: What the file is.
+        info: Properties of the file.
     """
 
     def __init__(self, container: InputContainer, form: VideoFormat, name: str, limits: Limits) -> None:
@@ -102,13 +102,13 @@ class VideoFile:
         self._check_pixels(self._stream.width, self._stream.height)
         self._stream.thread_type = "AUTO"
         self._tick_s = float(self._stream.time_base or Fraction(1, 1000))
-        # AVI has no presentation times, it only counts packets: a frame is dated by the packet that brought it out.
+        # AVI lacks presentation times and only counts packets: the packet that yields a frame gives its time.
         self._counted = form == "avi"
         self._origin_s = 0.0
         self._decoded = 0
         first = next(self._play(), None)
         if first is None:
-            raise BrokenMedia(f"{name} has no frame that decodes", hint=_DAMAGED_HINT)
+            raise BrokenMedia(f"no frame of {name} decodes", hint=_DAMAGED_HINT)
         self._origin_s = first.time_s
         width, height = self._picture(first.frame).size
         self._last_s, end_s = self._tail()
@@ -124,16 +124,16 @@ class VideoFile:
         return self._stream.average_rate or self._stream.guessed_rate
 
     def frames_at(self, times_s: Sequence[float]) -> list[PIL.Image.Image]:
-        """The frame that is on screen at each time, as upright RGB.
+        """Return the frame that is on screen at each time, as upright RGB.
 
-        Decoding goes forward. It jumps ahead when the next time is far away, and further away each time that a jump
-        found no later keyframe to start from, so at most a fraction of the frames is decoded twice.
+        Decodes forward and seeks when the next time is far away. After a seek without a later keyframe the distance for
+        the next seek grows, so that at most a fraction of the frames is decoded twice.
 
         Args:
             times_s: Seconds, ascending.
 
         Raises:
-            BrokenMedia: When a frame on the way does not decode or frames are missing at the end.
+            BrokenMedia: When a frame does not decode or frames are missing at the end.
             MediaTooLarge: When more than `limits.max_frames` would be decoded.
         """
         pictures: list[PIL.Image.Image] = []
@@ -156,14 +156,14 @@ class VideoFile:
         return pictures
 
     def _start_near(self, time_s: float) -> tuple[Iterator[_Shown], _Shown | None]:
-        """Decode from a keyframe at or before `time_s`; the first frame is returned apart."""
+        """Decode from a keyframe at or before `time_s`; return the iterator and its first frame."""
         back_s = 0.0
         while True:
             target_s = max(0.0, time_s - back_s)
             self._container.seek(round((target_s + self._origin_s) / self._tick_s), stream=self._stream)
             film = self._play()
             first = next(film, None)
-            # Containers index keyframes by decoding time, which may lie before the time at which they are shown.
+            # Containers index keyframes by decoding time, which may be before their presentation time.
             if (first and first.time_s <= time_s + _EARLY_S) or target_s == 0.0:
                 return film, first
             back_s = max(1.0, 2 * back_s)
@@ -181,30 +181,30 @@ class VideoFile:
                     )
                 ticks = frame.pts
                 if self._counted:
-                    # At the end of the file frames come out that no packet pushes.
+                    # At the end of the file, frames come without a packet.
                     fed = ticks = fed + 1 if frame.dts is None else frame.dts
                 if ticks is None:
                     raise BrokenMedia(f"{self._name} has frames without a time", hint=_DAMAGED_HINT)
                 yield _Shown(ticks * self._tick_s - self._origin_s, frame)
 
     def _tail(self) -> tuple[float, float]:
-        """When the last frame appears and when it ends, from the packets at the end of the file."""
+        """Return start and end of the last frame, from the packets at the end of the file."""
         announced_s = (self._container.duration or 0) / av.time_base
         if self._counted and self._rate:
             announced_s = self._stream.frames / float(self._rate)
         enough_s = announced_s - min(_CUT_S, _CUT_SHARE * announced_s) - max(0.0, self._origin_s)
-        # From the last keyframe; then from the start, where a caption may stand that outlasts the pictures.
+        # From the last keyframe; then from the start, for a subtitle that outlasts the pictures.
         for from_s in (announced_s, 0.0):
             last_s, end_s, reached_s = self._ends_after(from_s)
             if reached_s >= enough_s:
                 return last_s, end_s
         raise BrokenMedia(
-            f"{self._name} is cut short: it ends at {reached_s:.1f} s and announces {announced_s:.1f} s",
+            f"{self._name} is cut short: it ends at {reached_s:.1f} s and declares {announced_s:.1f} s",
             hint=_DAMAGED_HINT,
         )
 
     def _ends_after(self, from_s: float) -> tuple[float, float, float]:
-        """Start and end of the last frame, and the end of whatever ends last, reading packets from `from_s` on."""
+        """Return start and end of the last frame, and the last end of all streams, reading packets from `from_s` on."""
         try:
             self._container.seek(round(from_s * av.time_base))
         except av.error.FFmpegError:
@@ -247,20 +247,13 @@ class VideoFile:
 
 @contextmanager
 def open_video(path: Path, limits: Limits) -> Iterator[VideoFile]:
-    """Open a video file and check that it is whole.
-
-    Raises:
-        MediaNotFound: When the file cannot be opened.
-        UnsupportedMedia: When it is no such video, has no picture, or its codec is unknown.
-        BrokenMedia: When it was cut, does not decode or has no frame.
-        MediaTooLarge: When a limit would be exceeded.
-    """
+    """Open a video file and check that it is complete; raises the errors of `probe_video`."""
     name = display_name(path)
     with open_file(path, limits) as handle, _typed_errors(name):
         form = sniff(handle.read(HEAD_BYTES))
         if form not in VIDEO_FORMATS:
             raise UnsupportedMedia(
-                f"{name} is no video that can be read" + (f", its bytes are {form}" if form else ""),
+                f"{name} is not a supported video" + (f", its bytes are {form}" if form else ""),
                 hint="pass it as an image" if form else "convert it to MP4 or WebM",
             )
         check_whole(handle, form, handle.seek(0, 2), name)  # type: ignore[arg-type]  # a VideoFormat, as just checked
@@ -277,16 +270,16 @@ def _typed_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (av.error.BlockingIOError, av.error.MemoryError) as error:
-        # No thread or no memory to be had, most often: trouble of the machine, or of a file before this one.
+        # Usually a lack of threads or memory, caused by the machine or by a previous file.
         raise BrokenMedia(f"{name} does not decode: {error.strerror}", hint=_BUSY_HINT, retryable=True) from error
     except av.error.FFmpegError as error:
         raise BrokenMedia(f"{name} does not decode: {error.strerror}", hint=_DAMAGED_HINT) from error
     except OSError as error:
         raise BrokenMedia(f"{name} cannot be read: {error.strerror}", hint=_DAMAGED_HINT) from error
-    except (ArithmeticError, ValueError) as error:  # numbers in the file that no clock and no memory can hold
-        raise BrokenMedia(f"{name} has numbers that make no sense: {error}", hint=_DAMAGED_HINT) from error
+    except (ArithmeticError, ValueError) as error:  # numbers in the file out of any range
+        raise BrokenMedia(f"{name} has invalid numbers: {error}", hint=_DAMAGED_HINT) from error
     except MemoryError as error:
-        raise MediaTooLarge(f"{name} needs more memory than there is", hint="encode the video smaller") from error
+        raise MediaTooLarge(f"{name} needs more memory than available", hint="encode the video smaller") from error
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
@@ -295,7 +288,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
             if stream.codec_context is None:
                 break
             return stream
-    raise UnsupportedMedia(f"{name} has no picture that can be decoded", hint="convert it to MP4 (H.264) or WebM (VP9)")
+    raise UnsupportedMedia(f"no video stream of {name} can be decoded", hint="convert it to MP4 (H.264) or WebM (VP9)")
 
 
 def _display_signs(frame: VideoFrame) -> tuple[int, int, int, int]:
@@ -304,6 +297,6 @@ def _display_signs(frame: VideoFrame) -> tuple[int, int, int, int]:
         return (1, 0, 0, 1)
     values = np.frombuffer(bytes(matrix), dtype=np.int32)
     corner = values[[0, 1, 3, 4]].astype(np.int64)
-    # Anything oblique is shown as it is; what is left of a right angle after rounding is far below half of it.
+    # An oblique rotation is ignored; rounding of a right angle leaves far less than half.
     a, b, c, d = np.sign(np.where(abs(corner) * 2 > abs(corner).max(), corner, 0)).tolist()
     return a, b, c, d

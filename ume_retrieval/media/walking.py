@@ -1,4 +1,4 @@
-"""Walk files and folders and tell what each file is: a stat and a look at its first bytes, no decoding, no hashing."""
+"""Walk files and folders and classify each file by a stat and its first bytes, without decoding or hashing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -33,11 +33,11 @@ class FoundFile:
     """A file that can be indexed, before it is read.
 
     Attributes:
-        path: Absolute path; through the link where one was followed.
-        source: The path as text that is safe to show and to store; see `display_name`.
+        path: Absolute path; through the link if one was followed.
+        source: The path as text that is safe to display and store; see `display_name`.
         size: Bytes.
-        mtime_ns: Time of the last change in nanoseconds. With `size` it tells an unchanged file without hashing.
-        kind: What its bytes are. A GIF of several frames is a video.
+        mtime_ns: Time of the last change in nanoseconds; with `size` it identifies an unchanged file without hashing.
+        kind: Kind by its bytes. A GIF of several frames is a video.
     """
 
     path: Path
@@ -52,39 +52,33 @@ def walk(
 ) -> Iterator[FoundFile | Failure]:
     """Find every file that can be indexed, in a fixed order, each once.
 
-    Folders are walked depth first, names in byte order, links after everything else. Hidden files and folders are
-    skipped, unless they are named in `paths`. What a file is, its bytes say: an image called `notes.txt` is an image.
-    Files that are neither media by their bytes nor media or text by their name are skipped silently.
+    Walks folders depth first, names in byte order, links last. Skips hidden files and folders, unless `paths` names
+    them. Bytes decide the kind of a file: an image called `notes.txt` is an image. Skips files silently that are
+    neither media by their bytes nor media or text by their name.
 
-    A link that stays inside the folder it was found in is followed (what it leads to is reported once, under its own
-    name if that is visible); one that leads out is a failure unless `follow_symlinks`. Loops of links, dead links,
-    empty and unreadable files, unreadable folders and foreign bytes under a media name are failures too. Pipes, sockets
-    and devices are never opened.
+    Follows a link within the folder that holds it (its target is reported once, under its own name if visible); one
+    that leads out is a failure unless `follow_symlinks`. Loops of links, dead links, empty and unreadable files,
+    unreadable folders and other bytes under a media name are failures too. Never opens pipes, sockets and devices.
 
     Args:
         paths: Files and folders.
-        limits: Its `max_bytes` is checked here.
+        limits: Only `max_bytes` is checked here.
         follow_symlinks: Follow links out of the given folders.
 
     Yields:
-        A file, or a failure whose `index` counts what was yielded before.
+        A file, or a failure whose `index` counts the preceding results.
     """
     for index, found in enumerate(_Walk(limits, follow_symlinks).over(paths)):
-        if isinstance(found, FoundFile):
-            yield found
-        else:
-            yield Failure.of(found.error, index=index, source=display_name(found.path))
+        yield found if isinstance(found, FoundFile) else replace(found, index=index)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    path: str | Path
-    error: MediaError
+def _refused(path: str | Path, error: MediaError) -> Failure:
+    return Failure.of(error, index=0, source=display_name(path))
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """A symbolic link: where it was seen, the real folder that holds it, the real folder that must not be left."""
+    """A symbolic link, the real folder that holds it, and the real folder that it must not leave."""
 
     path: Path
     parent: str
@@ -99,12 +93,12 @@ class _Walk:
         self._links: list[_Link] = []
         self._bridges: list[tuple[str, str]] = []
 
-    def over(self, paths: Iterable[str | Path]) -> Iterator[FoundFile | _Refused]:
+    def over(self, paths: Iterable[str | Path]) -> Iterator[FoundFile | Failure]:
         for given in paths:
             try:
                 path, real = _named(Path.cwd() / local_path(given))
             except MediaError as error:
-                yield _Refused(given, error)
+                yield _refused(given, error)
                 continue
             if Path(real).is_dir():
                 yield from self._tree(path, real, real)
@@ -113,7 +107,7 @@ class _Walk:
         while self._links:
             yield from self._linked()
 
-    def _tree(self, path: Path, real: str, root: str) -> Iterator[FoundFile | _Refused]:
+    def _tree(self, path: Path, real: str, root: str) -> Iterator[FoundFile | Failure]:
         stack = [(path, real, True)]
         while stack:
             path, real, is_folder = stack.pop()
@@ -134,32 +128,32 @@ class _Walk:
                             is_folder = entry.is_dir(follow_symlinks=False)
                             stack.append((path / entry.name, os.path.join(real, entry.name), is_folder))  # noqa: PTH118  # kept as str: a key
             except OSError as error:
-                yield _Refused(path, cannot_open(path, error))
+                yield _refused(path, cannot_open(path, error))
 
-    def _linked(self) -> Iterator[FoundFile | _Refused]:
+    def _linked(self) -> Iterator[FoundFile | Failure]:
         links, self._links = sorted(self._links, key=lambda link: os.fsencode(link.path)), []
         leading: list[tuple[_Link, str]] = []
         for link in links:
             try:
                 target = _resolve(link.path)
             except MediaError as error:
-                yield _Refused(link.path, error)
+                yield _refused(link.path, error)
                 continue
             if self._follow or _within(target, link.root):
                 leading.append((link, target))
                 self._bridges.append((link.parent, target))
             elif Path(target).is_dir() or link.path.suffix.lower() in MEDIA_SUFFIXES | TEXT_SUFFIXES:
-                yield _Refused(link.path, _leads_out(link.path))
+                yield _refused(link.path, _leads_out(link.path))
         for link, target in leading:
             if not Path(target).is_dir():
                 yield from self._file(link.path, target)
             elif self._leads_back(target, link.parent):
-                yield _Refused(link.path, _loops(link.path))
+                yield _refused(link.path, _loops(link.path))
             else:
                 yield from self._tree(link.path, target, link.root)
 
     def _leads_back(self, target: str, parent: str) -> bool:
-        """Tell whether walking `target` and the links in it would come to `parent`."""
+        """Return whether walking `target` and its links would reach `parent`."""
         ahead, met = [target], {target}
         while ahead:
             folder = ahead.pop()
@@ -171,7 +165,7 @@ class _Walk:
                     ahead.append(onward)
         return False
 
-    def _file(self, path: Path, real: str, *, named: bool = False) -> Iterator[FoundFile | _Refused]:
+    def _file(self, path: Path, real: str, *, named: bool = False) -> Iterator[FoundFile | Failure]:
         if real in self._seen:
             return
         self._seen.add(real)
@@ -179,14 +173,14 @@ class _Walk:
         try:
             found = _look(path, self._limits, wanted=wanted)
         except MediaError as error:
-            yield _Refused(path, error)
+            yield _refused(path, error)
         else:
             if found:
                 yield found
 
 
 def _look(path: Path, limits: Limits, *, wanted: bool) -> FoundFile | None:
-    """Tell what a file is; None when it is nothing to us and not `wanted` by name."""
+    """Classify a file; return None for an unsupported one that is not `wanted` by name."""
     name = display_name(path)
     try:
         status = file_status(path)
@@ -216,7 +210,7 @@ def _kind(path: Path) -> FileKind | None:
         with path.open("rb") as handle:
             form = sniff(handle.read(HEAD_BYTES))
             if form == "gif":
-                # None that is whole up to its second frame: let the video reader say what is wrong.
+                # If truncated before its second frame, the video reader reports the error.
                 return "image" if gif_frames(handle, at_most=2) == 1 else "video"
     except OSError as error:
         raise cannot_open(path, error) from error
@@ -228,10 +222,10 @@ def _kind(path: Path) -> FileKind | None:
 
 
 def _named(path: Path) -> tuple[Path, str]:
-    """A path without "." and "..", and where it leads."""
+    """Return a path without "." and "..", and its target."""
     real = _resolve(path)
     plain = Path(os.path.normpath(path))
-    # Behind a link ".." is the parent of what it leads to, which is elsewhere.
+    # After a link, ".." is the parent of the link's target.
     return (plain if os.path.realpath(plain) == real else Path(real)), real
 
 
@@ -239,17 +233,17 @@ def _unsupported(path: Path) -> UnsupportedMedia:
     name = display_name(path)
     if path.suffix.lower() not in MEDIA_SUFFIXES and _is_text(path):
         return UnsupportedMedia(
-            f"{name} is text, but no text by its name",
+            f"{name} is text without a text suffix",
             hint=f"give it a name that ends in {' or '.join(sorted(TEXT_SUFFIXES))}",
         )
     return UnsupportedMedia(
-        f"{name} holds no image, video, PDF or text that can be read",
+        f"{name} is not a supported image, video, PDF or text",
         hint="convert it to JPEG, PNG, MP4, WebM or PDF, or leave it out",
     )
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file begins with UTF-8 and no control character that only data has."""
+    """Return whether a file begins with UTF-8 without control characters."""
     try:
         with path.open("rb") as handle:
             head = codecs.getincrementaldecoder("utf-8-sig")().decode(handle.read(HEAD_BYTES))

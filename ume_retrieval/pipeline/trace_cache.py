@@ -26,23 +26,8 @@ from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.tcot.grammar import is_usable, parse
 from ume_retrieval.util.sqlite import SQLiteStore
 
-APPLICATION_ID = 0x756D6531
-"""Marks the file as ours ("ume1"), so that another program's database is never written to."""
-
 REMEMBERED = 16_384
 """Traces that a call keeps in memory without a cache on disk: some 50 MB where traces are long."""
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS traces (
-    key TEXT PRIMARY KEY,
-    text TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL,
-    finish TEXT NOT NULL,
-    reasoner TEXT NOT NULL,
-    created_at REAL NOT NULL
-)
-"""
 
 KEEP = """
 INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -159,15 +144,21 @@ class TraceCache(SQLiteStore):
         (1, '<answer>a cat</answer>')
     """
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(
-            path,
-            what="the trace cache",
-            table="traces",
-            schema=SCHEMA,
-            application_id=APPLICATION_ID,
-            when_damaged="move the file away or delete it; traces are generated again when they are needed",
-        )
+    what = "the trace cache"
+    table = "traces"
+    schema = """
+    CREATE TABLE IF NOT EXISTS traces (
+        key TEXT PRIMARY KEY,
+        text TEXT NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        finish TEXT NOT NULL,
+        reasoner TEXT NOT NULL,
+        created_at REAL NOT NULL
+    )
+    """
+    application_id = 0x756D6531  # "ume1"
+    when_damaged = "move the file away or delete it; traces are generated again when they are needed"
 
     def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
         """Records of the keys that are known; the others, and replies without words to embed, are left out.
@@ -175,18 +166,13 @@ class TraceCache(SQLiteStore):
         Raises:
             CacheError: When the file cannot be read.
         """
-        with self._database() as database:
-            rows = database.execute(
-                "SELECT key, text, prompt_tokens, completion_tokens, finish, reasoner, created_at"
-                " FROM traces WHERE key IN (SELECT value FROM json_each(?))",
-                (json.dumps(list(keys)),),
-            ).fetchall()
+        rows = self._select("key, text, prompt_tokens, completion_tokens, finish, reasoner, created_at", keys)
         records = {key: TraceRecord(*values) for key, *values in rows}
         # Earlier versions kept such replies.
         return {key: record for key, record in records.items() if _has_words(record.text)}
 
     def put_many(self, records: Mapping[str, TraceRecord]) -> None:
-        """Keep records in one transaction, but no reply without words to embed.
+        """Keep records in one transaction; skip replies without words to embed.
 
         A key that is known already keeps its first record that has words.
 

@@ -1,4 +1,4 @@
-"""Evidence drawn on pixels: numbered boxes, and frames fitted into a tile."""
+"""Draw evidence on images: numbered boxes, and frames scaled to a tile."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
+from ume_retrieval.media import to_rgb
 from ume_retrieval.tcot.trace import Box
 
 BOX_COLOURS = ("#d6125a", "#0079a8", "#b35c00", "#6a44e0", "#0a7d4b")
-"""Colours of boxes by turns: white numbers are legible on them, and a white halo sets them off from dark pictures."""
+"""Colours of boxes in turn; white numbers are readable on them, and a white halo sets them off from dark images."""
 
 _TINY_UP_TO = 128
 _BoxEdges = tuple[float, float, float, float]
 
 
 def draw_boxes(image: PIL.Image.Image, boxes: Iterable[Box], *, image_index: int = 0) -> PIL.Image.Image:
-    """Draw numbered boxes on a copy of an image; lines run outside of what they mark, where there is room.
+    """Draw numbered boxes on a copy of an image; lines run around the marked region, where there is room.
 
     Args:
         image: Any mode and size of at least 1 x 1 pixels.
-        boxes: Regions in 0..1000; those of other images are skipped but keep their numbers. Values out of range are
-            clamped, and a box without area is left out.
+        boxes: Regions in 0..1000. Boxes of other images are skipped but keep their numbers; values out of range are
+            clamped; a box without area is skipped.
         image_index: Which image of the item this is, 0-based.
 
     Returns:
-        A new RGB image of the same size.
+        A new RGB image of the same size, upright.
 
     Example:
         >>> marked = draw_boxes(PIL.Image.new("RGB", (200, 100), "white"), [Box(500, 0, 1000, 1000)])
@@ -58,7 +59,7 @@ def box_edges(box: Box, size: tuple[int, int]) -> _BoxEdges | None:
         size: Width and height in pixels.
 
     Returns:
-        (left, top, right, bottom) within the image, or None when the box has no area.
+        (left, top, right, bottom) within the image, or None for a box without area.
 
     Example:
         >>> box_edges(Box(-5, 250, 500, 1200), (201, 101))
@@ -74,7 +75,7 @@ def box_edges(box: Box, size: tuple[int, int]) -> _BoxEdges | None:
 
 
 def fit(image: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
-    """Scale an image to lie within `width` x `height` pixels, its shape kept; small ones are enlarged.
+    """Scale an image to fit `width` x `height` pixels, keeping its aspect ratio; small images are enlarged.
 
     Example:
         >>> fit(PIL.Image.new("RGB", (96, 48)), 240, 240).size
@@ -89,11 +90,11 @@ def fit(image: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
 
 
 def enlarge_tiny(image: PIL.Image.Image, scale: float) -> PIL.Image.Image:
-    """Enlarge an image of at most 128 pixels a side by whole pixels: crisp where smoothing would blur.
+    """Enlarge an image of at most 128 pixels a side by a whole factor, without smoothing.
 
     Args:
-        image: Any mode. Larger ones come back as they are.
-        scale: By how much to enlarge at least; rounded up.
+        image: Any mode. Larger images are returned unchanged.
+        scale: Least factor; rounded up.
 
     Example:
         >>> [enlarge_tiny(PIL.Image.new("RGB", (width, 96)), 2.3).size for width in (96, 200)]
@@ -105,21 +106,6 @@ def enlarge_tiny(image: PIL.Image.Image, scale: float) -> PIL.Image.Image:
     return image.resize((image.width * whole, image.height * whole), PIL.Image.Resampling.NEAREST)
 
 
-def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Copy an image as RGB, transparency on white.
-
-    Example:
-        >>> to_rgb(PIL.Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
-        (255, 255, 255)
-    """
-    if image.mode.startswith("I;16"):
-        image = image.point(lambda value: value / 256).convert("L")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
-
-
 def _draw_number(
     draw: PIL.ImageDraw.ImageDraw,
     number: str,
@@ -129,7 +115,7 @@ def _draw_number(
     font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont,
     size: tuple[int, int],
 ) -> None:
-    """Write a box's number on a tab above its upper left corner, moved inwards where the image ends."""
+    """Write a box's number on a tab above its upper left corner, moved inwards at the edge of the image."""
     _, _, text_width, text_height = draw.textbbox((0, 0), number, font=font, anchor="lt")
     width, height = text_width + 8, text_height + 6
     left = max(0, min(edges[0], size[0] - width))

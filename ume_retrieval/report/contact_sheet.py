@@ -1,4 +1,4 @@
-"""The report as one PNG: a row for each query, with its best hits and the evidence drawn on them."""
+"""Draw a report as one PNG: a row per query, with its best hits and their evidence."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from pathlib import Path
 import PIL.Image
 import PIL.ImageDraw
 
+from ume_retrieval.inputs import Frames
+from ume_retrieval.report.annotate import draw_boxes, fit
 from ume_retrieval.report.content import ReportHit, ReportPage, ReportQuery
-from ume_retrieval.report.lettering import Font, load_font, shorten, wrap
-from ume_retrieval.report.tiles import choose_tiles, place_tiles
-from ume_retrieval.report.wording import score_in_words
+from ume_retrieval.report.sanitize import clock, format_score
+from ume_retrieval.report.text_layout import Font, load_font, shorten, wrap
+from ume_retrieval.tcot.trace import Box, TCot
 from ume_retrieval.util.files import atomic_write
+
+MAX_TILES = 4
+"""Most pictures of one item."""
 
 _GROUND, _CARD, _WELL, _LINE = "#f4f5f8", "#ffffff", "#eceff4", "#dfe3ea"
 _INK, _QUIET, _ACCENT, _GOOD, _BAD = "#161a22", "#596273", "#3257d6", "#0a7344", "#a8322a"
@@ -23,6 +28,7 @@ _MARGIN, _GAP, _PAD = 36, 18, 12
 _ASKED_WIDTH, _CARD_WIDTH = 300, 250
 _WELL_HEIGHT, _CAPTION_HEIGHT = 240, 122
 _ROW_HEIGHT = _WELL_HEIGHT + _CAPTION_HEIGHT
+_LABEL_HEIGHT, _TILE_GAP = 18, 6
 
 
 def write_contact_sheet(
@@ -31,11 +37,11 @@ def write_contact_sheet(
     """Write a report as one PNG image.
 
     Args:
-        page: What to show.
+        page: Content of the report.
         path: The file to write, replaced if it exists; missing folders are made.
-        max_queries: Rows at most; how many more there are is written below them.
-        max_hits: Hits a row at most.
-        font: A TrueType or OpenType file for scripts that Pillow's own font lacks; None takes Pillow's own.
+        max_queries: Most rows; the number of further queries is written below them.
+        max_hits: Most hits per row.
+        font: A TrueType or OpenType file for scripts that Pillow's own font lacks; None for Pillow's own.
 
     Returns:
         The file's path.
@@ -58,10 +64,10 @@ def write_contact_sheet(
 def draw_contact_sheet(
     page: ReportPage, *, max_queries: int = 12, max_hits: int = 5, font: Path | None = None
 ) -> PIL.Image.Image:
-    """Draw a report as an image; arguments as for `write_contact_sheet`.
+    """Draw a report as an image; for the arguments see `write_contact_sheet`.
 
     Returns:
-        An RGB image, as wide as the query with most shown hits needs.
+        An RGB image, wide enough for the query with most shown hits.
 
     Example:
         >>> one = ReportQuery("a beach", (ReportHit("a.jpg", "image", 0.8),))
@@ -98,7 +104,7 @@ def draw_contact_sheet(
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How lines of text are written: font, distance from line to line in pixels, colour."""
+    """Style of text lines: font, line height in pixels, colour."""
 
     font: Font
     leading: int
@@ -108,7 +114,7 @@ class _Style:
         return wrap(text, self.font, width, max_lines)
 
     def write(self, draw: PIL.ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str]) -> int:
-        """Write lines from a corner down; returns the y below the last one."""
+        """Write lines below a corner and return the y below the last one."""
         for index, line in enumerate(lines):
             draw.text((corner[0], corner[1] + index * self.leading), line, font=self.font, fill=self.colour)
         return corner[1] + len(lines) * self.leading
@@ -116,7 +122,7 @@ class _Style:
 
 @dataclass(frozen=True, slots=True)
 class _Styles:
-    """The sheet's styles."""
+    """All text styles of the sheet."""
 
     headline: _Style
     asked: _Style
@@ -182,7 +188,7 @@ def _draw_caption(
     below = styles.body.write(draw, corner, [shorten(f"{rank}. {hit.title}", styles.body.font, title_width)])
     if hit.relevant is not None:
         _draw_verdict(draw, (left + width - 14, top + 2), correct=hit.relevant)
-    facts = " · ".join(fact for fact in (score_in_words(hit.score), hit.kind, hit.place) if fact)
+    facts = " · ".join(fact for fact in (format_score(hit.score), hit.kind, hit.place) if fact)
     below = styles.small.write(draw, (left, below + 2), styles.small.wrap(facts, width, 1))
     if hit.trace:
         styles.answer.write(draw, (left, below + 4), styles.answer.wrap(hit.trace.answer, width, 3))
@@ -196,3 +202,73 @@ def _draw_verdict(draw: PIL.ImageDraw.ImageDraw, corner: tuple[int, int], *, cor
         return
     draw.line((x + 2, y + 1, x + 12, y + 12), fill=_BAD, width=3)
     draw.line((x + 2, y + 12, x + 12, y + 1), fill=_BAD, width=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One picture of an item; `index` is its 0-based number among the item's images, `key` marks a key frame."""
+
+    image: PIL.Image.Image
+    boxes: tuple[Box, ...] = ()
+    index: int = 0
+    label: str = ""
+    key: bool = False
+
+
+def choose_tiles(images: Sequence[PIL.Image.Image], videos: Sequence[Frames], trace: TCot | None) -> list[Tile]:
+    """Choose at most four pictures of an item: its images, then frames of its first video, key frames first.
+
+    Frames are in order of time; frames spread over the whole video fill the places that key frames leave.
+
+    Example:
+        >>> frames = Frames((PIL.Image.new("RGB", (8, 8)),) * 6, (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), 6.0)
+        >>> [(tile.label, tile.key) for tile in choose_tiles((), (frames,), TCot(key_frames=(5,)))]
+        [('0:00.0', False), ('0:02.0', False), ('0:03.0', False), ('0:04.0', True)]
+    """
+    trace = trace or TCot()
+    tiles = [Tile(image, trace.boxes, index) for index, image in enumerate(images) if image.width and image.height]
+    for video in videos[:1]:
+        tiles += [tile for number in _frame_numbers(video, trace) if (tile := _frame_tile(video, number, trace))]
+    return tiles[:MAX_TILES]
+
+
+def place_tiles(
+    sheet: PIL.Image.Image, tiles: Sequence[Tile], area: tuple[int, int, int, int], label_font: Font
+) -> None:
+    """Draw tiles into an area (left, top, right, bottom) of a sheet: one alone or two per row, as large as they fit."""
+    if not tiles:
+        return
+    draw = PIL.ImageDraw.Draw(sheet)
+    columns = min(2, len(tiles))
+    rows = -(-len(tiles) // columns)
+    cell_width = (area[2] - area[0] - _TILE_GAP * (columns - 1)) // columns
+    cell_height = (area[3] - area[1] - _TILE_GAP * (rows - 1)) // rows
+    for index, tile in enumerate(tiles):
+        label_height = _LABEL_HEIGHT if tile.label else 0
+        shown = fit(tile.image, cell_width, max(1, cell_height - label_height))
+        shown = draw_boxes(shown, tile.boxes, image_index=tile.index)
+        left = area[0] + index % columns * (cell_width + _TILE_GAP) + (cell_width - shown.width) // 2
+        top = area[1] + index // columns * (cell_height + _TILE_GAP) + (cell_height - label_height - shown.height) // 2
+        sheet.paste(shown, (left, top))
+        if tile.key:
+            border = (left - 2, top - 2, left + shown.width + 1, top + shown.height + 1)
+            draw.rectangle(border, outline=_ACCENT, width=3)
+        if tile.label:
+            label = f"{tile.label} key" if tile.key else tile.label
+            middle = (left + shown.width / 2, top + shown.height + label_height / 2 + 1)
+            draw.text(middle, label, font=label_font, fill=_ACCENT if tile.key else _QUIET, anchor="mm")
+
+
+def _frame_numbers(video: Frames, trace: TCot) -> list[int]:
+    """Pick frame numbers (1-based): the key frames, then an even spread, in the order of time."""
+    count = len(video.images)
+    keys = [number for number in trace.key_frames if 1 <= number <= count]
+    spread = [1 + round(step * (count - 1) / (MAX_TILES - 1)) for step in range(MAX_TILES)]
+    return sorted(list(dict.fromkeys([*keys, *spread]))[:MAX_TILES])
+
+
+def _frame_tile(video: Frames, number: int, trace: TCot) -> Tile | None:
+    image = video.images[number - 1]
+    if not image.width or not image.height:
+        return None
+    return Tile(image, label=clock(video.timestamps[number - 1]), key=number in trace.key_frames)

@@ -1,4 +1,4 @@
-"""What a report shows, as frozen values: search results with their evidence, free of any vector database."""
+"""Content of a report as frozen values: search results with their evidence, independent of any vector database."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Literal, TypeAlias
 import PIL.Image
 
 from ume_retrieval.inputs import Frames
-from ume_retrieval.report.wording import clock
+from ume_retrieval.report.sanitize import clock
 from ume_retrieval.tcot.trace import TCot
 
 Kind: TypeAlias = Literal["image", "video", "page", "text"]
-"""What a hit is to its reader: a picture, a stretch of video, a page of a document, or words."""
+"""Kind of a hit: an image, a video segment, a page of a document, or a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportHit:
     """One result of a query.
 
-    Only `title`, `kind` and `score` are needed. What is absent is not shown: a hit whose file is gone still has a card.
+    Only `title`, `kind` and `score` are required; a hit whose file is gone still gets a card.
 
     Attributes:
-        title: What the reader knows it by, such as a path.
-        kind: What it is.
+        title: Name to show, such as a path.
+        kind: Kind of the item.
         score: The store's score; higher is better. Any scale: bars are relative to the query's best hit.
-        text: The item's own words.
-        images: The item's pictures, as the Reasoner saw them.
-        videos: Sampled frames; the trace's key frames count in the first video.
+        text: The item's text.
+        images: The item's images, as the Reasoner saw them.
+        videos: Sampled frames; key frames of the trace refer to the first video.
         trace: The Reasoner's trace over the item, or None where it was indexed without reasoning.
-        start_s: First second of the stretch of video, or None.
-        end_s: Last second of the stretch of video, or None.
+        start_s: Start of a video segment in seconds, or None.
+        end_s: End of a video segment in seconds, or None.
         duration_s: Length of the whole file in seconds, for the timeline; None draws the timeline up to `end_s`.
         page: Page number, 1-based, or None.
-        relevant: Whether this is what the query asks for; None when nobody knows.
+        relevant: Whether the hit answers the query; None when unknown.
 
     Example:
         >>> ReportHit("holiday/film.mp4", "video", 0.81, start_s=4.0, end_s=8.0).place
@@ -55,7 +55,7 @@ class ReportHit:
 
     @property
     def place(self) -> str:
-        """Where in its file this lies, in words: a page, seconds, or nothing."""
+        """Position in the file: a page, a time span, or an empty string."""
         if self.page is not None:
             return f"page {self.page}"
         if self.start_s is None:
@@ -68,12 +68,12 @@ class ReportQuery:
     """One query with its hits.
 
     Attributes:
-        text: The query's words, or None.
+        text: The query's text, or None.
         hits: Results, best first; may be empty.
-        images: The query's pictures.
+        images: The query's images.
         videos: The query's videos as sampled frames.
         trace: The Reasoner's trace over the query, or None.
-        task: What kind of question it is, one or two words; empty when there is only one kind.
+        task: Kind of query, one or two words; empty when all queries are of one kind.
         note: One line under the query ("without reasoning the right page came 4th"); may be empty.
 
     Example:
@@ -92,7 +92,7 @@ class ReportQuery:
 
     @property
     def found_first(self) -> bool | None:
-        """Whether the first hit is the right one; None when nobody knows, False when there is no hit."""
+        """Whether the first hit is relevant; None when unknown, False without hits."""
         return self.hits[0].relevant if self.hits else False
 
 
@@ -102,8 +102,8 @@ class ReportTable:
 
     Attributes:
         header: Names of the columns.
-        rows: Cells as they are shown, one tuple a row, as long as the header.
-        caption: What the table says, one line; may be empty.
+        rows: Cells as text, one tuple per row, as long as the header.
+        caption: One line; may be empty.
     """
 
     header: tuple[str, ...]

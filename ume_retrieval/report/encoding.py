@@ -1,4 +1,4 @@
-"""Pixels as part of an HTML page: sized for reading and encoded as data addresses."""
+"""Encode images for an HTML page: scaled to their place, as data addresses."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import PIL.Image
 
-from ume_retrieval.report.annotate import BOX_COLOURS, box_edges, enlarge_tiny, to_rgb
+from ume_retrieval.media import to_rgb
+from ume_retrieval.report.annotate import BOX_COLOURS, box_edges, enlarge_tiny
 from ume_retrieval.tcot.trace import Box
 
 _LOSSLESS_UP_TO = 256
@@ -17,16 +19,7 @@ _LOSSLESS_UP_TO = 256
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A numbered box over a picture.
-
-    Attributes:
-        number: What is written on it, 1-based.
-        left: Left edge in per cent of the picture's width, as are the others of width and height.
-        top: Upper edge.
-        width: Width, > 0.
-        height: Height, > 0.
-        colour: Colour of its line.
-    """
+    """A numbered box over a picture; edges and sizes are in per cent of the picture's width or height."""
 
     number: int
     left: float
@@ -38,16 +31,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as the template places it.
-
-    Attributes:
-        src: `data:` address of the encoded pixels.
-        alt: What it shows, in words.
-        width: Width of the encoded image in pixels.
-        height: Its height.
-        shown_width: Width in CSS pixels at which it fits its place.
-        regions: Boxes to draw over it.
-    """
+    """An image for the template: `src` is a `data:` address, `shown_width` is in CSS pixels."""
 
     src: str
     alt: str
@@ -62,17 +46,17 @@ def picture(
 ) -> Picture | None:
     """Encode an image for a place on the page.
 
-    Small images become PNG, others JPEG, at most twice as large as the place: sharp on dense screens, and no larger.
+    Small images become PNG, others JPEG, at most twice as large as the place, for screens of high density.
 
     Args:
         image: Any mode.
-        alt: What it shows.
-        place: Width and height in CSS pixels that it may fill.
-        boxes: The trace's boxes, in order; those of other images are left out but keep their numbers.
+        alt: Alternative text.
+        place: Most width and height in CSS pixels.
+        boxes: The trace's boxes; those of other images are skipped but keep their numbers.
         image_index: Which image of the item this is, 0-based.
 
     Returns:
-        The picture, or None for an image without pixels.
+        The picture; None for an image without pixels.
 
     Example:
         >>> shown = picture(PIL.Image.new("RGB", (96, 48), "red"), "a red field", (300, 300))
@@ -92,20 +76,14 @@ def picture(
         for number, box in enumerate(boxes, start=1)
         if box.image == image_index and box_edges(box, rgb.size)
     )
-    src = _png_address(rgb) if lossless else _jpeg_address(rgb)
+    src = _data_address(rgb, "PNG") if lossless else _data_address(rgb, "JPEG", quality=86)
     return Picture(src, alt, rgb.width, rgb.height, shown_width, regions)
 
 
-def _png_address(rgb: PIL.Image.Image) -> str:
+def _data_address(rgb: PIL.Image.Image, form: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    rgb.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _jpeg_address(rgb: PIL.Image.Image) -> str:
-    buffer = io.BytesIO()
-    rgb.save(buffer, "JPEG", quality=86, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    rgb.save(buffer, form, optimize=True, **options)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _region(number: int, box: Box) -> Region:

@@ -1,68 +1,82 @@
-"""One SQLite file of records by key, safe under several threads, several processes and `kill -9`."""
+"""Keep records by key in one SQLite file, safe under threads, processes and `kill -9`."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from ume_retrieval.errors import CacheError
 
 BUSY_TIMEOUT_S: Final = 60.0
+KEYS_AT_ONCE: Final = 1000
 
 
 class SQLiteStore:
-    """A file with one table of ours.
+    """A SQLite file with one table, whose primary key is the column `key`.
 
-    A write is there entirely or not at all. No connection is held between calls, so an instance may be shared, forked
-    and dropped.
+    Writes are atomic. No connection is held between calls, so an instance may be shared between threads, forked and
+    dropped.
 
     Args:
-        path: The SQLite file; made, with its folders, when it is not there.
-        what: What messages call it.
+        path: The SQLite file; created, with its folders, if missing.
+
+    Attributes:
+        what: Name of the file's role in messages.
         table: Name of the table.
-        schema: Makes the table when it is not there.
-        application_id: Marks the file as ours, so that another program's database is never written to.
-        when_damaged: What to do about a damaged file.
+        schema: Statement that creates the table if missing.
+        application_id: Marks the file, so that another program's database is never written to.
+        when_damaged: Hint for a damaged file.
 
     Raises:
         CacheError: When the file is damaged, belongs to another program, or cannot be opened.
     """
 
-    def __init__(
-        self, path: str | Path, *, what: str, table: str, schema: str, application_id: int, when_damaged: str
-    ) -> None:
+    what: ClassVar[str]
+    table: ClassVar[str]
+    schema: ClassVar[str]
+    application_id: ClassVar[int]
+    when_damaged: ClassVar[str]
+
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._what, self._table, self._when_damaged = what, table, when_damaged
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(
-                f"cannot make the folder of {what} {self.path}: {error.strerror}", hint="choose another path"
+                f"cannot make the folder of {self.what} {self.path}: {error.strerror}", hint="choose another path"
             ) from error
         # Before anything is written: the change to WAL would stay in another program's file.
         with self._connection() as database:
-            self._refuse_others(database, application_id)
+            self._refuse_others(database)
         with self._transaction() as database:
-            self._refuse_others(database, application_id)
-            database.execute(schema)
-            database.execute(f"PRAGMA application_id = {application_id}")
+            self._refuse_others(database)
+            database.execute(self.schema)
+            database.execute(f"PRAGMA application_id = {self.application_id}")
 
     def __len__(self) -> int:
         with self._database() as database:
-            # The table's name is the subclass' own word.
-            [count] = database.execute(f"SELECT count(*) FROM {self._table}").fetchone()  # noqa: S608
+            [count] = database.execute(f"SELECT count(*) FROM {self.table}").fetchone()  # noqa: S608  # a constant
         return int(count)
 
-    def _refuse_others(self, database: sqlite3.Connection, application_id: int) -> None:
+    def _select(self, columns: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield the columns of every row with one of the keys; unknown keys are skipped."""
+        wanted = list(dict.fromkeys(keys))
+        query = f"SELECT {columns} FROM {self.table} WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608  # constants
+        with self._database() as database:
+            for start in range(0, len(wanted), KEYS_AT_ONCE):
+                yield from database.execute(query, (json.dumps(wanted[start : start + KEYS_AT_ONCE]),)).fetchall()
+
+    def _refuse_others(self, database: sqlite3.Connection) -> None:
         # In this order: a process that makes the file meanwhile writes both at once.
         [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         [owner] = database.execute("PRAGMA application_id").fetchone()
-        if tables and owner != application_id:
-            raise CacheError(f"{self.path} is another program's database", hint=f"choose another path for {self._what}")
+        if tables and owner != self.application_id:
+            raise CacheError(f"{self.path} is another program's database", hint=f"choose another path for {self.what}")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -91,9 +105,9 @@ class SQLiteStore:
         except sqlite3.OperationalError as error:
             busy = error.sqlite_errorname in {"SQLITE_BUSY", "SQLITE_LOCKED"}
             hint = "another process is writing to it: try again" if busy else "check the folder's rights and free space"
-            raise CacheError(f"cannot use {self._what} {self.path}: {error}", hint=hint, retryable=busy) from error
+            raise CacheError(f"cannot use {self.what} {self.path}: {error}", hint=hint, retryable=busy) from error
         except sqlite3.DatabaseError as error:
-            raise CacheError(f"{self._what} {self.path} is damaged: {error}", hint=self._when_damaged) from error
+            raise CacheError(f"{self.what} {self.path} is damaged: {error}", hint=self.when_damaged) from error
 
 
 def _use_wal(database: sqlite3.Connection) -> None:

@@ -10,25 +10,19 @@ import numpy as np
 
 from ume_qdrant.stores.base import Vector
 from ume_retrieval.errors import InputError
+from ume_retrieval.vectors import fuse as fuse_similarities
 
 Grouping: TypeAlias = Literal["point", "moment", "source"]
 """What a hit stands for: every point; a moment (overlapping segments of one video are one hit); or a source."""
 
 
 def fuse(direct: Mapping[str, float], reasoned: Mapping[str, float], weight: float) -> dict[str, float]:
-    """Weighted mean of two cosine similarities.
-
-    Both vectors come from one model, so their cosines share a scale and keep what ranks throw away: how much better the
-    best is. Reciprocal rank fusion would give a clear winner and a narrow one the same credit.
-
-    A point without a `reasoned` score is estimated: its direct score plus the mean difference between reasoned and
-    direct scores over the points that have both. So a corpus that is half enriched is ranked as one, although reasoned
-    cosines may lie higher or lower as a whole.
+    """Fuse cosine similarities by point id, as `ume_retrieval.vectors.fuse` does.
 
     Args:
         direct: Cosine by point id; every point has one.
-        reasoned: Cosine by point id, where there is one.
-        weight: Share of the reasoned score, 0..1.
+        reasoned: Cosine by point id; missing ones are estimated.
+        weight: Weight of the reasoned score, 0..1.
 
     Returns:
         Score by point id, for every id in `direct`.
@@ -37,12 +31,8 @@ def fuse(direct: Mapping[str, float], reasoned: Mapping[str, float], weight: flo
         >>> fuse({"a": 0.25, "b": 0.5}, {"a": 0.75}, 0.5)
         {'a': 0.5, 'b': 0.75}
     """
-    both = direct.keys() & reasoned.keys()
-    offset = sum(reasoned[key] - direct[key] for key in sorted(both)) / len(both) if both else 0.0
-    return {
-        key: (1 - weight) * score + weight * (reasoned[key] if key in reasoned else score + offset)
-        for key, score in direct.items()
-    }
+    columns = [list(direct.values()), [reasoned.get(key, np.nan) for key in direct]]
+    return dict(zip(direct, fuse_similarities(*np.array(columns, dtype=np.float64), weight).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

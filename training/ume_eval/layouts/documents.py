@@ -1,4 +1,4 @@
-"""MMEB-V2's visual documents: queries, pages and graded judgements in the BEIR form (ViDoRe, VisRAG, ViDoSeek, …).
+"""MMEB-V2's visual documents: queries, pages and graded judgements in BEIR format (ViDoRe, VisRAG, ViDoSeek, …).
 
 Three configurations of one repository: `queries` (`query-id`, `query`), `corpus` (`corpus-id`, `image`) and `qrels`
 (`query-id`, `corpus-id`, `score`). Pages are read from the published folder of pictures, or from the corpus itself.
@@ -10,41 +10,39 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from ume_eval.layouts.building import Building
-from ume_eval.layouts.media import inside
+from ume_eval.layouts.builder import TaskBuilder, inside
 from ume_eval.rows import PictureCell, find_rows, picture_cells, read_rows
-from ume_eval.samples import EvalTask, Sample
+from ume_eval.samples import Sample
 from ume_eval.tasks import Task
 from ume_retrieval.errors import InputError
 
 NAME_LETTERS = 50
-"""So much of a page's name stays in its file's name where VisRAG's names are too long; a digest tells them apart."""
+"""Characters of a page's name that are kept where VisRAG's file names would be too long; a digest is appended."""
 
 
-def pages(task: Task, folder: Path, limit: int | None) -> EvalTask:
-    """Questions over pages, some with several right pages and with grades."""
-    building = Building(task, limit)
-    judged = _judgements(building, find_rows(folder, task, "qrels"))
-    for row in building.rows(read_rows(find_rows(folder, task, "queries"))):
-        with building.query_row():
-            values = row.columns
-            sample = Sample(values["query"], instruction=task.instruction("text"))
-            building.query(sample, judged.get(str(values["query-id"]), {}))
-    media = folder / task.media
+def pages(builder: TaskBuilder, folder: Path) -> None:
+    """Read questions over pages, some with several relevant pages and with grades."""
+    task = builder.task
+    gains = _judgements(builder, find_rows(folder, task, "qrels"))
+
+    def read_row(builder: TaskBuilder, values: dict[str, Any]) -> None:
+        sample = Sample(values["query"], instruction=task.instruction("text"))
+        builder.query(sample, gains.get(str(values["query-id"]), {}))
+
+    builder.read_queries(read_rows(find_rows(folder, task, "queries")), read_row)
     for file in find_rows(folder, task, "corpus"):
         for key, cell in picture_cells(file, "corpus-id"):
-            name = str(key)
-            if building.wants(name):
-                building.candidate(name, partial(_page, task, media, name, cell))
-    return building.done()
+            if builder.wants(str(key)):
+                builder.candidate(str(key), partial(_page, task, builder.media, str(key), cell))
 
 
-def _judgements(building: Building, files: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Gains > 0 by query and page; the highest counts where a pair is judged twice."""
+def _judgements(builder: TaskBuilder, files: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """Read gains > 0 by query and page; the highest counts where a pair is judged twice."""
     judged: dict[str, dict[str, float]] = {}
     for row in read_rows(files):
-        with building.other_row(row.where):
+        with builder.guard(row.where):
             query, page = str(row.columns["query-id"]), str(row.columns["corpus-id"])
             gain = float(row.columns["score"])
             if 0 < gain < float("inf"):
@@ -58,7 +56,7 @@ def _page(task: Task, media: Path, name: str, cell: PictureCell) -> Sample:
         try:
             path = inside(media, file)
             is_there = path.is_file()
-        except (InputError, OSError):  # OSError: the whole name may be longer than a file system takes
+        except (InputError, OSError):  # OSError: the name may be too long for the file system
             continue
         if is_there:
             return Sample(images=(path,), instruction=task.candidate_instruction)
@@ -66,7 +64,7 @@ def _page(task: Task, media: Path, name: str, cell: PictureCell) -> Sample:
 
 
 def short_name(name: str) -> str:
-    """File name of a VisRAG page, as the published code shortens it.
+    """Return the file name of a VisRAG page, as the published code shortens it.
 
     Example:
         >>> short_name("a page.png")

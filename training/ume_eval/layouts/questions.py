@@ -1,117 +1,73 @@
 """MMEB-V2's video question answering: a video, a question with its options, and the options as candidates.
 
-Each data set has columns of its own, and the published code writes each prompt in its own way.
+Each data set has its own columns, and the published code writes each prompt in its own way.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from ume_eval.layouts.building import Building
-from ume_eval.layouts.media import film
+from ume_eval.layouts.builder import TaskBuilder, film
 from ume_eval.rows import Row, RowsNotFound, find_rows, read_rows
-from ume_eval.samples import EvalTask, Sample
+from ume_eval.samples import Sample
 from ume_eval.tasks import Task
 from ume_retrieval.errors import InputError
-
-SUBSETS: Final = (
-    "episodic_reasoning",
-    "action_sequence",
-    "action_prediction",
-    "action_antonym",
-    "fine_grained_action",
-    "unexpected_action",
-    "object_existence",
-    "object_interaction",
-    "object_shuffle",
-    "moving_direction",
-    "action_localization",
-    "scene_transition",
-    "action_count",
-    "moving_count",
-    "moving_attribute",
-    "state_change",
-    "fine_grained_pose",
-    "character_order",
-    "egocentric_navigation",
-    "counterfactual_inference",
-)
-"""MVBench's parts, 200 questions each, in the published order."""
 
 YES_OR_NO: Final = ("yes", "no")
 
 _LETTER = re.compile(r"^\(?[A-Z][.)]\s+")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question as its data set writes it.
-
-    Attributes:
-        film: The video's folder of frames.
-        text: The question with its options.
-        options: Candidates in order.
-        answer: Position of the right one.
-    """
-
-    film: str
-    text: str
-    options: tuple[str, ...]
-    answer: int
+def mvbench(builder: TaskBuilder, folder: Path) -> None:
+    """Read 20 parts in files of their own; candidates keep their letters."""
+    builder.read_queries(_parts(builder.task, folder), _mvbench)
 
 
-Reading: TypeAlias = Callable[[dict[str, Any]], Question]
+def video_mme(builder: TaskBuilder, values: dict[str, Any]) -> None:
+    """Read options with letters ("A. …"), which candidates lose; the answer is a letter."""
+    options = [str(option) for option in values["options"]]
+    text = "\n".join([values["question"], *options])
+    _add(builder, str(values["videoID"]), text, [bare(option) for option in options], "ABCD".index(values["answer"]))
 
 
-def mvbench(task: Task, folder: Path, limit: int | None) -> EvalTask:
-    """20 parts in files of their own; candidates keep their letters."""
-    return _read(task, folder, limit, _parts(task, folder), _mvbench)
+def nextqa(builder: TaskBuilder, values: dict[str, Any]) -> None:
+    """Read five options in columns `a0` to `a4`; the answer is a position."""
+    options = [str(values[f"a{place}"]) for place in range(5)]
+    answer = int(values["answer"])
+    _add(builder, str(values["video"]), with_options(values["question"], options), options, answer)
 
 
-def video_mme(task: Task, folder: Path, limit: int | None) -> EvalTask:
-    """Options with letters ("A. …"), which candidates lose; the answer is a letter."""
-    return _read(task, folder, limit, read_rows(find_rows(folder, task)), _video_mme)
+def egoschema(builder: TaskBuilder, values: dict[str, Any]) -> None:
+    """Read options with letters, which candidates lose; the answer is a position."""
+    options = [str(option) for option in values["option"]]
+    # The published prompt separates options by blanks alone, and the first option not at all.
+    text = values["question"] + " ".join(options)
+    _add(builder, str(values["video_idx"]), text, [bare(option) for option in options], int(values["answer"]))
 
 
-def nextqa(task: Task, folder: Path, limit: int | None) -> EvalTask:
-    """Five options in columns `a0` to `a4`; the answer is a position."""
-    return _read(task, folder, limit, read_rows(find_rows(folder, task)), _nextqa)
-
-
-def egoschema(task: Task, folder: Path, limit: int | None) -> EvalTask:
-    """Options with letters, which candidates lose; the answer is a position."""
-    return _read(task, folder, limit, read_rows(find_rows(folder, task)), _egoschema)
-
-
-def activitynet_qa(task: Task, folder: Path, limit: int | None) -> EvalTask:
-    """Yes or no."""
-    return _read(task, folder, limit, read_rows(find_rows(folder, task)), _activitynet_qa)
+def activitynet_qa(builder: TaskBuilder, values: dict[str, Any]) -> None:
+    """Read a question that is answered by yes or no."""
+    text = f"{values['question']}? (A) yes; (B) no."
+    _add(builder, f"v_{values['video_name']}", text, YES_OR_NO, YES_OR_NO.index(values["answer"]))
 
 
 def with_options(question: str, options: Sequence[str]) -> str:
-    r"""A question followed by its lettered options.
+    r"""Return a question followed by its lettered options.
 
     Example:
         >>> with_options("Why?", ["rain", "sun"])
         'Why?\nOptions:\n(A) rain\n(B) sun'
     """
-    return "\n".join([question, "Options:", *(lettered(place, option) for place, option in enumerate(options))])
-
-
-def lettered(place: int, option: str) -> str:
-    """An option with its letter."""
-    return f"({chr(ord('A') + place)}) {option}"
+    return "\n".join([question, "Options:", *_lettered(options)])
 
 
 def bare(option: str) -> str:
-    """An option without letter and full stop.
+    """Remove the letter and the full stop of an option.
 
-    The published code cuts at the first ". " and leaves the last character alone where there is none.
+    The published code cuts at the first ". " and keeps only the last character of an option without it.
 
     Example:
         >>> bare("A. A man vs. a dog."), bare("Apples")
@@ -120,28 +76,23 @@ def bare(option: str) -> str:
     return _LETTER.sub("", option.strip()).strip(". ")
 
 
-def _read(task: Task, folder: Path, limit: int | None, rows: Iterator[Row], reading: Reading) -> EvalTask:
-    building = Building(task, limit)
-    for row in building.rows(rows):
-        with building.query_row():
-            one = reading(row.columns)
-            if not 0 <= one.answer < len(one.options):
-                raise InputError(f"answer {one.answer} of {len(one.options)} options", hint="check the row")
-            video = film(folder / task.media, one.film)
-            for option in one.options:
-                building.candidate(option, partial(Sample, option))
-            building.query(
-                Sample(one.text, videos=(video,), instruction=task.instruction("video")),
-                {one.options[one.answer]: 1.0},
-                one.options,
-            )
-    return building.done()
+def _lettered(options: Sequence[str]) -> list[str]:
+    return [f"({chr(ord('A') + place)}) {option}" for place, option in enumerate(options)]
+
+
+def _add(builder: TaskBuilder, name: str, text: str, options: Sequence[str], answer: int) -> None:
+    """Add a question on the video in folder `name`; `answer` is the position of the correct option."""
+    if not 0 <= answer < len(options):
+        raise InputError(f"answer {answer} of {len(options)} options", hint="check the row")
+    sample = Sample(text, videos=(film(builder.media, name),), instruction=builder.task.instruction("video"))
+    builder.texts(options)
+    builder.query(sample, {options[answer]: 1.0}, options)
 
 
 def _parts(task: Task, folder: Path) -> Iterator[Row]:
-    """Rows of all parts that are there, each with its part's name."""
+    """Yield rows of all parts that exist, each with its part's name in the column `subset`."""
     found = False
-    for subset in SUBSETS:
+    for subset in task.subsets:
         try:
             files = find_rows(folder, task, subset)
         except RowsNotFound:
@@ -150,42 +101,10 @@ def _parts(task: Task, folder: Path) -> Iterator[Row]:
         for row in read_rows(files):
             yield Row(row.where, None if row.values is None else {**row.values, "subset": subset})
     if not found:
-        find_rows(folder, task, SUBSETS[0])
+        find_rows(folder, task, task.subsets[0])  # raises with the command to download it
 
 
-def _mvbench(values: dict[str, Any]) -> Question:
+def _mvbench(builder: TaskBuilder, values: dict[str, Any]) -> None:
     options = [str(option) for option in values["candidates"]]
-    return Question(
-        film=f"{values['subset']}/{values['video']}",
-        text=with_options(values["question"], options),
-        options=tuple(lettered(place, option) for place, option in enumerate(options)),
-        answer=options.index(str(values["answer"])),
-    )
-
-
-def _video_mme(values: dict[str, Any]) -> Question:
-    options = [str(option) for option in values["options"]]
-    return Question(
-        film=str(values["videoID"]),
-        text="\n".join([values["question"], *options]),
-        options=tuple(map(bare, options)),
-        answer="ABCD".index(values["answer"]),
-    )
-
-
-def _nextqa(values: dict[str, Any]) -> Question:
-    options = [str(values[f"a{place}"]) for place in range(5)]
-    answer = int(values["answer"])
-    return Question(str(values["video"]), with_options(values["question"], options), tuple(options), answer)
-
-
-def _egoschema(values: dict[str, Any]) -> Question:
-    options = [str(option) for option in values["option"]]
-    # The published prompt sets options off by blanks alone, and the first not at all.
-    text = values["question"] + " ".join(options)
-    return Question(str(values["video_idx"]), text, tuple(map(bare, options)), int(values["answer"]))
-
-
-def _activitynet_qa(values: dict[str, Any]) -> Question:
-    text = f"{values['question']}? (A) yes; (B) no."
-    return Question(f"v_{values['video_name']}", text, YES_OR_NO, YES_OR_NO.index(values["answer"]))
+    name, text = f"{values['subset']}/{values['video']}", with_options(values["question"], options)
+    _add(builder, name, text, _lettered(options), options.index(str(values["answer"])))

@@ -1,19 +1,19 @@
-"""Where media are decoded: in this process, or in workers that may die."""
+"""Decode media in this process, or in isolated worker processes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import PIL.Image
 
 from ume_retrieval.inputs import Clip, Frames, ImageInput, Page, VideoInput
 from ume_retrieval.media.files import display_name, local_path
 from ume_retrieval.media.images import check_bytes, check_image, open_image
-from ume_retrieval.media.isolation.pool import Pool, Read, pool_of
-from ume_retrieval.media.isolation.protocol import Reader, receive_bytes
+from ume_retrieval.media.isolation.pool import ReadAnswer, WorkerPool, pool_of
+from ume_retrieval.media.isolation.protocol import PipeReader, receive_bytes
 from ume_retrieval.media.limits import Limits
 from ume_retrieval.media.pages import count_pages
 from ume_retrieval.media.video import probe_video, sample_video
@@ -22,28 +22,7 @@ from ume_retrieval.media.video_file import VideoInfo
 T = TypeVar("T")
 
 
-class Decoder(Protocol):
-    """The functions of the same names in `images`, `video` and `pages`."""
-
-    def open_image(self, source: ImageInput, limits: Limits, *, page_pixels: int) -> PIL.Image.Image:
-        """An image as pixels."""
-
-    def sample_video(
-        self, source: VideoInput, fps: float, max_frames: int, limits: Limits, *, min_frames: int | None
-    ) -> Frames:
-        """Frames of a video."""
-
-    def check_image(self, path: Path, limits: Limits) -> tuple[int, int]:
-        """Size of an image."""
-
-    def probe_video(self, path: Path, limits: Limits) -> VideoInfo:
-        """What a video is."""
-
-    def count_pages(self, path: Path, limits: Limits) -> int:
-        """Pages of a PDF."""
-
-
-class Here:
+class LocalDecoder:
     """Decodes in this process."""
 
     open_image = staticmethod(open_image)
@@ -53,22 +32,17 @@ class Here:
     count_pages = staticmethod(count_pages)
 
 
-HERE: Final[Decoder] = Here()
-
-
-def decoder(limits: Limits) -> Decoder:
-    """Return the decoder that the limits ask for."""
-    return HERE if limits.isolation is None else Apart(pool_of(limits.isolation))
+LOCAL: Final = LocalDecoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
-    """Decodes in the workers of a pool; what is decoded already is only checked, in this process."""
+class IsolatedDecoder:
+    """Decodes in the workers of a pool, with the methods of `LocalDecoder`; checks decoded media in this process."""
 
-    pool: Pool
+    pool: WorkerPool
 
     def open_image(self, source: ImageInput, limits: Limits, *, page_pixels: int) -> PIL.Image.Image:
-        """An image as pixels."""
+        """Decode an image."""
         body, path, page = b"", None, None
         match source:
             case bytes():
@@ -81,7 +55,7 @@ class Apart:
                 return open_image(source, limits, page_pixels=page_pixels)
         request = {"do": "image", "page": page, "page_pixels": page_pixels}
 
-        def read(header: Mapping[str, Any], pipe: Reader) -> PIL.Image.Image:
+        def read(header: Mapping[str, Any], pipe: PipeReader) -> PIL.Image.Image:
             [picture] = _pictures(header, pipe, limits, 1)
             return picture
 
@@ -90,14 +64,14 @@ class Apart:
     def sample_video(
         self, source: VideoInput, fps: float, max_frames: int, limits: Limits, *, min_frames: int | None
     ) -> Frames:
-        """Frames of a video."""
+        """Sample frames of a video."""
         if isinstance(source, Frames):
             return sample_video(source, fps, max_frames, limits)
         clip = source if isinstance(source, Clip) else Clip(local_path(source))
         sampling = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames}
         request = {"do": "video", "span": [clip.start_s, clip.end_s], **sampling}
 
-        def read(header: Mapping[str, Any], pipe: Reader) -> Frames:
+        def read(header: Mapping[str, Any], pipe: PipeReader) -> Frames:
             pictures = _pictures(header, pipe, limits, max_frames)
             times = tuple(map(float, header["times"]))
             return Frames(pictures, times, float(header["duration_s"]), from_file=True)
@@ -105,32 +79,37 @@ class Apart:
         return self._ask(clip.path, request, limits, read)
 
     def check_image(self, path: Path, limits: Limits) -> tuple[int, int]:
-        """Size of an image."""
+        """Read the size of an image."""
         return self._ask(path, {"do": "size"}, limits, lambda header, _: _size(header["size"]))
 
     def probe_video(self, path: Path, limits: Limits) -> VideoInfo:
-        """What a video is."""
+        """Read the properties of a video."""
         return self._ask(path, {"do": "probe"}, limits, lambda header, _: VideoInfo(**header["info"]))
 
     def count_pages(self, path: Path, limits: Limits) -> int:
-        """Pages of a PDF."""
+        """Count the pages of a PDF."""
         return self._ask(path, {"do": "pages"}, limits, lambda header, _: int(header["pages"]))
 
     def _ask(
-        self, path: Path | None, request: Mapping[str, Any], limits: Limits, read: Read[T], body: bytes = b""
+        self, path: Path | None, request: Mapping[str, Any], limits: Limits, read: ReadAnswer[T], body: bytes = b""
     ) -> T:
-        # A relative path means the same there: the worker starts in this folder, and may outlive a change of it.
+        # Absolute, since the worker keeps the working folder of its start.
         where = None if path is None else str(path.absolute())
         kept = {name: value for name, value in asdict(limits).items() if name != "isolation"}
         name = "the image" if path is None else display_name(path)
         return self.pool.ask(name, {**request, "path": where, "limits": kept}, body, read)
 
 
-def _pictures(header: Mapping[str, Any], pipe: Reader, limits: Limits, at_most: int) -> tuple[PIL.Image.Image, ...]:
-    """Pixels as a worker sends them; no more than were asked for, however many it announces."""
+def decoder(limits: Limits) -> LocalDecoder | IsolatedDecoder:
+    """Return the decoder for the limits."""
+    return LOCAL if limits.isolation is None else IsolatedDecoder(pool_of(limits.isolation))
+
+
+def _pictures(header: Mapping[str, Any], pipe: PipeReader, limits: Limits, at_most: int) -> tuple[PIL.Image.Image, ...]:
+    """Read pixels from a worker, never more than requested."""
     sizes, order = [_size(size) for size in header["sizes"]], header["order"]
     if not len(sizes) <= len(order) <= at_most or any(width * height > limits.max_pixels for width, height in sizes):
-        raise ValueError("more pixels than were asked for")
+        raise ValueError("more pixels than requested")
     distinct = [PIL.Image.frombytes("RGB", size, receive_bytes(pipe, 3 * size[0] * size[1])) for size in sizes]
     return tuple(distinct[place] for place in order)
 

@@ -1,4 +1,4 @@
-"""The outside of decoding workers: processes that are started, asked, timed and replaced."""
+"""Start, query, time out and replace decoding worker processes."""
 
 from __future__ import annotations
 
@@ -16,45 +16,42 @@ from typing import Any, TypeVar, cast
 
 from ume_retrieval import errors
 from ume_retrieval.errors import MediaCrashed, MediaError, MediaTimeout, MediaTooLarge, UmeError
-from ume_retrieval.media.isolation.protocol import Reader, receive, send
+from ume_retrieval.media.isolation.protocol import PipeReader, receive, send
 from ume_retrieval.media.limits import Isolation
 
 T = TypeVar("T")
 
-Read = Callable[[Mapping[str, Any], Reader], T]
-"""Reads the rest of an answer; raises ValueError, KeyError or TypeError when it is no answer."""
+ReadAnswer = Callable[[Mapping[str, Any], PipeReader], T]
+"""Reads the rest of an answer; raises ValueError, KeyError or TypeError if it is malformed."""
 
 START = (
     "import sys; sys.path[:] = sys.argv[3:]; from ume_retrieval.media.isolation.worker import serve;"
     "serve(int(sys.argv[1]), float(sys.argv[2]))"
 )
 
-SOILING = (MediaTooLarge, MediaCrashed)
-"""Errors after which a worker may have no memory left, or a decoder be in a state that nobody has foreseen."""
+TAINTING = (MediaTooLarge, MediaCrashed)
+"""Errors after which a worker may be out of memory, or its decoder in an undefined state."""
 
 PIPE_BYTES = 1024**2
 
 START_S = 120.0
-"""A worker that has not started by then does not count as slow but as broken."""
+"""Most seconds for the start of a worker; beyond, it counts as broken."""
 
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP")
-"""What a worker is told of the environment: nothing that may hold a key."""
+"""Environment variables that a worker inherits; none may hold a secret."""
 
-# Each thread of a decoder would reserve address space for numbers that it does not calculate.
+# Each thread of a decoder would reserve address space.
 LEAN = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 _ERRORS = {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, UmeError)}
 
 
-class Pool:
-    """Up to `isolation.workers` processes, started when they are needed. Threads may call it at the same time.
-
-    Args:
-        isolation: What a worker may take.
+class WorkerPool:
+    """Up to `isolation.workers` processes, started on demand. Thread-safe.
 
     Attributes:
-        crashes: Items whose worker died.
-        timeouts: Items whose worker was stopped.
+        crashes: Number of items whose worker died.
+        timeouts: Number of items whose worker was stopped.
     """
 
     def __init__(self, isolation: Isolation) -> None:
@@ -64,23 +61,23 @@ class Pool:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
 
-    def ask(self, name: str, request: Mapping[str, Any], body: bytes, read: Read[T]) -> T:
-        """Let a worker answer.
+    def ask(self, name: str, request: Mapping[str, Any], body: bytes, read: ReadAnswer[T]) -> T:
+        """Send a request to a worker and return its answer.
 
-        A worker may have been harmed by a file before this one. One that dies and was used already is replaced and
-        asked again; so is one that fails after an error of `SOILING`, or, once, for a reason that may pass. Who fails a
-        worker without a past is to blame.
+        A previous file may have damaged a worker. A used worker that dies is replaced and the request repeated; so is
+        one that fails after an error of `TAINTING`, or, once, with a retryable error. A failure of a fresh worker is
+        attributed to the item.
 
         Args:
-            name: What messages call the item.
-            request: What to do; see `worker.OPERATIONS`.
-            body: Encoded bytes, when there is no file.
-            read: Takes the answer.
+            name: Name of the item in messages.
+            request: The request; see `worker.OPERATIONS`.
+            body: Encoded bytes, if the medium is not a file.
+            read: Reads the answer.
 
         Raises:
             MediaTimeout: When it takes more than `isolation.seconds`.
-            MediaCrashed: When the worker dies or answers nonsense.
-            UmeError: What the worker says.
+            MediaCrashed: When the worker dies or its answer is malformed.
+            UmeError: The error that the worker reports.
         """
         with self._free:
             worker = self._take()
@@ -88,7 +85,7 @@ class Pool:
             while True:
                 try:
                     answered = worker.ask({**request, "bytes": len(body)}, body, read)
-                except _Died as death:
+                except _WorkerDied as death:
                     if death.timed_out:
                         self.timeouts += 1
                         raise MediaTimeout(
@@ -102,12 +99,12 @@ class Pool:
                     raise MediaCrashed(
                         f"{name} made its decoder fail: {death}", hint="leave the file out; it is damaged or hostile"
                     ) from death
-                if isinstance(answered, MediaError) and (worker.soiled or (answered.retryable and patient)):
-                    patient = patient and worker.soiled
+                if isinstance(answered, MediaError) and (worker.tainted or (answered.retryable and patient)):
+                    patient = patient and worker.tainted
                     worker.kill()
                     worker = _Worker(self._isolation)
                     continue
-                worker.soiled = worker.soiled or isinstance(answered, SOILING)
+                worker.tainted = worker.tainted or isinstance(answered, TAINTING)
                 with self._lock:
                     self._idle.append(worker)
                 if isinstance(answered, UmeError):
@@ -115,7 +112,7 @@ class Pool:
                 return answered
 
     def close(self) -> None:
-        """End the workers that wait for work."""
+        """Stop the idle workers."""
         with self._lock:
             idle, self._idle = self._idle, []
         for worker in idle:
@@ -127,12 +124,12 @@ class Pool:
                 worker = self._idle.pop()
                 if worker.process.poll() is None:
                     return worker
-                worker.kill()  # ended from outside while it waited
+                worker.kill()  # killed from outside while idle
         return _Worker(self._isolation)
 
 
-class _Died(Exception):
-    """A worker has ended, or has to be ended."""
+class _WorkerDied(Exception):
+    """A worker has ended, or must be killed."""
 
     def __init__(self, reason: str, *, timed_out: bool = False) -> None:
         super().__init__(reason)
@@ -144,38 +141,39 @@ class _Worker:
     isolation: Isolation
     process: subprocess.Popen[bytes] = field(init=False)
     used: bool = False
-    soiled: bool = False
+    tainted: bool = False
 
     def __post_init__(self) -> None:
-        # What is started is a new interpreter, which takes its time: half a second, more on a busy machine.
         environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | LEAN
-        # Not multiprocessing: it would import the caller's main module, and speaks pickle.
-        self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and text
+        # Not multiprocessing, which imports the caller's main module and uses pickle.
+        self.process = subprocess.Popen(  # noqa: S603  # this interpreter and a constant
             [sys.executable, "-c", START, str(self.isolation.memory_bytes), str(self.isolation.seconds), *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             env=environment,
-            start_new_session=True,  # Ctrl+C is for the parent, which ends its workers in order
+            start_new_session=True,  # Ctrl+C reaches only the parent, which stops its workers
         )
         _widen(cast("FileIO", self.process.stdout))
         try:
             self._exchange(None, b"", lambda header, _: header["ready"], START_S)
-        except _Died as death:
+        except _WorkerDied as death:
             raise MediaError(
                 f"no decoding worker could be started: {death}",
-                hint="see that the machine has memory left, or decode without Limits.isolation",
+                hint="free memory, or decode without Limits.isolation",
                 retryable=True,
             ) from death
 
-    def ask(self, request: Mapping[str, Any], body: bytes, read: Read[T]) -> T | UmeError:
+    def ask(self, request: Mapping[str, Any], body: bytes, read: ReadAnswer[T]) -> T | UmeError:
         answer = self._exchange(request, body, read, self.isolation.seconds)
         self.used = True
         return answer
 
-    def _exchange(self, request: Mapping[str, Any] | None, body: bytes, read: Read[T], seconds: float) -> T | UmeError:
-        # Unbuffered, so these are the files themselves.
+    def _exchange(
+        self, request: Mapping[str, Any] | None, body: bytes, read: ReadAnswer[T], seconds: float
+    ) -> T | UmeError:
+        # Popen is unbuffered, so its pipes are FileIO.
         pipe_in, pipe_out = cast("FileIO", self.process.stdin), cast("FileIO", self.process.stdout)
         late = threading.Event()
 
@@ -193,9 +191,9 @@ class _Worker:
             return _error_in(header) or read(header, pipe_out)
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
             self.kill()
-            raise _Died(_cause(self.process.returncode, error), timed_out=late.is_set()) from error
+            raise _WorkerDied(_cause(self.process.returncode, error), timed_out=late.is_set()) from error
         except BaseException:
-            self.kill()  # its answer is half read
+            self.kill()  # its answer is partly read
             raise
         finally:
             timer.cancel()
@@ -210,7 +208,7 @@ class _Worker:
 
 
 def _widen(pipe: FileIO) -> None:
-    """Let more of a picture fit into the pipe, where the system can: fewer changes between the two processes."""
+    """Enlarge the pipe where the system supports it, for fewer context switches."""
     with suppress(ImportError, AttributeError, OSError):
         import fcntl
 
@@ -233,24 +231,24 @@ def _cause(code: int | None, error: Exception) -> str:
     if code is not None and code < 0 and isinstance(error, (EOFError, OSError)):
         with suppress(ValueError):
             return f"it died of {signal.Signals(-code).name}"
-    return "it ended" if isinstance(error, (EOFError, OSError)) else "its answer is none"
+    return "it ended" if isinstance(error, (EOFError, OSError)) else "its answer is malformed"
 
 
-_POOLS: dict[Isolation, Pool] = {}
+_POOLS: dict[Isolation, WorkerPool] = {}
 _POOLS_LOCK = threading.Lock()
-_INHERITED: list[dict[Isolation, Pool]] = []
+_INHERITED: list[dict[Isolation, WorkerPool]] = []
 
 
-def pool_of(isolation: Isolation) -> Pool:
-    """The pool of this process for these limits."""
+def pool_of(isolation: Isolation) -> WorkerPool:
+    """Return the pool of this process for these limits."""
     with _POOLS_LOCK:
         if isolation not in _POOLS:
-            _POOLS[isolation] = Pool(isolation)
+            _POOLS[isolation] = WorkerPool(isolation)
         return _POOLS[isolation]
 
 
 def close_pools() -> None:
-    """End all workers that wait for work; the next item starts new ones."""
+    """Stop all idle workers; the next item starts new ones."""
     with _POOLS_LOCK:
         pools = list(_POOLS.values())
         _POOLS.clear()
@@ -259,8 +257,8 @@ def close_pools() -> None:
 
 
 def _after_fork() -> None:
-    # The parent's workers answer the parent. They are kept in memory, since letting go of them would end them.
-    global _POOLS, _POOLS_LOCK  # a fork begins anew
+    # The parent's workers answer the parent. They are kept referenced, since deleting them would kill them.
+    global _POOLS, _POOLS_LOCK  # a fork starts with new pools
     _INHERITED.append(_POOLS)
     _POOLS, _POOLS_LOCK = {}, threading.Lock()
 

@@ -1,6 +1,6 @@
-"""Messages between this process and its decoding workers: a JSON header and raw bytes behind it.
+"""Exchange messages with decoding workers: a JSON header followed by raw bytes.
 
-Nothing is pickled: a worker that a hostile file has taken over can send wrong pixels and false numbers, not code.
+Messages are not pickled: a worker that a hostile file controls can send wrong pixels and numbers, but not code.
 """
 
 from __future__ import annotations
@@ -11,31 +11,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 MAX_HEADER_BYTES = 4 * 1024**2
-"""Far more than the times of `Limits.max_frames` frames need."""
+"""Enough for the times of `Limits.max_frames` frames."""
 
 _LENGTH = struct.Struct(">I")
 
 
-class Reader(Protocol):
-    """An unbuffered pipe that is read."""
+class PipeReader(Protocol):
+    """An unbuffered pipe for reading."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
-        """Read at least one byte, or none at the end."""
+        """Read at least one byte; 0 at the end."""
 
 
-class Writer(Protocol):
-    """An unbuffered pipe that is written."""
+class PipeWriter(Protocol):
+    """An unbuffered pipe for writing."""
 
     def write(self, data: bytes | memoryview, /) -> int | None:
         """Write some of the bytes."""
 
 
-def send(pipe: Writer, header: Mapping[str, Any], bodies: Sequence[bytes] = ()) -> None:
-    """Write one message; who reads it must know from the header how long each body is.
-
-    Raises:
-        OSError: When nobody reads any more.
-    """
+def send(pipe: PipeWriter, header: Mapping[str, Any], bodies: Sequence[bytes] = ()) -> None:
+    """Write one message; the header must tell the reader the length of each body."""
     text = json.dumps(header).encode("ascii")
     for part in (_LENGTH.pack(len(text)), text, *bodies):
         left = memoryview(part)
@@ -43,28 +39,24 @@ def send(pipe: Writer, header: Mapping[str, Any], bodies: Sequence[bytes] = ()) 
             left = left[pipe.write(left) or 0 :]
 
 
-def receive(pipe: Reader) -> dict[str, Any]:
-    """Read a header; its bodies follow and are read with `receive_bytes`.
+def receive(pipe: PipeReader) -> dict[str, Any]:
+    """Read a header; read the bodies that follow with `receive_bytes`.
 
     Raises:
-        EOFError: When the other side has gone.
-        ValueError: When what came is no header.
+        EOFError: When the pipe is closed.
+        ValueError: When the header is malformed.
     """
     [length] = _LENGTH.unpack(receive_bytes(pipe, _LENGTH.size))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {length} bytes")
     header = json.loads(receive_bytes(pipe, length))
     if not isinstance(header, dict):
-        raise ValueError("a header that is no object")  # noqa: TRY004  # all that is malformed is a ValueError
+        raise ValueError("the header is not an object")  # noqa: TRY004  # any malformed message is a ValueError
     return header
 
 
-def receive_bytes(pipe: Reader, count: int) -> bytearray:
-    """Read exactly `count` bytes.
-
-    Raises:
-        EOFError: When the other side has gone before.
-    """
+def receive_bytes(pipe: PipeReader, count: int) -> bytearray:
+    """Read exactly `count` bytes; raises EOFError when the pipe is closed before."""
     data = bytearray(count)
     left = memoryview(data)
     while left:

@@ -1,4 +1,4 @@
-"""The inside of a decoding worker: a process that answers one request after the other until its pipe closes."""
+"""Run a decoding worker: answer one request after another until the pipe closes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import PIL.Image
 
@@ -23,22 +23,26 @@ from ume_retrieval.media.pages import count_pages
 from ume_retrieval.media.video import probe_video, sample_video
 
 GRACE_S = 5
-"""A worker whose parent has died and cannot stop it ends itself this many seconds after its time."""
+"""Seconds after its time limit at which a worker ends itself, if its parent has died and cannot kill it."""
 
 OPEN_FILES = 64
 
 
 class Answer(NamedTuple):
-    """A header and the bytes that follow it."""
+    """A header and the bodies that follow it."""
 
     header: Mapping[str, Any]
     bodies: Sequence[bytes] = ()
 
 
+Operation: TypeAlias = Callable[[Mapping[str, Any], bytes], Answer]
+"""Answers a request and its body."""
+
+
 def serve(memory_bytes: int, seconds: float) -> None:
     """Answer requests from standard input on standard output until the parent closes it."""
     requests, answers = FileIO(os.dup(0)), FileIO(os.dup(1), "w")
-    # What a library prints must not become part of an answer.
+    # Output of libraries must not become part of an answer.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
@@ -57,7 +61,7 @@ def serve(memory_bytes: int, seconds: float) -> None:
 
 
 def confine(memory_bytes: int) -> None:
-    """Bound what this process may take: address space, open files, and no byte written to any file."""
+    """Limit the address space and open files of this process, and forbid writing to files."""
     try:
         import resource
     except ImportError:  # Windows
@@ -68,12 +72,12 @@ def confine(memory_bytes: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
     ):
-        with suppress(ValueError, OSError):  # macOS refuses a bound on address space; a lower bound may hold already
+        with suppress(ValueError, OSError):  # macOS cannot limit address space; a lower limit may be set already
             resource.setrlimit(kind, (most, most))
 
 
 def _alarm(seconds: float) -> None:
-    """Let the system end this process after some seconds, even inside native code; 0 takes that back."""
+    """Let the system kill this process after some seconds, even inside native code; 0 cancels."""
     if hasattr(signal, "alarm"):
         signal.alarm(math.ceil(seconds))
 
@@ -111,29 +115,21 @@ def _video(request: Mapping[str, Any], _: bytes) -> Answer:
 
 
 def _pictures(pictures: Sequence[PIL.Image.Image], **facts: Any) -> Answer:
-    # A frame that stays on screen is sent once: equal objects are told by their places in `pictures`.
+    # A repeated frame is sent once; `order` refers to the distinct ones.
     distinct = list({id(picture): picture for picture in pictures}.values())
     places = {id(picture): place for place, picture in enumerate(distinct)}
     header = {"sizes": [picture.size for picture in distinct], "order": [places[id(one)] for one in pictures], **facts}
     return Answer(header, [picture.tobytes() for picture in distinct])
 
 
-def _size(request: Mapping[str, Any], _: bytes) -> Answer:
-    return Answer({"size": check_image(Path(request["path"]), Limits(**request["limits"]))})
+def _of_file(look: Callable[[Path, Limits], Any], key: str) -> Operation:
+    return lambda request, _: Answer({key: look(Path(request["path"]), Limits(**request["limits"]))})
 
 
-def _probe(request: Mapping[str, Any], _: bytes) -> Answer:
-    return Answer({"info": asdict(probe_video(Path(request["path"]), Limits(**request["limits"])))})
-
-
-def _pages(request: Mapping[str, Any], _: bytes) -> Answer:
-    return Answer({"pages": count_pages(Path(request["path"]), Limits(**request["limits"]))})
-
-
-OPERATIONS: dict[str, Callable[[Mapping[str, Any], bytes], Answer]] = {
+OPERATIONS: dict[str, Operation] = {
     "image": _image,
     "video": _video,
-    "size": _size,
-    "probe": _probe,
-    "pages": _pages,
+    "size": _of_file(check_image, "size"),
+    "probe": _of_file(lambda path, limits: asdict(probe_video(path, limits)), "info"),
+    "pages": _of_file(count_pages, "pages"),
 }

@@ -1,4 +1,4 @@
-"""Which addresses of the network may be fetched from: an allow-list of hosts, and no private networks behind it."""
+"""Check hosts against an allow-list, and refuse private networks that the list does not name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """An allow-list that was understood.
+    """A parsed allow-list.
 
     Attributes:
-        patterns: Names of hosts in lower case; `*.example.org` stands for what is below it, `*` for every name.
-        networks: Networks that may be connected to although they are private.
+        patterns: Host names in lower case; `*.example.org` matches subdomains, `*` every name.
+        networks: Allowed networks, which may be private.
     """
 
     patterns: tuple[str, ...]
@@ -33,10 +33,10 @@ class AllowedHosts:
 
     @classmethod
     def of(cls, entries: Sequence[str]) -> AllowedHosts:
-        """Read names, patterns, addresses and networks.
+        """Parse names, patterns, addresses and networks.
 
         Raises:
-            InputError: When an entry is none of them.
+            InputError: When an entry is invalid.
 
         Example:
             >>> AllowedHosts.of(["images.example.org", "*.example.com", "10.1.0.0/16"]).patterns
@@ -44,7 +44,7 @@ class AllowedHosts:
         """
         if isinstance(entries, (str, bool)):
             raise InputError(
-                f"{entries!r} is no list of hosts", hint="name the hosts: allow_remote=['images.example.org']"
+                f"{entries!r} is not a list of hosts", hint="name the hosts: allow_remote=['images.example.org']"
             )
         patterns: list[str] = []
         networks: list[Network] = []
@@ -54,18 +54,14 @@ class AllowedHosts:
             except ValueError:
                 if not _PATTERN.fullmatch(entry):
                     raise InputError(
-                        f"{entry!r} is no host name, address or network",
+                        f"{entry!r} is not a host name, address or network",
                         hint="write it like 'images.example.org', '*.example.org' or '10.1.0.0/16'",
                     ) from None
                 patterns.append(entry.lower())
         return cls(tuple(patterns), tuple(networks))
 
     def check_name(self, host: str) -> None:
-        """Refuse a host that is not on the list.
-
-        Raises:
-            RemoteNotAllowed: When it is not.
-        """
+        """Check that a host is on the list; raises RemoteNotAllowed when it is not."""
         literal = _address(host)
         if literal is not None:
             if any(literal in network for network in self.networks):
@@ -75,18 +71,18 @@ class AllowedHosts:
         raise RemoteNotAllowed(f"{_shown(host)} is not among the allowed hosts", hint="add it to allow_remote")
 
     def connect(self, host: str, port: int, timeout_s: float) -> socket.socket:
-        """Connect to a host on the list, by an address that was checked: a name is not looked up a second time.
+        """Connect to an allowed host by a checked address, without resolving its name a second time.
 
         Raises:
-            RemoteNotAllowed: When the host is not on the list, or any of its addresses lies in a private network that
-                is not.
-            OSError: When nobody answers.
+            RemoteNotAllowed: When the host is not on the list, or one of its addresses is in a private network that is
+                not on the list.
+            OSError: When the connection fails.
         """
         self.check_name(host)
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for *_, place in found:
             self._check_address(host, ipaddress.ip_address(str(place[0]).partition("%")[0]))
-        failure: OSError = OSError(f"{_shown(host)} has no address")
+        failure: OSError = OSError(f"{_shown(host)} does not resolve")
         for family, kind, protocol, _, place in found:
             connection = socket.socket(family, kind, protocol)
             try:
@@ -100,7 +96,7 @@ class AllowedHosts:
         raise failure
 
     def _check_address(self, host: str, address: Address) -> None:
-        meant = _meant(address)
+        meant = _embedded_ipv4(address)
         if any(one in network for network in self.networks for one in (address, meant)):
             return
         if not meant.is_global or meant.is_multicast or getattr(meant, "is_site_local", False):
@@ -116,11 +112,11 @@ def _address(host: str) -> Address | None:
         return None
 
 
-def _meant(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one, which is where a translator on the way would deliver to."""
+def _embedded_ipv4(address: Address) -> Address:
+    """Return the IPv4 address embedded in an IPv6 one, to which a translator would deliver."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    if address in _NAT64 or int(address) >> 32 == 0:  # the latter: "IPv4-compatible", long out of use
+    if address in _NAT64 or int(address) >> 32 == 0:  # the latter: "IPv4-compatible", deprecated
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
     return inner or address

@@ -1,4 +1,4 @@
-"""One bounded HTTP download, from hosts that the caller has named."""
+"""Download over HTTP from allowed hosts, within limits on size and time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ume_retrieval.media.limits import Limits
 from ume_retrieval.media.remote.allowlist import AllowedHosts
 
 TIMEOUT_S = 30.0
-"""Most seconds of one download, from the first connection to the last byte; looking up names is not counted."""
+"""Most seconds of a download, from the first connection to the last byte, without name resolution."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -29,23 +29,22 @@ _CHUNK_BYTES = 1 << 20
 def fetch(address: str, limits: Limits, *, hosts: Sequence[str], timeout_s: float = TIMEOUT_S) -> bytes:
     """Download an http or https address into memory.
 
-    A host is fetched from when it is on the list and all of its addresses are public, or in a network of the list; each
-    redirect is held to the same, and none goes from https to http. The connection goes to the very address that was
-    checked. Proxies of the environment are not used, since they would look names up again. Messages name the host
-    alone, since addresses may carry secrets.
+    The host must be on the list, and all its addresses must be public or in a network of the list; the same applies to
+    each redirect, and none may lead from https to http. Connects to the checked address itself. Ignores proxies of the
+    environment, which would resolve names again. Messages name only the host, since addresses may hold secrets.
 
     Args:
-        address: Where it is.
-        limits: Its `max_bytes` counts.
-        hosts: Names, patterns (`*.example.org`, `*`), addresses and networks that are allowed.
+        address: The address.
+        limits: Only `max_bytes` applies.
+        hosts: Allowed names, patterns (`*.example.org`, `*`), addresses and networks.
         timeout_s: Most seconds.
 
     Raises:
-        RemoteNotAllowed: When scheme, host or network is another one, or the address carries a password.
-        MediaNotFound: When the server says that there is nothing (4xx).
+        RemoteNotAllowed: When the scheme, host or network is not allowed, or the address holds a password.
+        MediaNotFound: When the server answers 4xx.
         MediaTooLarge: When more than `limits.max_bytes` arrive.
         MediaError: When the server or the network fails; `retryable` is set.
-        InputError: When an entry of `hosts` is none.
+        InputError: When an entry of `hosts` is invalid.
     """
     allowed = AllowedHosts.of(hosts)
     parts = urllib.parse.urlsplit(address.strip())
@@ -70,11 +69,11 @@ def fetch(address: str, limits: Limits, *, hosts: Sequence[str], timeout_s: floa
 
 
 def _download(address: str, limits: Limits, timeout_s: float, host: str, allowed: AllowedHosts) -> bytes:
-    line = _Line(allowed, timeout_s)
-    # An opener of its own: the default one would use proxies, and follow a redirect to ftp.
+    connections = _Connections(allowed, timeout_s)
+    # The default opener would use proxies, and follow redirects to ftp.
     opener = urllib.request.OpenerDirector()
     for handler in (
-        _Handler(line),
+        _Handler(connections),
         _Redirects(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
@@ -83,7 +82,7 @@ def _download(address: str, limits: Limits, timeout_s: float, host: str, allowed
         opener.add_handler(handler)
     received = bytearray()
     request = urllib.request.Request(address, headers={"User-Agent": "ume-retrieval"})  # noqa: S310  # checked above
-    with line.deadline(), opener.open(request, timeout=timeout_s) as reply:
+    with connections.deadline(), opener.open(request, timeout=timeout_s) as reply:
         while chunk := reply.read1(_CHUNK_BYTES):
             received += chunk
             if len(received) > limits.max_bytes:
@@ -93,8 +92,8 @@ def _download(address: str, limits: Limits, timeout_s: float, host: str, allowed
     return bytes(received)
 
 
-class _Line:
-    """The connections of one download, which end together when its time is up."""
+class _Connections:
+    """The connections of one download, which are closed together at its deadline."""
 
     def __init__(self, allowed: AllowedHosts, timeout_s: float) -> None:
         self._allowed = allowed
@@ -105,18 +104,18 @@ class _Line:
         self._late = False
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """A connection to an allowed host."""
+        """Connect to an allowed host."""
         connection = self._allowed.connect(host, port, max(0.01, self._ends_at - time.monotonic()))
         with self._lock:
-            # A second handle on the same connection: shutting it down works under TLS as well, from any thread.
+            # A duplicate handle can be shut down from any thread, also under TLS.
             self._open.append(socket.socket(fileno=os.dup(connection.fileno())))
             if self._late:
-                self._hang_up()
+                self._shut_down()
         return connection
 
     @contextmanager
     def deadline(self) -> Iterator[None]:
-        """Hang up when the time is over, whatever a server drips meanwhile."""
+        """Close the connections at the deadline, even if the server keeps sending slowly."""
         timer = threading.Timer(max(0.0, self._ends_at - time.monotonic()), self._expire)
         timer.daemon = True
         timer.start()
@@ -138,50 +137,52 @@ class _Line:
     def _expire(self) -> None:
         with self._lock:
             self._late = True
-            self._hang_up()
+            self._shut_down()
 
-    def _hang_up(self) -> None:
+    def _shut_down(self) -> None:
         for handle in self._open:
             with suppress(OSError):
                 handle.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(urllib.request.AbstractHTTPHandler):
-    """http and https over connections to checked addresses."""
+    """Opens http and https over connections to checked addresses."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, connections: _Connections) -> None:
         super().__init__()
-        self._line = line
+        self._connections = connections
         self._tls = ssl.create_default_context()
 
     def http_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(lambda host, **options: _Plain(host, self._line, **options), request)
+        return self.do_open(lambda host, **options: _HTTPConnection(host, self._connections, **options), request)
 
     def https_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(lambda host, **options: _Secure(host, self._line, self._tls, **options), request)
+        return self.do_open(
+            lambda host, **options: _HTTPSConnection(host, self._connections, self._tls, **options), request
+        )
 
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
 
-class _Plain(http.client.HTTPConnection):
-    def __init__(self, host: str, line: _Line, **options: Any) -> None:
+class _HTTPConnection(http.client.HTTPConnection):
+    def __init__(self, host: str, connections: _Connections, **options: Any) -> None:
         super().__init__(host, **options)
-        self._line = line
+        self._connections = connections
 
     def connect(self) -> None:
-        self.sock = self._line.connect(self.host, self.port)
+        self.sock = self._connections.connect(self.host, self.port)
 
 
-class _Secure(http.client.HTTPConnection):
+class _HTTPSConnection(http.client.HTTPConnection):
     default_port = http.client.HTTPS_PORT
 
-    def __init__(self, host: str, line: _Line, tls: ssl.SSLContext, **options: Any) -> None:
+    def __init__(self, host: str, connections: _Connections, tls: ssl.SSLContext, **options: Any) -> None:
         super().__init__(host, **options)
-        self._line = line
+        self._connections = connections
         self._tls = tls
 
     def connect(self) -> None:
-        connection = self._line.connect(self.host, self.port)
+        connection = self._connections.connect(self.host, self.port)
         try:
             self.sock = self._tls.wrap_socket(connection, server_hostname=self.host)
         except BaseException:
@@ -190,7 +191,7 @@ class _Secure(http.client.HTTPConnection):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect to http and https, never out of https; the connection checks where it leads."""
+    """Follows redirects to http and https, never from https to http; the connection checks the host."""
 
     max_redirections = 5
 

@@ -1,4 +1,4 @@
-"""Text on pixels: a font, what it can draw, and lines that fit a width."""
+"""Lay out text for drawing: load fonts, substitute missing glyphs, wrap and shorten lines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import PIL.ImageFont
 
 from ume_retrieval.errors import InputError
-from ume_retrieval.report.wording import one_line
+from ume_retrieval.report.sanitize import one_line
 
 Font = PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
-"""What Pillow draws text with."""
+"""A font of Pillow."""
 
 _LOOK_ALIKES = {
     "\u00d7": "x",  # multiplication sign
@@ -26,7 +26,7 @@ _LOOK_ALIKES = {
     "\u2192": ">",  # arrow
     "\u2212": "-",  # minus sign
 }
-_NEVER_A_CHARACTER = "\uffff"
+_NONCHARACTER = "\uffff"
 
 
 @lru_cache(maxsize=32)
@@ -34,7 +34,7 @@ def load_font(size: int, path: Path | None = None) -> Font:
     """Load a font at a size in pixels: the file at `path`, or Pillow's own (Latin letters without accents).
 
     Raises:
-        InputError: When `path` is no font that can be read.
+        InputError: When `path` is not a readable font.
 
     Example:
         >>> load_font(12).getlength("wide") > load_font(12).getlength("w")
@@ -51,9 +51,9 @@ def load_font(size: int, path: Path | None = None) -> Font:
 
 
 def drawable(text: str, font: Font) -> str:
-    r"""Make a string legible on one line and, where the font lacks a character, put its base letter or a look-alike.
+    r"""Put a string on one line and replace characters that the font lacks by their base letter or a look-alike.
 
-    What has neither stays, and is drawn as the font's mark for a missing character.
+    A character with neither is kept, and drawn as the font's mark for a missing glyph.
 
     Example:
         >>> drawable("Café \N{EN DASH} 2", load_font(12))
@@ -63,9 +63,9 @@ def drawable(text: str, font: Font) -> str:
 
 
 def wrap(text: str, font: Font, width: int, max_lines: int) -> list[str]:
-    """Break a string into lines of at most `width` pixels; what does not fit ends in an ellipsis.
+    """Break a string into lines of at most `width` pixels; end it with an ellipsis where it does not fit.
 
-    Lines break at spaces, and within a word where it is wider than a line.
+    Lines break at spaces, and within a word that is wider than a line.
 
     Example:
         >>> wrap("one two three four", load_font(12), 60, 2)
@@ -91,7 +91,7 @@ def wrap(text: str, font: Font, width: int, max_lines: int) -> list[str]:
 
 
 def shorten(text: str, font: Font, width: int) -> str:
-    """Put a string on one line of at most `width` pixels; what does not fit is left out of its middle.
+    """Shorten a string to one line of at most `width` pixels, by an ellipsis in its middle.
 
     Example:
         >>> shorten("holiday/2024/08/beach.jpg", load_font(12), 120)
@@ -123,4 +123,4 @@ def _drawable_character(character: str, font: Font) -> str:
 
 
 def _has_glyph(character: str, font: Font) -> bool:
-    return bytes(font.getmask(character)) != bytes(font.getmask(_NEVER_A_CHARACTER))
+    return bytes(font.getmask(character)) != bytes(font.getmask(_NONCHARACTER))

@@ -1,6 +1,6 @@
-"""UVRB: 16 data sets of one form, each with `queries.jsonl`, `corpus.jsonl` and `instances.jsonl`.
+"""UVRB: 16 data sets of one format, each with `queries.jsonl`, `corpus.jsonl` and `instances.jsonl`.
 
-As the release of Embed-RL unpacks them (ZoengHN/Embed-RL 87b52f7, eval/uvrb_eval): `jsonl/` beside `videos_frames/`,
+As the release of Embed-RL unpacks them (ZoengHN/Embed-RL 87b52f7, eval/uvrb_eval): `jsonl/`, `videos_frames/`,
 `videos/` and `images/`. A query has any of `text`, `image` and `video`; a candidate is a video.
 """
 
@@ -10,52 +10,51 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from ume_eval.layouts.building import Building
-from ume_eval.layouts.media import film, inside, picture
-from ume_eval.layouts.videos import without_suffix
+from ume_eval.layouts.builder import TaskBuilder, film, inside, picture, without_suffix
 from ume_eval.rows import RowsNotFound, read_rows
-from ume_eval.samples import EvalTask, Film, Sample
+from ume_eval.samples import Film, Sample
 from ume_eval.tasks import Task
 from ume_retrieval.errors import MediaNotFound
-from ume_retrieval.media.files import display_name
+from ume_retrieval.media import display_name
 
 FRAMES_FPS: Final = 8.0
-"""The release takes the frames in `videos_frames` to be saved at this rate."""
+"""Rate at which the release saves the frames in `videos_frames`."""
 
 
-def uvrb(task: Task, folder: Path, limit: int | None) -> EvalTask:
-    """Any form of query against the videos of the data set.
+def uvrb(builder: TaskBuilder, folder: Path) -> None:
+    """Read queries of any modality, ranked against the videos of the data set.
 
-    UVRB ranks a query of MS-TI and MS-TV among 10 clips (arXiv 2510.27571, table 4). Where an instance names those that
-    are wrong in `neg`, it is ranked among them here; otherwise against all clips, as Embed-RL's release does.
+    UVRB ranks a query of MS-TI and MS-TV among 10 clips (arXiv 2510.27571, table 4). Where an instance names wrong
+    clips in `neg`, it is ranked among them here; otherwise against all clips, as in Embed-RL's release.
     """
+    task = builder.task
     place = find_set(folder, task)
-    building = Building(task, limit)
     answers: dict[str, dict[str, float]] = {}
     lists: dict[str, list[str]] = {}
     for row in read_rows([place / "jsonl" / "instances.jsonl"]):
-        with building.other_row(row.where):
-            query, right = str(row.columns["qid"]), _names(row.columns["pos"])
-            answers.setdefault(query, {}).update(dict.fromkeys(right, 1.0))
+        with builder.guard(row.where):
+            query, correct = str(row.columns["qid"]), _names(row.columns["pos"])
+            answers.setdefault(query, {}).update(dict.fromkeys(correct, 1.0))
             if task.scope == "own" and (wrong := _names(row.columns.get("neg"))):
-                lists.setdefault(query, []).extend((*right, *wrong))
-    for row in building.rows(read_rows([place / "jsonl" / "queries.jsonl"])):
-        with building.query_row():
-            key = str(row.columns["id"])
-            building.query(_query(task, place, row.columns), answers.get(key, {}), lists.get(key))
+                lists.setdefault(query, []).extend((*correct, *wrong))
+
+    def read_row(builder: TaskBuilder, values: dict[str, Any]) -> None:
+        key = str(values["id"])
+        builder.query(_query(task, place, values), answers.get(key, {}), lists.get(key))
+
+    builder.read_queries(read_rows([place / "jsonl" / "queries.jsonl"]), read_row)
     for row in read_rows([place / "jsonl" / "corpus.jsonl"]):
-        with building.other_row(row.where):
+        with builder.guard(row.where):
             name, video = str(row.columns["id"]), str(row.columns["video"])
-            if building.wants(name):
-                building.candidate(name, partial(_candidate, task, place, video))
-    return building.done()
+            if builder.wants(name):
+                builder.candidate(name, partial(_candidate, task, place, video))
 
 
 def find_set(folder: Path, task: Task) -> Path:
-    """A data set's folder: `NAME`, `UVRB/NAME`, or `NAME/UVRB/NAME` as the archives unpack.
+    """Find a data set's folder: `NAME`, `UVRB/NAME`, or `NAME/UVRB/NAME` as the archives unpack.
 
     Raises:
-        RowsNotFound: When it is in none of those.
+        RowsNotFound: When it is in none of these places.
     """
     name = task.media
     for place in (folder / name, folder / "UVRB" / name, folder / name / "UVRB" / name):
@@ -73,7 +72,7 @@ def _names(value: Any) -> list[str]:
 
 def _query(task: Task, place: Path, values: dict[str, Any]) -> Sample:
     images = (picture(place / "images", values["image"]),) if values.get("image") else ()
-    # As released: a query that names both shows its picture.
+    # As released: a query with both shows only its picture.
     videos = (_video(place, values["video"]),) if values.get("video") and not images else ()
     return Sample(values.get("text") or None, images, videos, task.instruction("text"))
 
@@ -83,7 +82,7 @@ def _candidate(task: Task, place: Path, name: str) -> Sample:
 
 
 def _video(place: Path, name: str) -> Film | Path:
-    """A video's saved frames, or its file."""
+    """Return a video's saved frames, or its file."""
     try:
         return film(place / "videos_frames", without_suffix(name), saved_fps=FRAMES_FPS)
     except MediaNotFound:

@@ -1,4 +1,4 @@
-"""Words and numbers as a reader may see them: untrusted text made inert, keywords found, times written."""
+"""Make untrusted text safe to display, mark keywords in it, and format times and scores."""
 
 from __future__ import annotations
 
@@ -8,62 +8,57 @@ import unicodedata
 from dataclasses import dataclass
 
 MAX_CHARS = 8_000
-"""Longest text that a report shows; what follows is counted, not shown."""
+"""Longest text that a report shows; further characters are only counted."""
 
 MAX_KEYWORDS = 64
-"""Most keywords of one trace that a report looks for and lists."""
+"""Most keywords of one trace that a report marks and lists."""
 
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Co"})
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _INVISIBLE = frozenset("\u00ad\u200b\u2028\u2029\u2060\ufeff\ufff9\ufffa\ufffb")
 
 
-def legible(text: str, max_chars: int = MAX_CHARS) -> str:
-    r"""Make any string safe to look at: what would be invisible or turn the reading order becomes visible.
+def escape_control(text: str, max_chars: int = MAX_CHARS) -> str:
+    r"""Escape control characters, so that any string is safe to display.
 
     Control characters, lone surrogates (file names that are not UTF-8), direction overrides and characters without
-    width are written as `<U+202E>`. Line breaks and tabs stay; joiners that scripts and emoji need stay. Escaping for
-    HTML is the template's work, not this function's.
+    width are written as `<U+202E>`. Line breaks, tabs and the joiners that scripts and emoji need are kept. Does not
+    escape HTML; the template does.
 
     Example:
-        >>> legible("photo\u202egpj.exe\x00")
+        >>> escape_control("photo\u202egpj.exe\x00")
         'photo<U+202E>gpj.exe<U+0000>'
-        >>> legible("abcdef", max_chars=4)
+        >>> escape_control("abcdef", max_chars=4)
         'abcd … (2 more characters)'
     """
     rest = len(text) - max_chars
     shown = text[:max_chars].replace("\r\n", "\n").replace("\r", "\n")
-    legible_text = "".join(_legible_character(character) for character in shown)
-    return f"{legible_text} … ({rest:,} more characters)" if rest > 0 else legible_text
+    escaped = "".join(map(_escape_character, shown))
+    return f"{escaped} … ({rest:,} more characters)" if rest > 0 else escaped
 
 
 def one_line(text: str, max_chars: int = MAX_CHARS) -> str:
-    r"""Make a string legible and put it on one line.
+    r"""Escape control characters and collapse white space, so that a string takes one line.
 
     Example:
         >>> one_line("two\n  lines")
         'two lines'
     """
-    return " ".join(legible(text, max_chars).split())
+    return " ".join(escape_control(text, max_chars).split())
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A stretch of text.
-
-    Attributes:
-        text: The words.
-        marked: True when a keyword stands here.
-    """
+    """A part of a text, `marked` when it is a keyword."""
 
     text: str
     marked: bool
 
 
 def mark_keywords(text: str, keywords: tuple[str, ...]) -> tuple[Run, ...]:
-    """Split `text` where keywords stand, longest keyword first, upper and lower case alike.
+    """Split `text` at keywords, longest keyword first, ignoring case.
 
-    A keyword counts as a whole word where its script puts spaces between words; its own spaces match any white space.
+    Scripts that put spaces between words match whole words only; a space in a keyword matches any white space.
 
     Example:
         >>> [run.text for run in mark_keywords("A red circle, a redder square", ("red circle", "red")) if run.marked]
@@ -80,7 +75,7 @@ def mark_keywords(text: str, keywords: tuple[str, ...]) -> tuple[Run, ...]:
 
 
 def clock(seconds: float) -> str:
-    """Write a time of a video: minutes and seconds with a tenth, hours when there are any.
+    """Format seconds of a video as m:ss.t, with hours from one hour on.
 
     Example:
         >>> clock(3.25), clock(75), clock(3725.04)
@@ -96,18 +91,18 @@ def clock(seconds: float) -> str:
     return f"{sign}{hours}:{minutes:02d}:{tail}" if hours else f"{sign}{minutes}:{tail}"
 
 
-def score_in_words(score: float) -> str:
-    """Write a score with three decimals.
+def format_score(score: float) -> str:
+    """Format a score with three decimals.
 
     Example:
-        >>> score_in_words(0.8125), score_in_words(float("nan"))
+        >>> format_score(0.8125), format_score(float("nan"))
         ('0.812', 'unknown')
     """
     return f"{score:.3f}" if math.isfinite(score) else "unknown"
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun.
+    """Format a count with its noun.
 
     Example:
         >>> plural(1, "region"), plural(3, "region")
@@ -116,7 +111,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _legible_character(character: str) -> str:
+def _escape_character(character: str) -> str:
     if character in "\n\t":
         return character
     code = ord(character)
@@ -124,18 +119,18 @@ def _legible_character(character: str) -> str:
         unicodedata.category(character) in _HIDDEN_CATEGORIES
         or character in _BIDI_CONTROLS
         or character in _INVISIBLE
-        or 0xE0000 <= code <= 0xE007F  # tags: letters without a shape
-        or 0xFDD0 <= code <= 0xFDEF  # reserved, never characters
+        or 0xE0000 <= code <= 0xE007F  # tags: invisible letters
+        or 0xFDD0 <= code <= 0xFDEF  # noncharacters
         or code & 0xFFFE == 0xFFFE
     )
     return f"<U+{code:04X}>" if hidden else character
 
 
 def _whole_word(keyword: str) -> str:
-    before = r"(?<!\w)" if _stands_in_words(keyword[0]) else ""
-    after = r"(?!\w)" if _stands_in_words(keyword[-1]) else ""
+    before = r"(?<!\w)" if _has_word_boundaries(keyword[0]) else ""
+    after = r"(?!\w)" if _has_word_boundaries(keyword[-1]) else ""
     return before + r"\s+".join(re.escape(word) for word in keyword.split()) + after
 
 
-def _stands_in_words(character: str) -> bool:
+def _has_word_boundaries(character: str) -> bool:
     return character.isdecimal() or character.lower() != character.upper()
