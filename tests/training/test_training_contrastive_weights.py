@@ -184,7 +184,7 @@ def test_starts_are_understood(start: Path, plain: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"batch": 6, "sub_batch": 4}, "no multiple"),
+        ({"batch": 6, "sub_batch": 4}, "not a multiple"),
         ({"batch": 4, "sub_batch": 1}, "at least 2"),
         ({"vision_tower": "trained"}, "leave the vision tower alone"),
         ({"trace_share": 1.5}, "less than or equal to 1"),

@@ -62,7 +62,7 @@ FAULTS: list[tuple[object, str, str]] = [
     ({"id": "2", "dataset": "d", "query": {"text": "a"}}, "positive", "is missing"),
     ({**GOOD, "query": {"images": ["no.png"]}}, "query.images[0]", "no.png does not exist"),
     ({**GOOD, "negatives": [{"images": ["red.png", "empty.png"]}]}, "negatives[0].images[1]", "is an empty file"),
-    ({**GOOD, "query": {"images": ["."]}}, "query.images[0]", "no regular file"),
+    ({**GOOD, "query": {"images": ["."]}}, "query.images[0]", "not a regular file"),
     ({**GOOD, "query": {"images": ["https://example.org/a.png"]}}, "query.images[0]", "address"),
     ({**GOOD, "query": {"images": [7]}}, "query.images[0]", "valid string, not 7"),
     ({**GOOD, "query": {"images": [{"path": "red.png", "page": 0}]}}, "query.images[0].page", "greater"),
