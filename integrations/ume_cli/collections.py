@@ -73,7 +73,7 @@ def alias(
 ) -> None:
     """Let an alias name a collection from now on, at once: so a new index swaps in."""
     with command(as_json=as_json) as output, open_named_store(store, collection) as opened:
-        before = opened.point_alias(name)
+        before = opened.set_alias(name)
         was = f" (was {before})" if before else ""
         output.result(
             {"alias": name, "collection": collection, "before": before}, plain(f"{name} is {collection}{was}")

@@ -27,4 +27,4 @@ def layout_of(short: int | None, quantization: QuantizationName | None, full: Pl
 
     if short is None and quantization is None and full is None:
         return None
-    return Layout(short=short, quantization=quantization, full=full or "memory")
+    return Layout(short, quantization, on_disk=full == "disk")

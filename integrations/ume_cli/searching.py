@@ -32,7 +32,7 @@ from ume_retrieval.inputs import Item
 if TYPE_CHECKING:
     from ume_qdrant import Filter, Hit, SearchResult
     from ume_qdrant import Kind as KindName
-    from ume_qdrant.searching.search_plan import QueryReasoning
+    from ume_qdrant.searching.params import QueryReasoning
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
 
@@ -206,7 +206,7 @@ def _where(
 def _find(
     item: Item, wanted: Wanted, place: tuple[str, str], models: tuple[str, str, str, str]
 ) -> tuple[ReasoningEmbedder, SearchResult]:
-    from ume_qdrant import Effort
+    from ume_qdrant import SearchEffort
     from ume_qdrant import search as search_store
     from ume_retrieval.gate import Gate
 
@@ -227,7 +227,7 @@ def _find(
             where=wanted.where,
             group_by=wanted.group_by,
             diversity=wanted.diversity,
-            effort=Effort(exact=wanted.exact),
+            effort=SearchEffort(exact=wanted.exact),
         )
 
 

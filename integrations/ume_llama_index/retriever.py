@@ -20,7 +20,7 @@ from ume_llama_index.queries import item_of_query
 from ume_llama_index.vector_store import UmeVectorStore
 from ume_qdrant import Filter, search
 from ume_qdrant.searching.fusion import Grouping, Place, group
-from ume_qdrant.searching.search import REASONED_WEIGHT, Mode
+from ume_qdrant.searching.params import REASONED_WEIGHT, Mode
 from ume_qdrant.stores.base import Store
 from ume_retrieval.errors import InputError, StoreMismatch
 from ume_retrieval.inputs import Item, Modality

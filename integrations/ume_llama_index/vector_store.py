@@ -213,7 +213,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         held = self._store.meta()
         held.check(wanted, self.collection)
         if reasoned and not held.reasoner:
-            self._store.pin(wanted)
+            self._store.set_metadata(wanted)
 
     def _direct(self, nodes: Sequence[BaseNode]) -> list[Vector]:
         items = [item_of_node(node) for node in nodes]

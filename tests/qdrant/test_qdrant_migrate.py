@@ -95,12 +95,12 @@ def test_what_changed_since_is_sent_anew(edge: EdgeStore, server: ClientStore, f
 def test_a_collection_gets_another_layout(tmp_path: Path, edge: EdgeStore, folder: Path) -> None:
     index(models(), edge, folder)
     with EdgeStore(tmp_path / "vectors", "small") as small:
-        layout = Layout(short=8, quantization="scalar")
+        layout = Layout(matryoshka_dim=8, quantization="scalar")
         migrate(edge, small, layout=layout)
         assert small.layout() == layout
         same(dump(edge), dump(small))
         with pytest.raises(StoreMismatch, match="not truncated vectors of 4"):
-            migrate(edge, small, layout=Layout(short=4))
+            migrate(edge, small, layout=Layout(matryoshka_dim=4))
         assert migrate(edge, small).unchanged == 8, "without a wish the target's layout stays"
 
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_qdrant.searching.fusion import Place, diversify, fuse, group
-from ume_qdrant.searching.search_plan import Wish
-from ume_qdrant.stores.client import BusyError
+from ume_qdrant.searching.params import SearchParams
+from ume_qdrant.stores.client_errors import BusyError
 from ume_qdrant.stores.filters import Filter, any_of
 from ume_qdrant.stores.open import open_store
 from ume_qdrant.stores.schema import point_id, within
@@ -248,4 +248,4 @@ def test_folders_of_a_filter_count_from_the_root_too() -> None:
     typed = Filter(under=("photos/", Path("photos"), Path("/data/./a/"), "s3://shelf/a/"))
     assert typed.from_here().under == ("photos", str(Path("photos").absolute()), "/data/a", "s3://shelf/a/")
     assert any_of(typed) == [("within", ["photos", "photos", "/data/a", "s3://shelf/a"])]
-    assert Wish(where=typed).where == typed.from_here()
+    assert SearchParams(where=typed).where == typed.from_here()

@@ -79,7 +79,7 @@ def migrate(
     held = target.meta()
     held.check(meta, target.collection)
     if meta.reasoner and not held.reasoner:
-        target.pin(meta)
+        target.set_metadata(meta)
     copied = done = 0
     for batch in batches(source.scroll(), batch_size):
         there = {point.id: point.payload for point in target.retrieve([point.id for point in batch])}

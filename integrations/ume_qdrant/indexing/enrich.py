@@ -79,7 +79,7 @@ def enrich(
     for point in store.scroll(waiting, fields=("source", "cut")):
         pending.setdefault(point.payload["source"], []).append(point)
     if pending and not held.reasoner:
-        store.pin(wanted)
+        store.set_metadata(wanted)
     run = _Run(embedder, store, strict, relative_to)
     total = sum(map(len, pending.values()))
     # What comes next is found, decoded, reasoned over and embedded while a batch is written.

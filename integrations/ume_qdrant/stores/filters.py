@@ -99,6 +99,19 @@ def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
     return conditions
 
 
+def ranges(query: Filter) -> list[tuple[str, dict[str, float]]]:
+    """Return the conditions on numbers, as (field, limits by `lt` or `gt`).
+
+    Example:
+        >>> ranges(Filter(time=(10.0, 20.0)))
+        [('start_s', {'lt': 20.0}), ('end_s', {'gt': 10.0})]
+    """
+    if query.time is None:
+        return []
+    start, end = query.time
+    return [("start_s", {"lt": end}), ("end_s", {"gt": start})]
+
+
 def _typed(path: str) -> tuple[str, ...]:
     if "://" in path:  # an address is no path
         return (path,)
