@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.errors import InputError, MissingExtra
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 SHOWN: Final = 10
 """Hits of each direct search that the gate looks at."""
@@ -121,7 +121,7 @@ class Gate:
         Raises:
             InputError: When the file cannot be written.
         """
-        write_whole(path, json.dumps(asdict(self)) + "\n", what="the gate")
+        atomic_write(path, json.dumps(asdict(self)) + "\n", what="the gate")
 
     @classmethod
     def load(cls, path: str | Path) -> Gate:

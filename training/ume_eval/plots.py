@@ -11,7 +11,7 @@ from ume_eval.published import Published, means_beside
 from ume_eval.results import RunResult, TaskResult, group_means
 from ume_eval.tasks import MMEB_GROUPS, UVRB_GROUPS
 from ume_retrieval.errors import MissingExtra
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 INK, QUIET = "#222222", "#777777"
 OURS: Final = {"direct": "#8aa7c7", "reasoned": "#1f4e8c", "fused": "#b5452c"}
@@ -140,7 +140,7 @@ def _save(plot: Any, figure: Any, path: Path) -> Path:
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png", bbox_inches="tight")
     plot.close(figure)
-    return write_whole(path, encoded.getvalue(), what="a plot")
+    return atomic_write(path, encoded.getvalue(), what="a plot")
 
 
 def _pyplot() -> Any:

@@ -14,7 +14,7 @@ from ume_eval.published import Published
 from ume_eval.results import RunResult
 from ume_eval.table import TextTable, group_table, notes, reasoning_table, task_table
 from ume_retrieval.report.wording import one_line
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 MOST_NAMED: Final = 200
 """Broken rows and failed samples that a report names; it counts them all."""
@@ -63,8 +63,8 @@ def write_report(
         InputError: When they cannot be written.
     """
     markdown, page = folder / "report.md", folder / "report.html"
-    write_whole(markdown, to_markdown(result, others, [picture.name for picture in pictures]), what="the report")
-    write_whole(page, to_html(result, others, pictures), what="the report")
+    atomic_write(markdown, to_markdown(result, others, [picture.name for picture in pictures]), what="the report")
+    atomic_write(page, to_html(result, others, pictures), what="the report")
     return markdown, page
 
 

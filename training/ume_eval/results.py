@@ -22,7 +22,7 @@ from ume_eval.tasks import (
     all_tasks,
 )
 from ume_retrieval.errors import Failure
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ def write_result(result: RunResult, path: Path) -> None:
     Raises:
         InputError: When it cannot be written.
     """
-    write_whole(path, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n", what="the results")
+    atomic_write(path, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n", what="the results")
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from ume_retrieval.report.content import ReportHit, ReportPage, ReportQuery
 from ume_retrieval.report.lettering import Font, load_font, shorten, wrap
 from ume_retrieval.report.tiles import choose_tiles, place_tiles
 from ume_retrieval.report.wording import score_in_words
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 _GROUND, _CARD, _WELL, _LINE = "#f4f5f8", "#ffffff", "#eceff4", "#dfe3ea"
 _INK, _QUIET, _ACCENT, _GOOD, _BAD = "#161a22", "#596273", "#3257d6", "#0a7344", "#a8322a"
@@ -52,7 +52,7 @@ def write_contact_sheet(
     sheet = draw_contact_sheet(page, max_queries=max_queries, max_hits=max_hits, font=font)
     encoded = io.BytesIO()
     sheet.save(encoded, "PNG", optimize=True)
-    return write_whole(path, encoded.getvalue(), what="the contact sheet")
+    return atomic_write(path, encoded.getvalue(), what="the contact sheet")
 
 
 def draw_contact_sheet(

@@ -10,7 +10,7 @@ import jinja2
 from ume_retrieval.report.content import ReportPage
 from ume_retrieval.report.views import query_view
 from ume_retrieval.report.wording import legible, one_line
-from ume_retrieval.util.files import write_whole
+from ume_retrieval.util.files import atomic_write
 
 
 def write_html(page: ReportPage, path: str | Path) -> Path:
@@ -32,7 +32,7 @@ def write_html(page: ReportPage, path: str | Path) -> Path:
         ...     write_html(ReportPage("Holiday photos"), Path(folder) / "report.html").name
         'report.html'
     """
-    return write_whole(path, render_html(page), what="the report")
+    return atomic_write(path, render_html(page), what="the report")
 
 
 def render_html(page: ReportPage) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ume_retrieval.util.files import atomic_write
 from ume_training.contrastive.shards import Broken
 
 LOG, SKIPPED, CHECKPOINTS, WHOLE = "log.jsonl", "skipped.jsonl", "checkpoints", "whole.json"
@@ -52,9 +53,7 @@ class Log:
         self._sums = {name: (float(total), int(count)) for name, (total, count) in state.get("sums", {}).items()}
         kept = [line for line in self.lines() if line["step"] <= step]
         if self._path.is_file():
-            part = self._path.with_suffix(".part")
-            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            part.replace(self._path)
+            atomic_write(self._path, "".join(json.dumps(line) + "\n" for line in kept), what="the log")
 
 
 class Skipped:
@@ -98,9 +97,7 @@ def drop_broken_checkpoints(folder: Path) -> None:
 
 def mark_whole(checkpoint: Path, log: Log) -> None:
     """Say that a checkpoint is complete; the last thing that is written of it."""
-    part = checkpoint / (WHOLE + ".part")
-    part.write_text(json.dumps(log.state()), encoding="utf-8")
-    part.replace(checkpoint / WHOLE)
+    atomic_write(checkpoint / WHOLE, json.dumps(log.state()), what="the checkpoint")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

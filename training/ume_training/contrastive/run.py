@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ume_retrieval.checkpoint import EmbedderSpec, write_spec
 from ume_retrieval.engines.transformers.loading import choose_device, choose_dtype, fingerprint, load_checkpoint
 from ume_retrieval.errors import InputError, TrainingError
+from ume_retrieval.util.files import atomic_write
 from ume_training.contrastive.lora import add_adapters, unfreeze
 from ume_training.contrastive.plan import Plan, plan_run, steps_of
 from ume_training.contrastive.records import (
@@ -29,7 +30,7 @@ from ume_training.contrastive.records import (
 )
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
 from ume_training.contrastive.start import Start, ensure_emb_token, resolve_start
-from ume_training.data.files import make_folder, whole
+from ume_training.data.files import make_folder
 
 if TYPE_CHECKING:
     from ume_training.contrastive.encoder import Encoder
@@ -304,8 +305,7 @@ def _write_facts(facts: RunFacts, out: Path) -> None:
 
 
 def _store(facts: RunFacts, path: Path) -> None:
-    with whole(path) as part:
-        part.write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    atomic_write(path, facts.model_dump_json(indent=2) + "\n", what="the settings")
 
 
 def _is_main() -> bool:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, get_args
@@ -14,6 +13,7 @@ from typing import IO, Any, get_args
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, InputError, TrainingError
 from ume_retrieval.media.files import display_name
+from ume_retrieval.util.files import atomic_path
 from ume_training.data.faults import OnError, PairError, TCotRule, check, forget_media, read_line
 from ume_training.data.pairs import TrainingPair
 from ume_training.data.parquet import count_rows, read_rows, write_rows
@@ -189,13 +189,17 @@ def write_records(records: Iterable[PairRecord], path: Path) -> int:
         How many were written.
 
     Raises:
-        TrainingError: When the name ends otherwise.
+        TrainingError: If the name ends otherwise, is a folder's, or lies in a file.
+        InputError: If the disk refuses the file.
     """
     if path.suffix not in SUFFIXES:
         raise TrainingError(f"cannot write {display_name(path)}", hint=f"its name must end in {' or '.join(SUFFIXES)}")
     write = write_rows if path.suffix == ".parquet" else _write_jsonl
-    with whole(path) as temporary:
-        return write(records, temporary)
+    make_folder(path.parent)
+    if path.is_dir():
+        raise TrainingError(f"{display_name(path)} is a folder", hint="name a file")
+    with atomic_path(path, what="the pairs") as part:
+        return write(records, part)
 
 
 def write_pairs(pairs: Iterable[TrainingPair], path: Path) -> int:
@@ -207,24 +211,6 @@ def write_pairs(pairs: Iterable[TrainingPair], path: Path) -> int:
         InputError: When a pair holds pixels.
     """
     return write_records((PairRecord.of(pair).moved(Path(), path.parent) for pair in pairs), path)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of `path` when the block ends well, and is gone when it does not.
-
-    Raises:
-        TrainingError: When a folder stands there, or a file where its folder should be.
-    """
-    make_folder(path.parent)
-    if path.is_dir():
-        raise TrainingError(f"{display_name(path)} is a folder", hint="name a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -244,7 +230,6 @@ def _write_jsonl(records: Iterable[PairRecord], path: Path) -> int:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for count, record in enumerate(records, start=1):  # noqa: B007 - the last count is the answer
             file.write(record.line() + "\n")
-        settle(file)
     return count
 
 

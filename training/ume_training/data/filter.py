@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeAlias
 from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.tcot.grammar import parse
 from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.util.files import atomic_path
 from ume_training.data.faults import BROKEN, OnError, tcot_problems
-from ume_training.data.files import PairReader, key_hash, settle, whole
+from ume_training.data.files import PairReader, key_hash, settle
 from ume_training.data.growing import RecordLog, claim, cut_torn_line
 from ume_training.data.judge import Judge, Judgement
 from ume_training.data.records import PairRecord
@@ -191,8 +192,8 @@ def _recall(verdicts: Path, done: set[int], report: FilterReport) -> None:
     cut_torn_line(verdicts)
     seen = set[int]()
     with (
-        whole(verdicts) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as fresh,
+        atomic_path(verdicts, what="the decisions") as part,
+        part.open("w", encoding="utf-8", newline="\n") as fresh,
         verdicts.open(encoding="utf-8") as book,
     ):
         for line in book:

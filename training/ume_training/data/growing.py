@@ -10,7 +10,8 @@ from typing import Any
 
 from ume_retrieval.errors import TrainingError
 from ume_retrieval.media.files import display_name
-from ume_training.data.files import PairReader, key_hash, make_folder, settle, whole
+from ume_retrieval.util.files import atomic_write
+from ume_training.data.files import PairReader, key_hash, make_folder, settle
 from ume_training.data.records import PairRecord
 
 
@@ -79,6 +80,7 @@ def claim(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
     Raises:
         TrainingError: When it is neither.
     """
+    make_folder(out.parent)
     beside = out.with_name(f"{out.name}.run.json")
     if out.exists() and not resume:
         raise TrainingError(f"{display_name(out)} exists", hint="go on with --resume, or name another file")
@@ -98,5 +100,4 @@ def claim(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
                 f"{display_name(out)} was begun with other settings ({', '.join(changed) or 'unreadable'})",
                 hint="name another file, or take the settings that it was begun with",
             )
-    with whole(beside) as temporary:
-        temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    atomic_write(beside, json.dumps(identity, indent=2) + "\n", what="the settings")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ume_training.data.files import whole
+from ume_retrieval.util.files import atomic_write
 
 LOG = "log.jsonl"
 
@@ -24,6 +24,5 @@ def rewind_log(folder: Path, step: int) -> list[dict[str, Any]]:
         if row["step"] <= step:
             kept.append(row)
     # Several processes may do this at the same time, and each reads whole lines.
-    with whole(path) as part:
-        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    atomic_write(path, "".join(json.dumps(row) + "\n" for row in kept), what="the log")
     return kept

@@ -17,7 +17,8 @@ from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.loading import fingerprint
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError, MissingExtra, TrainingError
-from ume_training.data.files import make_folder, whole
+from ume_retrieval.util.files import atomic_write
+from ume_training.data.files import make_folder
 from ume_training.data.sources import PairSource
 from ume_training.egrl.process import load_discriminator
 from ume_training.egrl.rewards import format_reward
@@ -164,8 +165,7 @@ def _claim(folder: Path, settings: EgrlSettings, sources: Sequence[PairSource]) 
                 f"{folder} holds a run with other settings: {', '.join(differ)}",
                 hint="name another folder, or delete it",
             )
-    with whole(path) as part:
-        part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+    atomic_write(path, json.dumps(now, indent=2) + "\n", what="the settings")
 
 
 def _arguments(settings: EgrlSettings, folder: Path, steps: int) -> Any:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from ume_retrieval.util.files import atomic_write
+
 if TYPE_CHECKING:
     from ume_training.contrastive.run import RunFacts
 
@@ -100,11 +102,7 @@ def render_card(card: Card) -> str:
 
 def write_card(card: Card, folder: Path) -> Path:
     """Write `README.md` into a checkpoint folder and return its path."""
-    path = folder / "README.md"
-    part = path.with_suffix(".part")
-    part.write_text(render_card(card), encoding="utf-8")
-    part.replace(path)
-    return path
+    return atomic_write(folder / "README.md", render_card(card), what="the model card")
 
 
 def card_of_run(facts: RunFacts, name: str, scores: tuple[Score, ...] = ()) -> Card:

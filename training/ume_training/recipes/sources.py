@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, TrainingError
+from ume_retrieval.util.files import atomic_write
 from ume_training.data.faults import OnError, TCotRule
-from ume_training.data.files import whole
 from ume_training.data.sources import PairSource, file_sources
 from ume_training.recipes.schema import Recipe, ShapesData
 from ume_training.recipes.stages import OWN_DATA
@@ -72,8 +72,7 @@ def name_left_out(failures: Sequence[Failure], work: Work) -> int:
     """Write what a stage leaves out into `skipped.jsonl` of its folder, and return how much that is."""
     if failures and work.workers.main:
         lines = [json.dumps({"source": one.source, "message": one.message}) + "\n" for one in failures]
-        with whole(work.folder / SKIPPED) as part:
-            part.write_text("".join(lines), encoding="utf-8")
+        atomic_write(work.folder / SKIPPED, "".join(lines), what="the failures")
     return len(failures)
 
 
@@ -116,9 +115,7 @@ def _choose(
 
     path = work.folder / name
     if work.workers.main and not path.is_file():
-        part = path.with_name(name + ".part")
-        part.write_text(json.dumps(find()) + "\n", encoding="utf-8")
-        part.replace(path)
+        atomic_write(path, json.dumps(find()) + "\n", what="the chosen pairs")
     work.workers.meet()
     positions: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
     return tuple(ChosenPairs(source, tuple(positions[source.name])) for source in sources if positions[source.name])

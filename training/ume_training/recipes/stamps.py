@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from ume_retrieval.engines.transformers.loading import SAMPLED_ABOVE, fingerprint
 from ume_retrieval.errors import InputError
+from ume_retrieval.util.files import atomic_write
 
 STAMP = "stage.json"
 REPLACED = "replaced"
@@ -56,7 +57,7 @@ def read_stamp(folder: Path) -> Stamp | None:
     """
     path = folder / STAMP
     if not path.is_file():
-        if folder.is_dir() and any(entry.name != STAMP + ".part" for entry in folder.iterdir()):
+        if folder.is_dir() and any(STAMP not in entry.name for entry in folder.iterdir()):
             raise InputError(
                 f"{folder} holds files, but no {STAMP} that says what they were made from",
                 hint="name another run folder, or move these files away",
@@ -70,10 +71,7 @@ def read_stamp(folder: Path) -> Stamp | None:
 
 def write_stamp(stamp: Stamp, folder: Path) -> None:
     """Write the stamp at once or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / (STAMP + ".part")
-    part.write_text(json.dumps(asdict(stamp), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(folder / STAMP)
+    atomic_write(folder / STAMP, json.dumps(asdict(stamp), indent=2, sort_keys=True) + "\n", what="the stage's state")
 
 
 def digest_of(basis: Basis) -> str:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.media.files import display_name
 from ume_retrieval.media.formats import HEAD_BYTES, IMAGE_FORMATS, sniff
+from ume_retrieval.util.files import atomic_write
 from ume_training.data.faults import PairError, pair_error
 from ume_training.data.files import Located
 from ume_training.data.parquet import parquet_dicts
@@ -99,10 +100,7 @@ class Source:
         written = f"media/{name[:2]}/{name}{SUFFIX_OF[form]}"
         path = self.out / written
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            atomic_write(path, data, what="a picture", durable=False)
         return written
 
 

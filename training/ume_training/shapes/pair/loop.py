@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ume_retrieval.util.files import atomic_path
 from ume_training.data.log import LOG, rewind_log
 
 STATE = "state.pt"
@@ -123,9 +124,8 @@ def _log(folder: Path, row: Mapping[str, float]) -> None:
 def _save(model: Any, optimizer: Any, folder: Path, done: int) -> None:
     import torch
 
-    part = folder / (STATE + ".part")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, part)
-    part.replace(folder / STATE)
+    with atomic_path(folder / STATE, what="the training state") as part:
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, part)
 
 
 def _restore(model: Any, optimizer: Any, folder: Path) -> int:
