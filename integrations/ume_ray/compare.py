@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ume_qdrant.indexing.plan import Explored, Holdings, Plan, make_plan
 from ume_qdrant.indexing.points import Part, entry_id, entry_key
-from ume_qdrant.indexing.reuse import Donors
+from ume_qdrant.indexing.write import VectorReuse
 from ume_qdrant.stores.base import Point, Store
 from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.sources import Listed, StoredObject, at_hand, renamed
@@ -76,14 +76,14 @@ class Compare(Operator):
     ) -> Iterator[Unit | Outcome]:
         """Points that the collection lacks; those that show what it has under another name are written at once."""
         parts = [(work, part) for work in plan.work for part in work.missing]
-        known = Donors(store, [part.entry for _, part in parts]).of([part.entry for _, part in parts])
+        known = VectorReuse(store, [part.entry for _, part in parts]).find([part.entry for _, part in parts])
         twins: list[Point] = []
         for work, part in parts:
             donor = known.get(entry_key(part.entry))
             if donor is None:
                 yield Unit(part, places[work.source], direct=True, reason=self.job.reasoning == "always")
                 continue
-            twins.append(part.twin(donor, self.job.state))
+            twins.append(part.copy_of(donor, self.job.state))
             yield Outcome("taken over", work.source)
             if self.job.reasoning == "always" and twins[-1].payload["reasoning"] == "later":
                 yield Unit(part, places[work.source], direct=False, reason=True)

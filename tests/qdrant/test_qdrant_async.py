@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -234,3 +235,18 @@ async def test_a_closed_client_is_made_anew(stub: Stub) -> None:
     await store.close()
     assert await store.count() == 7
     await store.close()
+
+
+async def test_requests_run_side_by_side_and_can_be_cancelled(stub: Stub) -> None:
+    stub.script, stub.delay_s = [(200, {"result": {"count": 7}, **OK}, {})], 0.5
+    async with open_async_store(stub.url, "films", retry=Retry(attempts=1)) as store:
+        started = time.perf_counter()
+        assert await asyncio.gather(*(store.count() for _ in range(20))) == [7] * 20
+        assert time.perf_counter() - started < 20 * 0.5
+        stub.delay_s = 2.0
+        started = time.perf_counter()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(store.count(), 0.1)
+        assert time.perf_counter() - started < 2.0
+        stub.delay_s = 0.0
+        assert await store.count() == 7

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 from qdrant_stub import OK, Stub, info
 
+import ume_qdrant
 from ume_qdrant import EdgeStore, Filter, Layout, Retry, SearchEffort, open_store
 from ume_qdrant.stores.base import Point, Store
 from ume_qdrant.stores.client import ClientStore
@@ -144,7 +145,7 @@ def test_a_wrong_length_is_one_clear_error(open_collection: Any) -> None:
 def test_the_simulation_says_that_it_has_no_quantization() -> None:
     client = QdrantClient(":memory:")
     store = ClientStore(client, "things")
-    with pytest.raises(StoreUnsupported, match="no quantization") as caught:
+    with pytest.raises(StoreUnsupported, match="does not support quantization") as caught:
         store.create(META, Layout(quantization="binary"))
     assert "server" in caught.value.hint
     assert not store.exists()
@@ -158,14 +159,30 @@ def test_a_truncated_vector_is_shorter(tmp_path: Path, short: int) -> None:
 
 
 def test_values_are_checked() -> None:
-    for wrong in ({"quantization": "ternary"}, {"full": "tape"}):
+    for wrong in ({"quantization": "ternary"}, {"on_disk": "tape"}):
         with pytest.raises(InputError, match="unknown"):
             Layout(**wrong)  # type: ignore[arg-type]  # the mistakes
+    with pytest.warns(DeprecationWarning, match="on_disk"), pytest.raises(InputError, match="unknown place"):
+        Layout(full="tape")
     for low in ({"oversampling": 0.5}, {"ef": 0}):
         with pytest.raises(InputError, match="at least 1"):
             SearchEffort(**low)
     with pytest.raises(StoreMismatch, match="does not know"):
         Layout.from_dict({"ume_layout": {"short": 4, "from the future": 1}}, "films")
+
+
+def test_former_names_work_for_one_release(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="matryoshka_dim"):
+        assert Layout(short=2, full="disk") == Layout(matryoshka_dim=2, on_disk=True)
+    with pytest.warns(DeprecationWarning, match="SearchEffort"):
+        assert ume_qdrant.Effort is SearchEffort
+    with EdgeStore(tmp_path, "films") as store:
+        store.create(META)
+        with pytest.warns(DeprecationWarning, match="set_alias"):
+            assert store.point_alias("live") is None
+        with pytest.warns(DeprecationWarning, match="set_metadata"):
+            store.pin(META)
+        assert store.aliases() == {"live": "films"}
 
 
 @given(limit=st.integers(1, 500), oversampling=st.floats(1, 50))

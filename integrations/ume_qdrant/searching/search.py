@@ -142,7 +142,7 @@ def _check(store: Any, *, awaited: bool) -> None:
     asked = getattr(store, "search", None)
     if asked is None or not hasattr(store, "collection"):
         raise InputError(
-            f"a {type(store).__name__} is no store", hint="use open_store, or wrap a Qdrant client in ClientStore"
+            f"a {type(store).__name__} is not a store", hint="use open_store, or wrap a Qdrant client in ClientStore"
         )
     if iscoroutinefunction(asked) and not awaited:
         raise InputError("an async store is searched with asearch", hint="use asearch, or open_store")

@@ -162,7 +162,7 @@ class AsyncClientStore(AsyncStore):
             rows = [
                 models.PointStruct(
                     id=point.id,
-                    vector=cast("Any", named_vectors(point, meta, layout, self._collection)),
+                    vector=named_vectors(point, meta, layout, self._collection),
                     payload=dict(point.payload),
                 )
                 for point in batch
@@ -189,7 +189,7 @@ class AsyncClientStore(AsyncStore):
 
     async def _update_all(self, points: Sequence[Point], facts: _Facts) -> None:
         rows = [
-            models.PointVectors(id=point.id, vector=cast("Any", named_vectors(point, *facts, self._collection)))
+            models.PointVectors(id=point.id, vector=named_vectors(point, *facts, self._collection))
             for point in points
             if point.vectors
         ]
@@ -269,7 +269,7 @@ class AsyncClientStore(AsyncStore):
 
         async def with_facts(facts: _Facts) -> list[Scored]:
             facts.meta.check_length(vector, self._collection)
-            query = query_arguments(facts.layout, name, vector, limit, where, effort)
+            query = query_arguments(facts.layout, name, vector, limit=limit, where=where, effort=effort)
             if self._in_memory:  # always compares with every vector, and warns of parameters
                 query["search_params"] = None
             answer = await self._ask(
@@ -340,7 +340,7 @@ class AsyncClientStore(AsyncStore):
 
     async def _metadata(self) -> dict[str, Any] | None:
         info = await self._ask(lambda client: client.get_collection(self._collection))
-        return cast("dict[str, Any] | None", info.config.metadata)
+        return info.config.metadata
 
     async def _facts(self) -> _Facts:
         """Read the metadata from the server."""

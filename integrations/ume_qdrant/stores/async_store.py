@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, wraps
+from functools import partial, update_wrapper
 from itertools import islice
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
@@ -24,11 +24,11 @@ def _awaited(
 ) -> Callable[Concatenate[AsyncStore, P], Coroutine[Any, Any, T]]:
     """Derive the async form of a method of `Store`, with the same parameters."""
 
-    @wraps(method)
-    async def call(self: AsyncStore, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self: AsyncStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         result: T = await self._run(partial(getattr(self._store, method.__name__), *args, **kwargs))
         return result
 
+    update_wrapper(call, method)
     return call
 
 

@@ -252,13 +252,13 @@ def payload_selector(fields: Sequence[str] | None) -> bool | list[str]:
     return True if fields is None else list(fields) or False
 
 
-def named_vectors(point: Point, meta: CollectionMeta, layout: Layout, collection: str) -> dict[str, list[float]]:
+def named_vectors(point: Point, meta: CollectionMeta, layout: Layout, collection: str) -> dict[str, Any]:
     """Return the vectors that engines store for a point: full ones, and truncated ones if the layout has them.
 
     Raises:
         StoreMismatch: If the length of a vector differs from that of the collection.
     """
-    rows: dict[str, list[float]] = {}
+    rows: dict[str, Any] = {}
     for name, vector in point.vectors.items():
         meta.check_length(vector, collection)
         rows[name] = floats(vector)

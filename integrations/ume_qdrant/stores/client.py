@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import update_wrapper
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
@@ -46,10 +46,10 @@ def _blocking(
 ) -> Callable[Concatenate[ClientStore, P], T]:
     """Derive the blocking form of a method of `AsyncClientStore`, with the same parameters."""
 
-    @wraps(method)
-    def call(self: ClientStore, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: ClientStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return run_inline(method(self._inline, *args, **kwargs))
 
+    update_wrapper(call, method)
     return call
 
 

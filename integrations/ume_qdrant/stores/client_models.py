@@ -50,12 +50,7 @@ def filter_model(where: Filter | None) -> models.Filter | None:
 
 
 def query_arguments(
-    layout: Layout,
-    name: VectorName,
-    vector: Vector,
-    limit: int,
-    where: Filter | None,
-    effort: SearchEffort,
+    layout: Layout, name: VectorName, vector: Vector, *, limit: int, where: Filter | None, effort: SearchEffort
 ) -> dict[str, Any]:
     """Return keyword arguments of `query_points`: one stage, or candidates by truncated vectors first."""
     condition, params = filter_model(where), search_params(layout, effort)

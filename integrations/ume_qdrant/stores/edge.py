@@ -336,7 +336,7 @@ class EdgeStore(RenamedMethods):
             if isinstance(error, BlockingIOError) or "WouldBlock" in text:
                 raise StoreLocked(
                     f"collection {self._collection!r} in {self.location} is in use by another process",
-                    hint="close the store that has it open, or wait; processes can share a collection on a Qdrant server",
+                    hint="close the store that has it open, or wait; a Qdrant server can be shared by processes",
                     retryable=True,
                 ) from error
             raise StoreError(f"Qdrant Edge, collection {self._collection!r}: {text.splitlines()[0]}") from error

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from ume_retrieval.errors import InputError, StoreMismatch
 
 Quantization: TypeAlias = Literal["scalar", "binary", "product"]
-"""`scalar` stores 8 bits per value (4 times smaller), `binary` one (32 times), `product` codes groups of values (16)."""
+"""`scalar` stores 8 bits per value (4 times smaller), `binary` 1 bit (32), `product` codes groups of values (16)."""
 
 TRUNCATED: Final = "_short"
 """Suffix of the names of truncated vectors: `direct_short`, `reasoned_short`."""
