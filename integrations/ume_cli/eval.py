@@ -135,7 +135,7 @@ class Run:
         self.merge(given.merge or [])
         tasks = choose(self.benchmark, names(self.wanted), self.visdoc)
         if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is no folder", hint="docs/evaluation.md says what to download")
+            raise InputError(f"{self.folder} is not a folder", hint="docs/evaluation.md says what to download")
         named = None if given.beside is None else names(given.beside)
         others = () if named == ["none"] else beside(tasks, self.visdoc, named)
         if options.reasoning == "never":
