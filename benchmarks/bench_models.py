@@ -9,7 +9,7 @@ from typing import Any
 
 from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, VisualBudget, read_spec, write_spec
 from ume_retrieval.engines.registry import resolve_embedder
-from ume_training.export.stock import write_stock_modules
+from ume_training.export.stock import add_stock_modules
 from ume_training.shapes.pair.architecture import build_processor
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 
@@ -86,12 +86,9 @@ def parameters(model: Any) -> int:
 
 def with_stock_modules(folder: Path) -> Path:
     """Add the files by which sentence-transformers loads an Embedder."""
-    from transformers import AutoConfig, AutoProcessor
-
     spec = read_spec(folder)
     assert isinstance(spec, EmbedderSpec)  # noqa: S101
-    width = AutoConfig.from_pretrained(folder).get_text_config().hidden_size
-    write_stock_modules(folder, AutoProcessor.from_pretrained(folder), spec, width)
+    add_stock_modules(folder, spec)
     # Pictures are fitted before anything is timed, the same for all; nobody resizes them again.
     path = folder / "sentence_bert_config.json"
     settings = json.loads(path.read_text())

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import write_spec
-from ume_retrieval.engines.base import Form, Generation, Reasoner, Sampling
+from ume_retrieval.engines.base import Generation, Reasoner, ResponseFormat, Sampling
 from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_reasoner
 from ume_retrieval.inputs import LoadedItem
@@ -78,10 +78,10 @@ def problems_of(item: LoadedItem, reply: Generation) -> set[str]:
     return names | ({"unusable"} if not is_usable(tcot) else set()) | ({"cut"} if reply.finish == "length" else set())
 
 
-def write(reasoner: Reasoner, items: Sequence[LoadedItem], form: Form, seed: int) -> list[Generation]:
+def write(reasoner: Reasoner, items: Sequence[LoadedItem], form: ResponseFormat, seed: int) -> list[Generation]:
     """One trace an item."""
     chats: list[Chat] = [reasoner_chat(item, "query", PROMPTS) for item in items]
-    return reasoner.generate(chats, Sampling(max_tokens=MOST_TOKENS, temperature=1.0, seed=seed, form=form))
+    return reasoner.generate(chats, Sampling(max_tokens=MOST_TOKENS, temperature=1.0, seed=seed, response_format=form))
 
 
 def main() -> None:

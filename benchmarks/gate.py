@@ -76,7 +76,7 @@ def _ask_task(task: HeldOutTask, reasoner: TransformersReasoner, embedder: Trans
 def _vectors(embedder: TransformersEmbedder, written: list[Written], use: str) -> Matrix:
     from ume_retrieval.engines.families import embedding_chat
 
-    shown = USES[use](written, embedder.spec.budget.evidence_images)
+    shown = USES[use](written, embedder.spec)
     chats = [embedding_chat(embedder.spec, one.item, *given) for one, given in zip(written, shown, strict=True)]
     return embedder.embed(chats).vectors
 

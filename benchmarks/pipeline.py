@@ -28,12 +28,11 @@ from bench_measure import CLOCKS, finish, machine, medians, note, take_turns
 
 from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.engines.base import tcot_sampling
-from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.families import embedding_chat, evidence_of
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import parse
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_training.shapes.levels import LEVELS
@@ -91,7 +90,7 @@ class Generate:
         for item, reply in zip(batch, replies, strict=True):
             frames = sum(len(video.images) for video in item.videos)
             tcot = parse(reply, images=len(item.images), frames=frames or None)
-            evidence = extract(tcot, item, self.embedder_spec.budget.evidence_images)
+            evidence = evidence_of(self.embedder_spec, item, tcot)
             chats.append(embedding_chat(self.embedder_spec, item, tcot, evidence))
         tensors = self.embedding.tensors(chats)
         with torch.inference_mode():

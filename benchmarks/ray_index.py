@@ -310,15 +310,14 @@ def _units(root: Path, folder: Path, embedder: Any) -> dict[str, float]:
     from ume_qdrant import Point, export, open_store
     from ume_retrieval.errors import Failure
     from ume_retrieval.media import discover
-    from ume_retrieval.pipeline.loading import Intake
-    from ume_retrieval.pipeline.progress import Ledger
+    from ume_retrieval.pipeline import ItemLoader, StageItem, load_items
 
     spent: dict[str, float] = {}
     begun = time.process_time()
     entries = [entry for entry in discover([folder]) if not isinstance(entry, Failure)]
-    intake = Intake(None, embedder.embedder.spec.budget, embedder.limits, (), 256)
-    ledger = Ledger(None, strict=False)
-    loaded = [one.seen for chunk in intake.chunks([entry.item for entry in entries], ledger) for one in chunk.items]
+    loader = ItemLoader(embedder.embedder.spec.budget, limits=embedder.limits)
+    loading = (one for some in load_items(loader, [entry.item for entry in entries]) for one in some)
+    loaded = [one.seen for one in loading if isinstance(one, StageItem)]
     spent["decode_ms"] = time.process_time() - begun
     begun = time.process_time()
     embedder.encode_corpus(loaded, reasoning="never")

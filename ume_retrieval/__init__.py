@@ -1,6 +1,6 @@
 """Reasoning multimodal retrieval (arXiv 2602.13823) over any strong Embedder.
 
-Names are imported when they are first used, so that `import ume_retrieval` costs nothing.
+Names are imported when they are first used, so that `import ume_retrieval` takes a few milliseconds.
 
 Example:
     >>> from ume_retrieval import Item
@@ -11,10 +11,10 @@ Example:
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from ume_retrieval.checkpoint import EmbedderSpec as EmbedderSpec
     from ume_retrieval.checkpoint import ModelInfo as ModelInfo
     from ume_retrieval.checkpoint import Prompts as Prompts
@@ -70,14 +70,16 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - one table instead of two lists of the same names
 
-__version__ = version("ume-retrieval")
-
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ume-retrieval")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import PIL.Image
 
-from ume_retrieval.inputs import Frames
+from ume_retrieval.inputs import Frames, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,15 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """Sampled frames of one video."""
+    """Sampled frames of one video.
+
+    Attributes:
+        frames: The frames.
+        doubled: Whether the template's own vision tokens stay around those of each pair of frames.
+    """
 
     frames: Frames
+    doubled: bool = True
 
 
 Part: TypeAlias = TextPart | ImagePart | VideoPart
@@ -41,10 +47,13 @@ class Message:
     Attributes:
         role: Who speaks.
         parts: What is said and shown, in order.
+        side: End of retrieval that the turn's item is on, for models with a prompt or a route of their own for each;
+            None where the model makes no difference.
     """
 
     role: Literal["system", "user", "assistant"]
     parts: tuple[Part, ...]
+    side: Side | None = None
 
 
 Chat: TypeAlias = tuple[Message, ...]

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from ume_retrieval.errors import IncompatibleModel
+from ume_retrieval.errors import IncompatibleModel, InputError
+from ume_retrieval.profiles import OWN, PROFILES, Family, Profile, find_profile
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "ume.json"
 
@@ -52,14 +68,25 @@ class VisualBudget(BaseModel):
     """Most pixels of all frames of a video together; many frames are made smaller. None sets no such bound."""
     video_frames: Annotated[int, Field(gt=0)] = 8
     """Most frames of one video; longer videos are thinned evenly."""
+    video_min_frames: Annotated[int, Field(gt=0)] | None = None
+    """A number takes an even number of frames of a file, at least so many, spread evenly from its first frame to its
+    last (`media.segments.even_times`). None takes one every 1 / `video_fps` seconds from the start."""
     evidence_images: Annotated[int, Field(ge=0)] = 4
     """Most crops or key frames that go into the Embedder's input."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A budget is part of the keys of kept traces: fields that came later count only where they are used.
+        written: dict[str, Any] = write(self)
+        if self.video_min_frames is None:
+            del written["video_min_frames"]
+        return written
 
 
 class Prompts(BaseModel):
     """What the Reasoner is asked, by side and modality. `{text}` and `{instruction}` stand for the item's own words.
 
-    `version` goes into cache keys and collection metadata: change it with the wording.
+    `version` goes into cache keys and collection metadata: change it with the wording, or leave it out of a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +99,48 @@ class Prompts(BaseModel):
     corpus_text: str
     corpus_image: str
     corpus_video: str
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read prompts from a TOML or JSON file with the fields of this class.
+
+        A file without `version` gets one that is a digest of the wording, so that changed prompts never meet traces or
+        collections of others.
+
+        Args:
+            path: A file that ends in `.toml` or `.json`.
+
+        Raises:
+            InputError: When the file cannot be read, or a field is missing, unknown or unusable; it is named.
+
+        Example:
+            >>> import tempfile
+            >>> fields = [name for name in Prompts.model_fields if name != "version"]
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = Path(folder) / "prompts.toml"
+            ...     _ = path.write_text("".join(f"{name} = 'Describe: {{text}}'" + chr(10) for name in fields))
+            ...     Prompts.from_file(path).version
+            'sha256:5acdfd27ef40'
+        """
+        source = Path(path)
+        fields = _read_table(source)
+        try:
+            prompts = cls.model_validate({"version": "", **fields})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            said = {"missing": "is missing", "extra_forbidden": "is no prompt"}.get(first["type"], first["msg"])
+            raise InputError(
+                f"{source}: {field} {said}",
+                hint=f"the fields are {', '.join(cls.model_fields)}; version may be left out",
+            ) from error
+        for name in ("query_text", "query_text_to_video", "corpus_text"):
+            if "{text}" not in getattr(prompts, name):
+                raise InputError(f"{source}: {name} has no place for the text", hint="write {text} where it belongs")
+        if prompts.version:
+            return prompts
+        wording = json.dumps(prompts.model_dump(exclude={"version"}), sort_keys=True)
+        return prompts.model_copy(update={"version": f"sha256:{hashlib.sha256(wording.encode()).hexdigest()[:12]}"})
 
 
 class ReasonerSpec(BaseModel):
@@ -88,24 +157,108 @@ class ReasonerSpec(BaseModel):
     """Longest prompt; a longer one is refused, never cut silently."""
 
 
+PUBLISHED_BUDGETS: Mapping[str, VisualBudget] = MappingProxyType(
+    {
+        # ZoengHN/Embed-RL 87b52f7: a T-CoT shows all that it names; qwen2_vision_process.py bounds a video part.
+        "embed-rl": VisualBudget(evidence_images=64, video_max_pixels=2 * 8 * 300 * PIXELS_PER_TOKEN),
+        # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py.
+        "qwen3-vl-embedding": VisualBudget(
+            image_min_pixels=4 * PIXELS_PER_TOKEN,
+            image_max_pixels=1800 * PIXELS_PER_TOKEN,
+            frame_max_pixels=768 * PIXELS_PER_TOKEN,
+            # Frames travel in pairs, for which qwen-vl-utils doubles the total: at most 7,680 of the 8,192 tokens. The
+            # authors leave files without this bound; what exceeds it there is soon too long for the model.
+            video_max_pixels=2 * 10 * 768 * PIXELS_PER_TOKEN,
+            video_fps=1.0,
+            video_frames=64,
+            video_min_frames=4,
+        ),
+    }
+)
+"""What each family's models see of pictures, as their authors use them."""
+
+
+def _usual_budget(given: dict[str, Any]) -> VisualBudget:
+    published = PUBLISHED_BUDGETS.get(given.get("family", ""))
+    return published if published and given.get("profile") != OWN else VisualBudget()
+
+
 class EmbedderSpec(BaseModel):
     """What an Embedder checkpoint says of itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Literal["embedder"] = "embedder"
-    family: Literal["embed-rl", "qwen3-vl-embedding", "sentence-transformers"]
+    family: Family
+    profile: Profile = Field(default_factory=lambda given: PROFILES[given["family"]][0] if "family" in given else OWN)
+    """How items are written; by default as the family's authors published it. A name of `profiles.PROFILES` will do."""
     emb_token: str = "<emb>"
     """Token that is pooled; only the embed-rl family reads it."""
     summary_prompt: str = "Summarize the above content in one word:"
     """Closing words of the user turn; only the embed-rl family reads it."""
     default_instruction: str = "Represent the user's input."
     """System turn when the item brings no instruction; only the qwen3-vl-embedding family reads it."""
-    budget: VisualBudget = VisualBudget()
+    budget: VisualBudget = Field(default_factory=_usual_budget)
+    """What the model sees of pictures; by default as the family's authors use it."""
     max_tokens: Annotated[int, Field(gt=0)] = 8192
-    """Longest input; a longer one is refused, never cut silently."""
+    """Longest input; a longer one is refused, never cut silently. The sentence-transformers family goes by the model's
+    own limit, and by this one where the model names none."""
+    trace_part: Literal["whole", "answer"] | None = None
+    """How much of a T-CoT is embedded. None is all of it, but the answer alone where a model reads either words or
+    pictures (CLIP, SigLIP): what reads captions of 64 or 77 tokens has no room for more."""
+    words_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Weight of words in the vector of an item with words and pictures, for a model that reads one of the two at a
+    time; pictures have the rest. Measured on Shapes: `benchmarks/dual_encoder.py`."""
     matryoshka_dims: tuple[int, ...] = ()
     """Dimensions that training has made usable on their own; empty when unknown."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile_by_name(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("profile"), str) and given.get("family") in PROFILES:
+            try:
+                return {**given, "profile": find_profile(given["family"], given["profile"])}
+            except InputError as error:
+                raise ValueError(f"{error} ({error.hint})") from error
+        return given
+
+    def with_profile(self, profile: Profile | str) -> EmbedderSpec:
+        """Describe the same model with another way to write its input.
+
+        Raises:
+            InputError: When the family has no profile of that name.
+
+        Example:
+            >>> EmbedderSpec(family="embed-rl").with_profile("train").profile.name
+            'train'
+        """
+        found = find_profile(self.family, profile) if isinstance(profile, str) else profile
+        return self.model_copy(update={"profile": found})
+
+    @property
+    def writing(self) -> str:
+        """Family and profile in one word, for whoever keeps vectors: those of different ones cannot be compared.
+
+        Example:
+            >>> EmbedderSpec(family="embed-rl").writing, EmbedderSpec(family="embed-rl", profile="ume").writing
+            ('embed-rl/mmeb', 'embed-rl')
+        """
+        return self.family if self.profile == OWN else f"{self.family}/{self.profile.name}"
+
+
+def _read_table(path: Path) -> dict[str, object]:
+    readers = {".toml": tomllib.loads, ".json": json.loads}
+    if path.suffix not in readers:
+        raise InputError(f"{path} is neither .toml nor .json", hint="prompts are read from one of these")
+    try:
+        table = readers[path.suffix](path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    except ValueError as error:  # of bytes that are no text, and of both formats, with the line
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(table, dict):
+        raise InputError(f"{path} holds no table of prompts", hint="write one field a prompt")
+    return table
 
 
 def read_spec(folder: Path) -> ReasonerSpec | EmbedderSpec | None:
@@ -119,8 +272,13 @@ def read_spec(folder: Path) -> ReasonerSpec | EmbedderSpec | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        kind = ReasonerSpec if isinstance(data, dict) and data.get("role") == "reasoner" else EmbedderSpec
-        return kind.model_validate(data)
+        if isinstance(data, dict) and data.get("role") == "reasoner":
+            return ReasonerSpec.model_validate(data)
+        if isinstance(data, dict) and data.get("family") == "embed-rl" and "profile" not in data:
+            # Files without a profile were written before there were any, next to weights trained in the own way.
+            logger.info("%s names no profile; read as %r", path, OWN.name)
+            data["profile"] = OWN.name
+        return EmbedderSpec.model_validate(data)
     except (ValueError, ValidationError) as error:
         raise IncompatibleModel(
             f"{path} does not describe a model: {error}", hint="write it again with ume_retrieval.checkpoint.write_spec"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -30,7 +29,7 @@ class UmeError(Exception):
 
 
 class Stopped(Exception):
-    """Raised in a stage whose results nobody wants any more."""
+    """The call was cancelled: its `stopped` event is set. Traces that were finished before are kept."""
 
 
 class InputError(UmeError):
@@ -99,44 +98,16 @@ class IncompatibleModel(ModelError):
     code = "incompatible_model"
 
 
+class ModelTooLarge(ModelError):
+    """The weights do not fit the memory of the device that was chosen; nothing was loaded."""
+
+    code = "model_too_large"
+
+
 class ServerError(ModelError):
     """A model's server could not be reached, refused the request, or gave no answer that can be read."""
 
     code = "server_error"
-
-
-class SomeFailed(UmeError):
-    """Some chats of one call to an engine failed; the others were answered, and their answers are not lost.
-
-    Args:
-        outcomes: For each chat, in order, its answer or its error; at least one error.
-    """
-
-    code = "some_failed"
-
-    def __init__(self, outcomes: Sequence[object]) -> None:
-        errors = [outcome for outcome in outcomes if isinstance(outcome, UmeError)]
-        first = errors[0]
-        super().__init__(
-            f"{len(errors)} of {len(outcomes)} failed, the first: {first.message}",
-            hint=first.hint,
-            retryable=any(error.retryable for error in errors),
-        )
-        self.outcomes = tuple(outcomes)
-        self.first = first
-
-
-class SomeEmbedded(SomeFailed):
-    """Some chats of one call to an Embedder failed; it says what the others cost.
-
-    Args:
-        outcomes: For each chat, in order, its vector or its error; at least one error.
-        tokens: That were embedded for the vectors.
-    """
-
-    def __init__(self, outcomes: Sequence[object], tokens: int) -> None:
-        super().__init__(outcomes)
-        self.tokens = tokens
 
 
 class MissingExtra(UmeError):

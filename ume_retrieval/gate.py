@@ -30,7 +30,7 @@ LEAST_QUERIES: Final = 50
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DirectView:
-    """What a query shows before it is reasoned over.
+    """Features of a query before it is reasoned over.
 
     Attributes:
         vector: The query's direct vector, shape (dim,).
@@ -167,7 +167,7 @@ def calibrate(views: Sequence[DirectView], spare: Sequence[bool], *, embedder: s
     center = features.mean(axis=0)
     scaled = (features - center) / scale
     if labels.all() or min(labels.sum(), (~labels).sum()) < FOLDS:
-        # One kind alone has no boundary: margins decide nothing that the share does not.
+        # With one kind of label alone, margins decide nothing that the share does not.
         weights, bias = np.zeros(features.shape[1]), 0.0
         odds = np.full(len(labels), 0.0)
     else:

@@ -54,6 +54,7 @@ class Frames:
         images: RGB frames in time order, at least one, all of one size.
         timestamps: Seconds from the start of the file, one a frame, ascending.
         duration_s: Length of the sampled stretch in seconds, > 0.
+        from_file: Whether the library sampled them from a file; some models want given frames resized in another way.
 
     Raises:
         InputError: When there is no frame, or not one number a frame. What `check_frames` asks for is checked when the
@@ -63,6 +64,7 @@ class Frames:
     images: tuple[PIL.Image.Image, ...]
     timestamps: tuple[float, ...]
     duration_s: float
+    from_file: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))

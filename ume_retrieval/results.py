@@ -1,4 +1,4 @@
-"""What the pipeline hands back: vectors, traces with their evidence, failures by name, and what it cost."""
+"""Results of the pipeline: vectors, traces with their evidence, failures, and costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ume_retrieval.tcot.trace import TCot
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Why an item was embedded as it was.
+    """Reasoning about one item, and the evidence that was embedded with it.
 
     Attributes:
         tcot: What the Reasoner thought and answered, with the evidence that it named.
@@ -37,7 +37,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a call cost. Usages add up: `first + second`.
+    """Cost of a call. Usages add up: `first + second`.
 
     Attributes:
         items: Items that were handed in.
@@ -87,7 +87,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class EncodeResult:
-    """Vectors with everything that is known about them.
+    """Vectors, traces, failures and cost of a call.
 
     Attributes:
         vectors: Shape (n, dim), row i for input i, or (dim,) for a single input; NaN (0 for integer precisions) where
@@ -120,12 +120,12 @@ class TraceResult:
 
 @dataclass(frozen=True, slots=True)
 class PipelineInfo:
-    """Which models and prompts make the vectors; collections pin it.
+    """Models and prompts that make the vectors; collections record it.
 
     Attributes:
         embedder: The Embedder's weights.
-        reasoner: The Reasoner's weights, or None when there is none.
-        prompt_version: Version of the Reasoner's prompts, or None when there is no Reasoner.
+        reasoner: The Reasoner's weights, or None without one.
+        prompt_version: Version of the Reasoner's prompts, or None without a Reasoner.
     """
 
     embedder: ModelInfo

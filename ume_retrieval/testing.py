@@ -1,6 +1,6 @@
 """A fake Reasoner and a fake Embedder for the tests of apps: no weights, no torch, the same answer every time.
 
-They have no understanding. The Reasoner repeats an item's words and names the colours of its pictures; the Embedder
+They understand nothing. The Reasoner repeats an item's words and names the colours of its pictures; the Embedder
 counts words and colours. That is enough for similar things to get similar vectors, so that an app's own logic can be
 tested around them. They are in no preset: build them yourself and hand them to `ReasoningEmbedder`.
 """
@@ -156,7 +156,7 @@ class HashEmbedder:
     def _vector(self, chat: Chat) -> npt.NDArray[np.float64]:
         features = [(word, 1.0) for word in _words(chat)]
         features += [share for picture in _pictures(chat) for share in _colour_shares(picture)]
-        # The bias keeps a chat without a single word off the origin, where there is no direction.
+        # The bias keeps a chat without a single word off the origin, which lacks a direction.
         total = 0.1 * _direction("", self.dimension)
         for feature, weight in features:
             total = total + weight * _direction(feature, self.dimension)

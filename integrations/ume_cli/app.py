@@ -12,7 +12,7 @@ from ume_cli.eval import mmeb_v2, uvrb
 from ume_cli.evaluate import eval_app
 from ume_cli.gate import gate
 from ume_cli.indexing import enrich, index
-from ume_cli.models import models
+from ume_cli.models import models_app
 from ume_cli.plan import plan
 from ume_cli.searching import report, search
 from ume_cli.training import train_app
@@ -25,8 +25,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (demo, index, enrich, search, report, gate, models, plan, doctor):
+for function in (demo, index, enrich, search, report, gate, plan, doctor):
     app.command()(function)
+app.add_typer(models_app, name="models", help="List the models that are known by a short name, or check one.")
 app.add_typer(eval_app, name="eval", help="Measure retrieval.")
 eval_app.command("mmeb-v2")(mmeb_v2)
 eval_app.command()(uvrb)

@@ -61,6 +61,7 @@ def examine() -> list[Finding]:
         _torchvision(),
         _device(),
         _bundled_pair(),
+        _catalogue(),
         Finding("trace cache", "ok", str(default_cache_path())),
     ]
 
@@ -97,6 +98,26 @@ def _device() -> Finding:
     if device.type == "cpu":
         return Finding("device", "missing", f"no GPU: {found}", "real models want a GPU; ume-tiny does not")
     return Finding("device", "ok", found)
+
+
+def _catalogue() -> Finding:
+    """Which models of the catalogue this machine has the memory for."""
+    try:
+        from ume_cli.models import fitting, rooms_here
+
+        rooms = rooms_here()
+    except (ImportError, OSError) as error:
+        return Finding("models that fit", "broken", str(error).splitlines()[0], "pip install torch")
+    from ume_retrieval.engines.memory import gigabytes
+    from ume_retrieval.models.catalog import cards
+
+    memory = ", ".join(f"{room.device} {gigabytes(room.capacity)}" for room, _ in rooms if room.capacity)
+    loadable = [card for card in cards() if card.role != "reranker"]
+    large = [card.name for card in loadable if not fitting(card, rooms)]
+    found = f"{len(loadable) - len(large)} of {len(loadable)} ({memory or 'memory unknown'})"
+    return Finding(
+        "models that fit", "ok", f"{found}; too large: {', '.join(large)}" if large else found, "`ume models`"
+    )
 
 
 def _bundled_pair() -> Finding:

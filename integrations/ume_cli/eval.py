@@ -139,7 +139,7 @@ class Run:
         named = None if given.beside is None else names(given.beside)
         others = () if named == ["none"] else beside(tasks, self.visdoc, named)
         if options.reasoning == "never":
-            models = replace(models, reasoner="none")
+            models = replace(models, reasoner="none", prompts=None)
         embedder = models.load(cache=self.out / TRACES_FILE)
         with self.output.progress() as progress:
             overall = progress.add_task("tasks", total=len(tasks))

@@ -102,6 +102,7 @@ def index(
                 reasoner=None if models.reasoner == "none" else models.reasoner,
                 engine=models.engine,
                 device=models.device,
+                prompts=models.prompts,
                 limits=limits_of(isolate=isolate),
             )
             address = StoreAddress(place.store, place.collection, sharding=spread)

@@ -20,6 +20,7 @@ from ume_cli.options import (
     DeviceOption,
     EngineOption,
     ModelOption,
+    PromptsOption,
     ReasonerOption,
     StoreOption,
     load_embedder,
@@ -79,10 +80,12 @@ class ModelOptions:
     reasoner: ReasonerOption = "auto"
     device: DeviceOption = "auto"
     engine: EngineOption = "auto"
+    prompts: PromptsOption = None
 
     def load(self, *, cache: Path | None = None, isolate: bool = False) -> ReasoningEmbedder:
         """Load the models."""
-        return load_embedder(self.model, self.reasoner, self.device, self.engine, cache=cache, isolate=isolate)
+        names = self.model, self.reasoner, self.device, self.engine
+        return load_embedder(*names, self.prompts, cache=cache, isolate=isolate)
 
     def changed(self) -> dict[str, str]:
         """Return the options that differ from their defaults, without `--reasoner none`."""

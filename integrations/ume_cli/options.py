@@ -32,6 +32,14 @@ EngineOption = Annotated[
         help="auto, transformers, vllm, or server: $UME_REASONER_URL and $UME_EMBEDDER_URL with the key $UME_API_KEY.",
     ),
 ]
+PromptsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        help="What the Reasoner is asked instead of its own prompts: a .toml or .json file.",
+        show_default=False,
+    ),
+]
 IsolateOption = Annotated[
     bool,
     typer.Option(
@@ -55,17 +63,19 @@ DEFAULT_COLLECTION = "default"
 
 
 def load_embedder(
-    model: str, reasoner: str, device: str, engine: str = "auto", *, cache: Path | None = None, isolate: bool = False
+    model: str,
+    reasoner: str,
+    device: str,
+    engine: str = "auto",
+    prompts: Path | None = None,
+    *,
+    cache: Path | None = None,
+    isolate: bool = False,
 ) -> ReasoningEmbedder:
     """The models that a command names, with progress bars of other libraries switched off."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers import utils
-
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
-    logging: Any = utils.logging
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet_libraries()
     return ReasoningEmbedder.from_pretrained(
         model,
         reasoner=None if reasoner == "none" else reasoner,
@@ -73,7 +83,18 @@ def load_embedder(
         device=device,
         cache=cache or "auto",
         limits=limits_of(isolate=isolate),
+        prompts=prompts,
     )
+
+
+def quiet_libraries() -> None:
+    """Switch off progress bars and warnings of the libraries beneath; a command has its own."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers import utils
+
+    logging: Any = utils.logging
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def limits_of(*, isolate: bool) -> Limits:

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ume_retrieval import errors
 from ume_retrieval.errors import Failure, UmeError
 from ume_retrieval.results import Usage
+from ume_retrieval.util.progress import OnProgress, Progress
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Progress of a run.
-
-    Attributes:
-        stage: "discover" counts files; "embed", "reason" and "migrate" count points.
-        done: Number finished, including failures.
-        total: Number of all, or None while it is unknown.
-        source: The current file.
-        rates: Inputs per second of each stage of the models' pipeline: "load", "reason", "embed". The slowest limits
-            the run.
-    """
-
-    stage: Literal["discover", "embed", "reason", "migrate"]
-    done: int
-    total: int | None
-    source: str = ""
-    rates: Mapping[str, float] = field(default_factory=dict)
-
-
-OnProgress: TypeAlias = Callable[[Progress], None]
-"""Called after each step of a run, in the thread of the run."""
+__all__ = ["EnrichReport", "IndexReport", "OnProgress", "Progress", "error_of", "once_a_source"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,15 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval.checkpoint import EmbedderSpec, Prompts, VisualBudget
 from ume_retrieval.engines.base import Embedder, Reasoner, Sampling, tcot_sampling
 from ume_retrieval.engines.load import LoadOptions, choose_engine
-from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, with_prompts
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
-from ume_retrieval.pipeline.asking import CallMemory
-from ume_retrieval.pipeline.stages import Reasoning
-from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
+from ume_retrieval.pipeline import InMemoryTraceCache, ReasonStage, TraceCache, default_cache_path
 from ume_retrieval.results import PipelineInfo
 
 
@@ -60,25 +57,30 @@ class Models:
         cache: Path | Literal["auto"] | None = "auto",
         sampling: Sampling | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        prompts: Prompts | Path | None = None,
     ) -> Models:
         """Models as `ReasoningEmbedder.from_pretrained` names them; names are understood at once, weights load later.
+
+        A file of prompts is read at once too, and its wording travels to the workers.
 
         A folder of weights must be at the same path on every machine, and so must be the addresses and keys of the
         engine "server" in its environment.
 
         Raises:
             ModelError: When a name means nothing.
-            InputError: When the engine does not exist.
+            InputError: When the engine does not exist, or the prompts cannot be used.
         """
         choose_engine(engine)
         resolved = resolve_embedder(str(name))
         wanted = resolved.reasoner if reasoner == "auto" else reasoner
-        if wanted is not None:
-            resolve_reasoner(str(wanted))
+        understood = None if wanted is None else resolve_reasoner(str(wanted))
+        if prompts is not None:
+            prompts = prompts if isinstance(prompts, Prompts) else Prompts.from_file(prompts)
+            with_prompts(understood, prompts)
         options = LoadOptions(device, dtype)
         return cls(
             partial(_load_embedder, str(name), engine, options),
-            None if wanted is None else partial(_load_reasoner, str(wanted), engine, options),
+            None if wanted is None else partial(_load_reasoner, str(wanted), engine, options, prompts),
             cache=cache,
             sampling=sampling,
             limits=limits,
@@ -94,19 +96,23 @@ class Models:
             UmeError: When a model cannot be loaded.
         """
         embedder = self.embedder()
-        meta = CollectionMeta(embedder.info.name, embedder.info.revision, embedder.spec.family, embedder.dimension)
-        budget = embedder.spec.budget
+        meta = CollectionMeta(embedder.info.name, embedder.info.revision, embedder.spec.writing, embedder.dimension)
         if not reasoned or self.reasoner is None:
-            return Description(meta, PipelineInfo(embedder.info, None, None), budget, None)
+            return Description(meta, PipelineInfo(embedder.info, None, None), embedder.spec, None)
         reasoner = self.reasoner()
         version = reasoner.spec.prompts.version
         meta = replace(
             meta, reasoner=reasoner.info.name, reasoner_revision=reasoner.info.revision, prompt_version=version
         )
-        return Description(meta, PipelineInfo(embedder.info, reasoner.info, version), budget, reasoner.spec.budget)
+        return Description(
+            meta, PipelineInfo(embedder.info, reasoner.info, version), embedder.spec, reasoner.spec.budget
+        )
 
-    def reasoning(self, evidence_limit: int) -> Reasoning:
+    def reasoning(self, embedder: EmbedderSpec) -> ReasonStage:
         """The stage that reasons, with a Reasoner of its own.
+
+        Args:
+            embedder: How the Embedder wants its input.
 
         Raises:
             InputError: When there is no Reasoner.
@@ -116,14 +122,12 @@ class Models:
             raise no_reasoner()
         reasoner = self.reasoner()
         path = default_cache_path() if self.cache == "auto" else self.cache
-        return Reasoning(
+        return ReasonStage(
             reasoner=reasoner,
             sampling=self.sampling or tcot_sampling(reasoner),
-            traces=CallMemory() if path is None else TraceCache(path),
-            evidence_limit=evidence_limit,
+            traces=InMemoryTraceCache() if path is None else TraceCache(path),
+            embedder=embedder,
             side="corpus",
-            target=None,
-            lock=threading.Lock(),
         )
 
 
@@ -134,13 +138,13 @@ class Description:
     Attributes:
         meta: What a collection made with them says of itself.
         info: Names and revisions.
-        embedder_budget: What the Embedder sees of pictures.
+        embedder: How the Embedder wants its input.
         reasoner_budget: What the Reasoner sees, when it is concerned.
     """
 
     meta: CollectionMeta
     info: PipelineInfo
-    embedder_budget: VisualBudget
+    embedder: EmbedderSpec
     reasoner_budget: VisualBudget | None
 
     @property
@@ -158,5 +162,6 @@ def _load_embedder(name: str, engine: str, options: LoadOptions) -> Embedder:
     return choose_engine(engine).load_embedder(resolve_embedder(name), options)
 
 
-def _load_reasoner(name: str, engine: str, options: LoadOptions) -> Reasoner:
-    return choose_engine(engine).load_reasoner(resolve_reasoner(name), options)
+def _load_reasoner(name: str, engine: str, options: LoadOptions, prompts: Prompts | None) -> Reasoner:
+    resolved = resolve_reasoner(name)
+    return choose_engine(engine).load_reasoner(with_prompts(resolved, prompts) if prompts else resolved, options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,12 +15,10 @@ from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.models import Description, Models
 from ume_ray.sources import at_hand, item_at, listed, renamed
 from ume_ray.stores import Shared
-from ume_ray.units import Decoded, Made, Outcome, Thought, Unit, batch_of, failed, rows_of, spent, stopped
+from ume_ray.units import Decoded, EncodedUnit, Outcome, ReasonedUnit, Unit, batch_of, failed, rows_of, spent, stopped
 from ume_retrieval.errors import Failure, UmeError
 from ume_retrieval.media import FoundFile, display_name
-from ume_retrieval.pipeline.loading import Chunk, Intake, Loaded
-from ume_retrieval.pipeline.progress import Ledger
-from ume_retrieval.pipeline.stages import Embedding, Reasoned
+from ume_retrieval.pipeline import EmbedStage, ItemLoader, StageItem, apply_stage, load_items
 
 Batch = Mapping[str, Any]
 Row = TypeVar("Row")
@@ -138,24 +135,24 @@ class Decode(Operator):
 
     def _decoded(self, units: Sequence[Unit], copies: Mapping[str, FoundFile]) -> Iterator[list[Decoded | Outcome]]:
         described = self.job.described
-        intake = Intake(
-            reasoner_budget=described.reasoner_budget if self.job.reasoning == "always" else None,
-            embedder_budget=described.embedder_budget,
-            limits=self.job.models.limits,
-            allow_remote=(),
+        loader = ItemLoader(
+            described.embedder.budget,
+            described.reasoner_budget if self.job.reasoning == "always" else None,
+            self.job.models.limits,
             chunk_items=self.job.items_a_call,
         )
-        ledger = Ledger(len(units), strict=False)
         items = [item_at(unit.part.entry, copies[unit.source].path) for unit in units]
-        for chunk in intake.chunks(items, ledger):
-            rows: list[Decoded | Outcome] = [Decoded(units[one.index], one) for one in chunk.items]
-            for index, failure in sorted(ledger.take_failures(chunk.stop).items()):
-                copy = copies[units[index].source]
-                message = renamed(failure.message, copy.path, copy.source)
-                named = replace(failure, source=copy.source, message=message)
-                rows.append(failed(copy.source, named))
-                self._mark(units[index], named)
-            yield rows
+        waiting = iter(units)
+        for outcomes in load_items(loader, items):
+            yield [self._row(next(waiting), one, copies) for one in outcomes]
+
+    def _row(self, unit: Unit, one: StageItem | Failure, copies: Mapping[str, FoundFile]) -> Decoded | Outcome:
+        if isinstance(one, StageItem):
+            return Decoded(unit, one)
+        copy = copies[unit.source]
+        named = replace(one, source=copy.source, message=renamed(one.message, copy.path, copy.source))
+        self._mark(unit, named)
+        return failed(copy.source, named)
 
     def _mark(self, unit: Unit, failure: Failure) -> None:
         """A point that is there and can never be reasoned over says so."""
@@ -167,50 +164,46 @@ class Reason(Operator):
     """An actor with a Reasoner of its own."""
 
     def __init__(self, job: Job) -> None:
-        self._reasoning = job.models.reasoning(job.described.embedder_budget.evidence_images)
+        self._stage = job.models.reasoning(job.described.embedder)
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
         """Give every decoded unit that wants it its trace, or the reason why it has none."""
         asked = [row for row in rows if _wants_reason(row)]
-        ledger = Ledger(len(asked), strict=False)
-        chunk = Chunk(0, len(asked), [_at(index, row.loaded) for index, row in enumerate(asked)])
-        done = {one.loaded.index: one for one in self._reasoning.run(chunk, ledger).items}
-        failures = ledger.take_failures(len(asked))
-        thoughts = [
-            Thought(row.unit, done.get(index) or Reasoned(row.loaded), failures.get(index))
-            for index, row in enumerate(asked)
+        outcomes = apply_stage(self._stage, [row.item for row in asked])
+        reasoned = [
+            ReasonedUnit(row.unit, row.item, one) if isinstance(one, Failure) else ReasonedUnit(row.unit, one)
+            for row, one in zip(asked, outcomes.items, strict=True)
         ]
         rest = (row for row in rows if not _wants_reason(row))
-        yield [*rest, *thoughts, spent(replace(ledger.usage(), items=0))]
+        yield [*rest, *reasoned, spent(replace(outcomes.usage, items=0))]
 
 
 class Embed(Operator):
     """An actor with an Embedder of its own."""
 
     def __init__(self, job: Job) -> None:
-        self._embedding = Embedding(job.models.embedder(), threading.Lock())
+        self._stage = EmbedStage(job.models.embedder(), "corpus")
 
     def run(self, rows: Sequence[Any]) -> Iterator[Iterable[object]]:
         """Give every unit its vectors: the direct one when it lacks it, the reasoned one when it has a trace."""
-        thoughts = [
-            Thought(row.unit, Reasoned(row.loaded)) if isinstance(row, Decoded) else row
+        units = [
+            ReasonedUnit(row.unit, row.item) if isinstance(row, Decoded) else row
             for row in rows
-            if isinstance(row, (Decoded, Thought))
+            if isinstance(row, (Decoded, ReasonedUnit))
         ]
-        asked: list[tuple[int, bool, Reasoned]] = []
-        for index, thought in enumerate(thoughts):
-            if thought.unit.direct:
-                asked.append((index, False, Reasoned(thought.reasoned.loaded)))
-            if thought.reasoned.trace is not None:
-                asked.append((index, True, thought.reasoned))
-        ledger = Ledger(len(asked), strict=False)
-        numbered = [replace(one, loaded=_at(number, one.loaded)) for number, (_, _, one) in enumerate(asked)]
-        pairs = self._embedding.run(Chunk(0, len(asked), numbered), ledger).items
-        vectors = {asked[one.loaded.index][:2]: vector for one, vector in pairs}
-        failures = {asked[number][:2]: failure for number, failure in ledger.take_failures(len(asked)).items()}
-        made = [_made(thought, index, vectors, failures) for index, thought in enumerate(thoughts)]
+        asked: dict[tuple[int, bool], StageItem] = {}
+        for index, unit in enumerate(units):
+            if unit.unit.direct:
+                asked[index, False] = replace(unit.item, trace=None, evidence=None)
+            if unit.item.trace is not None:
+                asked[index, True] = unit.item
+        outcomes = apply_stage(self._stage, [*asked.values()])
+        made = dict(zip(asked, outcomes.items, strict=True))
+        encoded = [
+            _encoded(unit, made.get((index, False)), made.get((index, True))) for index, unit in enumerate(units)
+        ]
         settled = [row for row in rows if isinstance(row, Outcome)]
-        yield [*settled, *made, spent(ledger.usage())]
+        yield [*settled, *encoded, spent(outcomes.usage)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +218,7 @@ class Write(Operator):
         new: list[Point] = []
         changed: list[Point] = []
         for made in rows:
-            if not isinstance(made, Made):
+            if not isinstance(made, EncodedUnit):
                 continue
             point, told = self._point(made)
             (new if made.unit.direct else changed).append(point)
@@ -235,7 +228,7 @@ class Write(Operator):
         store.update(changed)
         yield outcomes
 
-    def _point(self, made: Made) -> tuple[Point, list[Outcome]]:
+    def _point(self, made: EncodedUnit) -> tuple[Point, list[Outcome]]:
         unit, key, told = made.unit, entry_id(made.unit.part.entry), []
         point = Point(key)
         if made.direct is not None:
@@ -256,28 +249,21 @@ def _wants_reason(row: object) -> bool:
     return isinstance(row, Decoded) and row.unit.reason
 
 
-def _made(
-    thought: Thought,
-    index: int,
-    vectors: Mapping[tuple[int, bool], Any],
-    failures: Mapping[tuple[int, bool], Failure],
-) -> Made | Outcome:
-    """A unit after the Embedder; a new point without its direct vector is none."""
-    unit, refused = thought.unit, failures.get((index, False))
-    if refused is not None:
-        return failed(unit.source, replace(refused, source=unit.source))
-    lost = thought.failure or failures.get((index, True))
-    return Made(
+def _encoded(
+    reasoned: ReasonedUnit, direct: StageItem | Failure | None, with_trace: StageItem | Failure | None
+) -> EncodedUnit | Outcome:
+    """Return a unit with its vectors; a new point without its direct vector is left out."""
+    unit = reasoned.unit
+    if isinstance(direct, Failure):
+        return failed(unit.source, replace(direct, source=unit.source))
+    lost = reasoned.failure or (with_trace if isinstance(with_trace, Failure) else None)
+    return EncodedUnit(
         unit,
-        vectors.get((index, False)),
-        vectors.get((index, True)),
-        thought.reasoned.trace,
+        direct.vector if direct else None,
+        with_trace.vector if isinstance(with_trace, StageItem) else None,
+        reasoned.item.trace,
         None if lost is None else replace(lost, source=unit.source),
     )
-
-
-def _at(index: int, loaded: Loaded) -> Loaded:
-    return replace(loaded, index=index)
 
 
 def folders_left_out(store: Store) -> tuple[str, ...]:

@@ -14,8 +14,7 @@ from ume_qdrant.stores.base import Vector
 from ume_ray.sources import StoredObject
 from ume_retrieval.errors import Failure, UmeError
 from ume_retrieval.media import FoundFile
-from ume_retrieval.pipeline.loading import Loaded
-from ume_retrieval.pipeline.stages import Reasoned
+from ume_retrieval.pipeline import StageItem
 from ume_retrieval.results import Trace, Usage
 
 Event: TypeAlias = Literal["unchanged", "embedded", "taken over", "reasoned", "failed", "stale", "spent", "stopped"]
@@ -72,20 +71,20 @@ class Decoded:
     """A unit with its pixels."""
 
     unit: Unit
-    loaded: Loaded
+    item: StageItem
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
+class ReasonedUnit:
     """A unit with its trace, or with the reason why there is none."""
 
     unit: Unit
-    reasoned: Reasoned
+    item: StageItem
     failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
+class EncodedUnit:
     """A unit with its vectors, ready to be written.
 
     Attributes:

@@ -7,13 +7,14 @@ from ume_retrieval.chat import Chat, ImagePart, TextPart, VideoPart, images_of
 from ume_retrieval.checkpoint import EmbedderSpec, VisualBudget
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.inputs import Frames, LoadedItem
+from ume_retrieval.profiles import OWN
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.trace import Box, TCot
 
 BUDGET = VisualBudget(
     image_min_pixels=1024, image_max_pixels=64 * 1024, crop_min_pixels=1024, crop_max_pixels=1024, frame_min_pixels=1024
 )
-EMBED_RL = EmbedderSpec(family="embed-rl", budget=BUDGET)
+EMBED_RL = EmbedderSpec(family="embed-rl", profile=OWN, budget=BUDGET)
 QWEN = EmbedderSpec(family="qwen3-vl-embedding", budget=BUDGET)
 PICTURE = PIL.Image.new("RGB", (320, 200), "red")
 FRAMES = Frames((PICTURE, PICTURE), (0.0, 0.5), 1.0)

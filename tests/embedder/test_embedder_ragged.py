@@ -14,9 +14,9 @@ from transformers import AutoModel, AutoProcessor
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo
 from ume_retrieval.engines.families import embedding_chat
-from ume_retrieval.engines.transformers import unpadded as ragged
+from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
-from ume_retrieval.engines.transformers.processor import ChatInputs, Rows
+from ume_retrieval.engines.transformers.processor import ChatInputs, PackedBatch
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.inputs import LoadedItem
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model
@@ -34,7 +34,7 @@ def chats(shapes_items: Items) -> list[Chat]:
     return [embedding_chat(EMBEDDER_SPEC, item, None, None) for item in shapes_items(3)]
 
 
-def whole_rows(values: torch.Tensor, rows: Rows) -> list[torch.Tensor]:
+def whole_rows(values: torch.Tensor, rows: PackedBatch) -> list[torch.Tensor]:
     """Each row with what all begin with, along the last axis."""
     own = values[..., rows.shared :].split([length - rows.shared for length in rows.lengths], dim=-1)
     return [torch.cat([values[..., : rows.shared], left], dim=-1) for left in own]
@@ -51,12 +51,12 @@ def test_last_states_are_those_of_each_row_alone(inputs: ChatInputs, chats: list
         inputs.tokenizer, Size(hidden=64, layers=layers, vision_hidden=32, vision_layers=2), 3
     ).model.eval()
     prepared = copy.deepcopy(own)
-    ragged.prepare(prepared)
+    unpadded.prepare(prepared)
     rows = inputs.rows(inputs.write(chats))
     counted: list[int] = []
     prepared.language_model.layers[-1].mlp.register_forward_hook(lambda _, seen, __: counted.append(seen[0].shape[1]))
     with torch.inference_mode():
-        last, after = ragged.last_states(prepared, rows, ragged.Packed(rows))
+        last, after = unpadded.last_states(prepared, rows, unpadded.Packed(rows))
         assert len(last) == len(after) == len(chats)
         for chat, state, place in zip(chats, last, after.tolist(), strict=True):
             alone = inputs.tensors([chat])
@@ -70,7 +70,7 @@ def test_positions_are_the_models_own(random_pair: Path, inputs: ChatInputs, sha
     model = plain(random_pair)
     chats = [embedding_chat(EMBEDDER_SPEC, item, None, None) for seed in range(5) for item in shapes_items(seed)]
     rows = inputs.rows(inputs.write(chats))
-    places, after = ragged.positions(rows, model.config.vision_config.spatial_merge_size)
+    places, after = unpadded.positions(rows, model.config.vision_config.spatial_merge_size)
     for chat, found, end in zip(chats, whole_rows(places, rows), after.tolist(), strict=True):
         alone = inputs.tensors([chat])
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
@@ -83,8 +83,8 @@ def test_a_prepared_model_still_does_its_ordinary_forward_pass(
     random_pair: Path, inputs: ChatInputs, chats: list[Chat]
 ) -> None:
     own, prepared = plain(random_pair), plain(random_pair)
-    ragged.prepare(prepared)
-    ragged.prepare(prepared)
+    unpadded.prepare(prepared)
+    unpadded.prepare(prepared)
     batch = inputs.tensors(chats)
     seen = batch["attention_mask"].bool()
     with torch.inference_mode():
@@ -112,9 +112,9 @@ def test_what_all_rows_begin_with_is_computed_once(inputs: ChatInputs, random_pa
     assert len(rows.tokens) == len(rows.kinds) == sum(rows.lengths) - 3 * rows.shared
     assert all(map(torch.equal, whole_rows(rows.tokens, rows), alone))
     model, prepared = plain(random_pair), plain(random_pair)
-    ragged.prepare(prepared)
+    unpadded.prepare(prepared)
     with torch.inference_mode():
-        last, after = ragged.last_states(prepared, rows, ragged.Packed(rows))
+        last, after = unpadded.last_states(prepared, rows, unpadded.Packed(rows))
         for row, state, place in zip(alone, last, after.tolist(), strict=True):
             expected = model(input_ids=row[None], use_cache=False).last_hidden_state[0, -1]
             torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)

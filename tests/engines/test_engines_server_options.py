@@ -88,7 +88,7 @@ def test_an_address_that_carries_a_secret_or_is_none_is_refused_without_showing_
 
 @pytest.mark.parametrize("host", ["a..b", "xn--", "[v1.a]"])
 def test_a_host_that_there_cannot_be_is_refused(host: str) -> None:
-    with pytest.raises(InputError, match="is no address"):
+    with pytest.raises(InputError, match="is not a valid address"):
         Server(base_urls(f"http://{host}", "UME_REASONER_URL"), None, ServerOptions(attempts=1))
 
 

@@ -59,7 +59,7 @@ def test_requests_carry_pixels_times_and_form_to_vllm(stub: Stub, naps: list[flo
     reasoner = reasoner_on(stub, naps)
     chat: Chat = (Message("user", (ImagePart(PIL.Image.new("RGB", (40, 33), "red")), TextPart("hi"))),)
     moving: Chat = (Message("user", (VideoPart(clip(1.0, 2.5)), TextPart("hi"))),)
-    sampling = Sampling(max_tokens=8, temperature=0.5, top_p=0.9, seed=3, form="tcot")
+    sampling = Sampling(max_tokens=8, temperature=0.5, top_p=0.9, seed=3, response_format="tcot")
     reasoner.generate([chat], sampling)
     reasoner.generate([moving], sampling)
     still, video = stub.posted()
@@ -83,9 +83,9 @@ def test_a_plain_server_gets_standard_fields_and_frames_as_pictures(stub: Stub, 
     assert body.keys() == {"model", "messages", "max_tokens", "temperature", "top_p"}
     assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url"] * 2 + ["text"]
     assert body["messages"][0]["content"][2]["text"] == "<1.5 seconds>"
-    assert reasoner.form == "free"
+    assert reasoner.response_format == "free"
     with pytest.raises(InputError, match="form"):
-        reasoner.generate([words("hi")], Sampling(form="tcot"))
+        reasoner.generate([words("hi")], Sampling(response_format="tcot"))
 
 
 def test_a_cut_reply_says_so(stub: Stub, naps: list[float]) -> None:

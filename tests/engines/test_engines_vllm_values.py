@@ -122,7 +122,7 @@ def test_transformers_refuses_a_form_that_it_cannot_hold(random_pair: Path) -> N
     reasoner = TransformersReasoner.from_pretrained(str(random_pair / "reasoner"), spec=REASONER_SPEC, device="cpu")
     item = LoadedItem("a red circle", (), (), None, "id")
     with pytest.raises(InputError, match="form"):
-        reasoner.generate([reasoner_chat(item, "query", REASONER_SPEC.prompts)], Sampling(form="tcot"))
+        reasoner.generate([reasoner_chat(item, "query", REASONER_SPEC.prompts)], Sampling(response_format="tcot"))
 
 
 def test_the_form_is_part_of_a_traces_key_only_when_it_is_held() -> None:
@@ -137,8 +137,8 @@ def test_the_form_is_part_of_a_traces_key_only_when_it_is_held() -> None:
             sampling=sampling,
         )
 
-    assert key(Sampling()) == key(Sampling(form="free"))
-    assert key(Sampling()) != key(Sampling(form="tcot"))
+    assert key(Sampling()) == key(Sampling(response_format="free"))
+    assert key(Sampling()) != key(Sampling(response_format="tcot"))
     assert "form" not in Sampling().identity()
 
 

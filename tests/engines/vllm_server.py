@@ -22,7 +22,7 @@ def start(model: str, key: str, log: Path, *settings: str) -> tuple[subprocess.P
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = ["--host", "127.0.0.1", "--port", str(port), "--api-key", key]
-    address += ["--trust-request-mm-kwargs"]
+    address += ["--trust-request-mm-kwargs", "--trust-request-chat-template"]
     numbers = ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(2**28)]
     server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *address, *numbers]
     environment = os.environ | {"VLLM_NO_USAGE_STATS": "1"}

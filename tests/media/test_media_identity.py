@@ -16,7 +16,7 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, MediaNotFound, MediaTooLarge, RemoteNotAllowed
 from ume_retrieval.inputs import Clip, Frames, Item, Page
 from ume_retrieval.media import Limits, content_id, load
-from ume_retrieval.media.identity import frame_fields
+from ume_retrieval.media.loading import frame_fields
 
 BUDGET = VisualBudget()
 

@@ -15,7 +15,8 @@ import pytest
 from ume_retrieval import InputError, ReasoningEmbedder, TraceCache
 from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Embeddings, Generation, Sampling
-from ume_retrieval.pipeline.asking import ASKED_AT_ONCE
+from ume_retrieval.errors import Stopped
+from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 
@@ -127,6 +128,20 @@ async def test_a_cancelled_call_asks_nothing_more_and_keeps_its_traces(
     assert first == reasoner.calls == len(cache) == min(count, chunk_items, ASKED_AT_ONCE)
     assert engine.calls == 0
     assert (await embedder.aencode_corpus("again")).shape == (64,)
+
+
+def test_a_call_is_cancelled_by_its_event_and_keeps_finished_traces(tmp_path: Path) -> None:
+    reasoner, stopped = CountedReasoner(), threading.Event()
+    cache = TraceCache(tmp_path / "traces.sqlite3")
+    embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache, chunk_items=4)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(embedder.encode_corpus, [f"thing {n}" for n in range(40)], stopped=stopped)
+        assert reasoner.begun.wait(20)
+        stopped.set()
+        reasoner.goes_on.set()
+        with pytest.raises(Stopped):
+            call.result(20)
+    assert reasoner.calls == len(cache) == 4
 
 
 async def test_a_call_inside_of_a_call_does_not_end_it() -> None:

@@ -263,3 +263,16 @@ def test_a_killed_run_is_taken_up_where_it_was(tmp_path: Path) -> None:
     assert done <= stored < 200
     second = subprocess.run(fast, capture_output=True, text=True, check=True).stdout  # noqa: S603 - as above
     assert second.split()[-2:] == ["asked", str(200 - stored)]
+
+
+def test_the_former_name_of_the_response_format_is_understood_for_one_release() -> None:
+    with pytest.warns(DeprecationWarning, match="response_format"):
+        former = Sampling(max_tokens=8, form="tcot")
+    assert former == Sampling(max_tokens=8, response_format="tcot")
+    assert replace(former, seed=1).identity() == {
+        "max_tokens": 8,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "seed": 1,
+        "form": "tcot",
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from ume_retrieval import (
     TraceCache,
 )
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.engines.base import Embeddings, Generation, Sampling
-from ume_retrieval.errors import SomeEmbedded, SomeFailed
-from ume_retrieval.pipeline.asking import ASKED_AT_ONCE
+from ume_retrieval.engines.base import Embeddings, Generation, PartialEmbeddings, Sampling
+from ume_retrieval.errors import UmeError
+from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 
@@ -51,20 +51,20 @@ class Refusing(HashEmbedder):
 
 
 class SomeRefusing(HashEmbedder):
-    """Refuses chats with this word and keeps the others; says what they cost, or does not."""
+    """Refuses chats with this word and keeps the others."""
 
-    def __init__(self, word: str, *, tokens: bool = True) -> None:
+    def __init__(self, word: str) -> None:
         super().__init__()
-        self.word, self.tokens = word, tokens
+        self.word = word
 
     def embed(self, chats: Sequence[Chat]) -> Embeddings:
-        good = [chat for chat in chats if self.word not in said(chat)]
-        made = super().embed(good)
-        if len(good) == len(chats):
-            return made
+        return self.embed_partial(chats).complete(self.dimension)
+
+    def embed_partial(self, chats: Sequence[Chat]) -> PartialEmbeddings:
+        made = super().embed([chat for chat in chats if self.word not in said(chat)])
         rows = iter(made.vectors)
-        outcomes = [next(rows) if chat in good else InputError("too long") for chat in chats]
-        raise SomeEmbedded(outcomes, made.tokens) if self.tokens else SomeFailed(outcomes)
+        outcomes = [InputError("too long") if self.word in said(chat) else next(rows) for chat in chats]
+        return PartialEmbeddings(outcomes, made.tokens)
 
 
 def mute_on(word: str) -> FakeReasoner:
@@ -168,16 +168,12 @@ def test_a_strict_error_of_an_engine_names_the_input(*, at_once: bool) -> None:
     """Whether the engine refuses the whole batch or keeps the others, and of two bad ones the first."""
 
     class Naming(FakeReasoner):
-        def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
             if at_once and any("long" in said(chat) for chat in chats):
                 raise InputError("too long")
-            outcomes = [
-                InputError(said(chat)) if "long" in said(chat) else super(Naming, self).generate([chat], sampling)[0]
-                for chat in chats
-            ]
-            if any(isinstance(outcome, InputError) for outcome in outcomes):
-                raise SomeFailed(outcomes)
-            return [outcome for outcome in outcomes if isinstance(outcome, Generation)]
+            for position, chat in enumerate(chats):
+                is_long = "long" in said(chat)
+                yield position, InputError(said(chat)) if is_long else super().generate([chat], sampling)[0]
 
     texts = ["long thing" if number in {4, 6} else f"thing {number}" for number in range(8)]
     with pytest.raises(InputError) as raised:
@@ -212,13 +208,12 @@ def test_what_strikes_all_alike_names_no_input_in_a_strict_call() -> None:
     assert engine.batches == 1
 
 
-@pytest.mark.parametrize("tokens", [True, False])
-def test_answers_beside_failures_are_counted(*, tokens: bool) -> None:
-    engine = SomeRefusing("long", tokens=tokens)
+def test_answers_beside_failures_are_counted() -> None:
+    engine = SomeRefusing("long")
     texts = ["a", "b", "long", "c"]
     result = ReasoningEmbedder(engine).encode_corpus(texts, reasoning="never", strict=False, return_traces=True)
     assert [failure.index for failure in result.failures] == [2]
-    assert (result.usage.embedder_calls, result.usage.embedded_tokens) == (3, 3 if tokens else 0)
+    assert (result.usage.embedder_calls, result.usage.embedded_tokens) == (3, 3)
 
 
 def test_what_may_pass_later_is_not_searched_for_a_culprit() -> None:

@@ -12,11 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.engines.base import Embedder, Embeddings, Generation, Reasoner, Sampling, Streams
+from ume_retrieval.engines.base import (
+    Embedder,
+    Embeddings,
+    Generation,
+    PartialEmbeddings,
+    Reasoner,
+    Sampling,
+    SupportsStreaming,
+)
 from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder
 from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
-from ume_retrieval.errors import InputError, ModelError, SomeEmbedded, SomeFailed, UmeError
+from ume_retrieval.errors import InputError, ModelError, UmeError
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -39,22 +47,26 @@ class Slow(HashEmbedder):
         return super().embed(chats)
 
 
-class Picky(HashEmbedder):
-    """Refuses one chat, in one of two ways."""
+def is_refused(chat: Chat) -> bool:
+    return chat[-1].parts == (TextPart("thing 7"),)
 
-    def __init__(self, *, alone: bool) -> None:
-        super().__init__()
-        self.alone = alone
+
+class Picky(HashEmbedder):
+    """Refuses a call with one chat."""
 
     def embed(self, chats: Sequence[Chat]) -> Embeddings:
-        bad = [chat == texts(8)[7] for chat in chats]
-        if not any(bad):
-            return super().embed(chats)
-        if self.alone or len(chats) == 1:
+        if any(map(is_refused, chats)):
             raise InputError("too long")
+        return super().embed(chats)
+
+
+class PartlyPicky(HashEmbedder):
+    """Refuses one chat and keeps the others; each costs two tokens."""
+
+    def embed_partial(self, chats: Sequence[Chat]) -> PartialEmbeddings:
         vectors = super().embed(chats).vectors
-        outcomes = [InputError("too long") if wrong else row for wrong, row in zip(bad, vectors, strict=True)]
-        raise SomeFailed(outcomes)
+        rows = [InputError("too long") if is_refused(chat) else row for chat, row in zip(chats, vectors, strict=True)]
+        return PartialEmbeddings(rows, 2 * sum(not isinstance(row, InputError) for row in rows))
 
 
 @given(st.integers(0, 100), st.integers(1, 4))
@@ -71,15 +83,15 @@ def test_a_slow_replica_gets_less() -> None:
     assert 0 < slow.seen < fast.seen
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_refused_item_is_named_and_the_others_stay(*, alone: bool) -> None:
-    embedder = ReasoningEmbedder(ReplicatedEmbedder([Picky(alone=alone) for _ in range(2)]))
+@pytest.mark.parametrize("kind", [Picky, PartlyPicky])
+def test_a_refused_item_is_named_and_the_others_stay(kind: type[HashEmbedder]) -> None:
+    embedder = ReasoningEmbedder(ReplicatedEmbedder([kind(), kind()]))
     result = embedder.encode_corpus(
         [f"thing {n}" for n in range(40)], reasoning="never", strict=False, return_traces=True
     )
     plain = ReasoningEmbedder(HashEmbedder()).encode_corpus([f"thing {n}" for n in range(40)], reasoning="never")
     failed = [failure.index for failure in result.failures]
-    assert len(failed) <= 1
+    assert failed == [7]
     kept = [row for row in range(40) if row not in failed]
     np.testing.assert_array_equal(result.vectors[kept], plain[kept])
 
@@ -87,56 +99,56 @@ def test_a_refused_item_is_named_and_the_others_stay(*, alone: bool) -> None:
 def test_replies_stream_from_all_replicas() -> None:
     one, several = FakeReasoner(), ReplicatedReasoner([FakeReasoner() for _ in range(3)])
     assert isinstance(several, Reasoner)
-    assert isinstance(several, Streams)
+    assert isinstance(several, SupportsStreaming)
     chats = texts(50)
     assert several.generate(chats, GREEDY) == one.generate(chats, GREEDY)
     assert sorted(position for position, _ in several.replies(chats, GREEDY)) == list(range(50))
     assert several.generate([], GREEDY) == []
 
 
-class PickyReasoner(FakeReasoner):
-    """Refuses the last of 33 chats, or one in the middle, and keeps the others of a call."""
+class PickyStream(FakeReasoner):
+    """Refuses the last of 33 chats and one in the middle, and keeps the others."""
 
     bad = (texts(33)[20], texts(33)[32])
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        outcomes = [
-            InputError("too long") if chat in self.bad else super(PickyReasoner, self).generate([chat], sampling)[0]
-            for chat in chats
-        ]
-        if isinstance(outcomes[0], InputError) and len(chats) == 1:
-            raise outcomes[0]
-        if any(isinstance(outcome, InputError) for outcome in outcomes):
-            raise SomeFailed(outcomes)
-        return [outcome for outcome in outcomes if isinstance(outcome, Generation)]
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
+        for position, chat in enumerate(chats):
+            yield position, InputError("too long") if chat in self.bad else self.generate([chat], sampling)[0]
 
 
-class PickyStream(PickyReasoner):
-    """The same, handing out what it has as soon as it is there."""
-
-    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        try:
-            yield from enumerate(self.generate(chats, sampling))
-        except SomeFailed as some:
-            yield from [(n, one) for n, one in enumerate(some.outcomes) if isinstance(one, Generation)]
-            raise
-
-
-@pytest.mark.parametrize("kind", [PickyReasoner, PickyStream])
-def test_chats_that_replicas_refuse_are_named_and_the_replies_to_others_stay(kind: type[PickyReasoner]) -> None:
+def test_chats_that_replicas_refuse_are_named_and_the_replies_to_others_stay() -> None:
     """One of them is alone in its piece, where it is refused by itself."""
-    several = ReplicatedReasoner([kind(), kind()])
-    with pytest.raises(SomeFailed, match="2 of 33 failed") as raised:
-        several.generate(texts(33), GREEDY)
+    several = ReplicatedReasoner([PickyStream(), PickyStream()])
+    outcomes = dict(several.replies(texts(33), GREEDY))
     whole = FakeReasoner().generate(texts(33), GREEDY)
-    for position, (outcome, reply) in enumerate(zip(raised.value.outcomes, whole, strict=True)):
+    assert sorted(outcomes) == list(range(33))
+    for position, reply in enumerate(whole):
+        outcome = outcomes[position]
         assert isinstance(outcome, InputError) if position in {20, 32} else outcome == reply
+    with pytest.raises(InputError, match="too long"):
+        several.generate(texts(33), GREEDY)
     with pytest.raises(InputError):
         several.generate(texts(33)[32:], GREEDY)
-    handed: list[int] = []
-    with pytest.raises(SomeFailed):
-        handed.extend(position for position, _ in several.replies(texts(33), GREEDY))
-    assert sorted(handed) == [position for position in range(33) if position not in {20, 32}]
+    result = ReasoningEmbedder(HashEmbedder(), several).encode_corpus(
+        [f"thing {n}" for n in range(33)], strict=False, return_traces=True
+    )
+    assert [failure.index for failure in result.failures] == [20, 32]
+    assert result.usage.reasoner_calls == 31
+
+
+class PickyReasoner(FakeReasoner):
+    """Refuses a call with one of the chats."""
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        if any(chat in PickyStream.bad for chat in chats):
+            raise InputError("too long")
+        return super().generate(chats, sampling)
+
+
+def test_replicas_that_refuse_whole_calls_lose_nothing_in_the_pipeline() -> None:
+    several = ReplicatedReasoner([PickyReasoner(), PickyReasoner()])
+    with pytest.raises(InputError):
+        several.generate(texts(33)[32:], GREEDY)
     result = ReasoningEmbedder(HashEmbedder(), several).encode_corpus(
         [f"thing {n}" for n in range(33)], strict=False, return_traces=True
     )
@@ -145,20 +157,10 @@ def test_chats_that_replicas_refuse_are_named_and_the_replies_to_others_stay(kin
 
 
 def test_an_embedders_replicas_tell_what_the_others_cost() -> None:
-    class Costly(Picky):
-        def embed(self, chats: Sequence[Chat]) -> Embeddings:
-            try:
-                return super().embed(chats)
-            except SomeFailed as some:
-                raise SomeEmbedded(some.outcomes, 2 * (len(chats) - 1)) from some
-
-    several = ReplicatedEmbedder([Costly(alone=False) for _ in range(2)])
-    with pytest.raises(SomeEmbedded) as raised:
-        several.embed(texts(40))
-    assert raised.value.tokens == 2 * 39
-    with pytest.raises(SomeEmbedded) as raised:
-        several.embed([*texts(7), texts(10)[9], texts(8)[7]])  # alone in its piece
-    assert [isinstance(outcome, InputError) for outcome in raised.value.outcomes] == [False] * 8 + [True]
+    several = ReplicatedEmbedder([PartlyPicky() for _ in range(2)])
+    assert several.embed_partial(texts(40)).tokens == 2 * 39
+    made = several.embed_partial([*texts(7), texts(10)[9], texts(8)[7]])  # alone in its piece
+    assert [isinstance(row, InputError) for row in made.rows] == [False] * 8 + [True]
     with pytest.raises(InputError):
         several.embed(texts(8)[7:])
 
@@ -197,5 +199,5 @@ def test_two_devices_give_the_vectors_of_one(shapes_items: Callable[[int], list[
 def test_names_of_devices() -> None:
     assert devices_of(" cpu , cpu") == ("cpu", "cpu")
     assert devices_of("") == ("auto",)
-    with pytest.raises(InputError, match=r"cuda:7|no GPU"):
+    with pytest.raises(InputError, match=r"cuda:7|found none"):
         choose_engine().load_embedder(resolve_embedder("ume-tiny"), LoadOptions(device="cpu,cuda:7"))

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from ume_retrieval import InputError, Item, ReasoningEmbedder, TraceCache
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Generation, Sampling, Streams
+from ume_retrieval.engines.base import Generation, Sampling, SupportsStreaming
 from ume_retrieval.errors import ModelError
-from ume_retrieval.pipeline.asking import CallMemory
-from ume_retrieval.pipeline.trace_cache import TraceRecord
+from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceRecord
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 
@@ -135,7 +134,7 @@ def test_files_are_decoded_ahead_and_keep_their_places(tmp_path: Path) -> None:
 
 def test_replies_that_are_handed_out_one_by_one_find_their_chats() -> None:
     reasoner = StreamingReasoner()
-    assert isinstance(reasoner, Streams)
+    assert isinstance(reasoner, SupportsStreaming)
     texts = [f"thing {n}" for n in range(9)]
     streamed = ReasoningEmbedder(HashEmbedder(), reasoner).encode_corpus(texts, return_traces=True)
     whole = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_corpus(texts, return_traces=True)
@@ -190,7 +189,7 @@ def test_what_gives_no_inputs_is_refused_at_once(wrong: Any) -> None:
 
 
 def test_traces_in_memory_are_bounded_and_the_last_ones_asked_for_stay() -> None:
-    memory = CallMemory(most=3)
+    memory = InMemoryTraceCache(most=3)
     records = {key: TraceRecord(key, 1, 1, "stop", "fake") for key in "abcd"}
     memory.put_many({key: records[key] for key in "abc"})
     assert memory.get_many("a") == {"a": records["a"]}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.engines.base import Generation, Sampling, Streams
+from ume_retrieval.engines.base import Generation, Sampling, SupportsStreaming
 from ume_retrieval.engines.registry import resolve_reasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
@@ -61,7 +61,7 @@ def test_replies_to_prompts_that_begin_alike_are_those_of_generate(bundled: Tran
 
 
 def test_short_replies_are_handed_out_before_long_ones(bundled: TransformersReasoner, chats: list[Chat]) -> None:
-    assert isinstance(bundled, Streams)
+    assert isinstance(bundled, SupportsStreaming)
     replies = list(bundled.replies(chats, Sampling(max_tokens=160)))
     assert sorted(position for position, _ in replies) == list(range(len(chats)))
     counts = [reply.completion_tokens for _, reply in replies]
@@ -84,7 +84,7 @@ def test_almost_no_mass_is_greedy(bundled: TransformersReasoner, chats: list[Cha
 
 def test_a_form_is_refused(bundled: TransformersReasoner, chats: list[Chat]) -> None:
     with pytest.raises(InputError, match="form"):
-        bundled.generate(chats[:1], Sampling(max_tokens=8, form="tcot"))
+        bundled.generate(chats[:1], Sampling(max_tokens=8, response_format="tcot"))
 
 
 def test_a_model_that_wants_more_than_sampling_is_left_to_its_own_generate(

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ume_retrieval.inputs import Frames, LoadedItem
+from ume_retrieval.profiles import MIN_CROP
 from ume_retrieval.tcot import Box, EvidenceRef, TCot, extract, parse
-from ume_retrieval.tcot.evidence import MIN_CROP, crop_pixels
+from ume_retrieval.tcot.evidence import crop_pixels
 
 
 def picture(colour: str, size: tuple[int, int] = (200, 100)) -> PIL.Image.Image:

@@ -13,7 +13,7 @@ from contrastive_world import small, source, write_start
 from ume_retrieval.chat import images_of
 from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.families import embedding_chat
-from ume_retrieval.engines.registry import QWEN3_VL_EMBEDDING, resolve_embedder
+from ume_retrieval.engines.registry import SPECS, resolve_embedder
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.errors import InputError, ReasoningError
 from ume_retrieval.tcot.evidence import extract
@@ -175,7 +175,7 @@ def test_starts_are_understood(start: Path, plain: Path) -> None:
     assert resolve_start(str(plain)).spec == EmbedderSpec(family="embed-rl")
     assert resolve_start("Qwen/Qwen3-VL-2B-Instruct").model == "Qwen/Qwen3-VL-2B-Instruct"
     assert resolve_start("qwen3-vl-embedding-2b").spec == resolve_embedder("qwen3-vl-embedding-2b").spec
-    assert resolve_start("qwen3-vl-embedding-2b").spec.family == QWEN3_VL_EMBEDDING.family
+    assert resolve_start("qwen3-vl-embedding-2b").spec.family == SPECS["qwen3-vl-embedding"].family
     bundled = resolve_start("ume-tiny")
     assert bundled.spec.family == "embed-rl"
     with pytest.raises(InputError, match="sentence-transformers"):

@@ -150,6 +150,20 @@ def test_sentence_transformers_gives_the_same_vectors(run: Path, exported: Path,
     assert np.min(vectors @ vectors.T) < 0.999
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_checkpoint_gets_the_files_of_sentence_transformers(random_pair: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = export(random_pair / "embedder", tmp_path / "out").folder
+    ours = ReasoningEmbedder.from_pretrained(folder, reasoner=None, device="cpu")
+    picture = PIL.Image.effect_noise((230, 170), 60).convert("RGB")
+    items = [Item(text="a red circle"), Item(images=(picture,)), Item(text="a red circle", images=(picture,) * 2)]
+    vectors = ours.encode_corpus(items, reasoning="never")
+    theirs = SentenceTransformer(str(folder), device="cpu").encode(messages(items))
+    assert np.min(np.sum(vectors * theirs, axis=1)) >= 0.9999
+    assert np.min(vectors @ vectors.T) < 0.999
+
+
 def test_weights_trained_without_adapters_are_exported_too(run: Path, tmp_path: Path) -> None:
     settings = small(run.parent / "start", steps=1, lora=None, spec=EMBEDDER_SPEC)
     train_contrastive(settings, [source("text_to_image", 2)], tmp_path / "run")

@@ -18,7 +18,7 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Clip, Frames, Item, Modality, VideoInput
 from ume_retrieval.media import DEFAULT_LIMITS, open_image
 from ume_retrieval.media.files import file_digest
-from ume_retrieval.media.identity import frame_fields
+from ume_retrieval.media.loading import frame_fields
 
 ProblemName: TypeAlias = Literal["broken_row", "missing_media", "no_answer", "no_candidates"]
 """A row that does not have the layout's form; a file that is not there; a query that nothing in the task answers; a

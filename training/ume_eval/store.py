@@ -16,7 +16,7 @@ from ume_retrieval.engines.base import tcot_sampling
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.util.sqlite import KeyedFile
+from ume_retrieval.util.sqlite import SQLiteStore
 
 Encoding: TypeAlias = Literal["direct", "reasoned"]
 """How a sample is embedded: as it is, or with a T-CoT."""
@@ -57,7 +57,7 @@ class Stored:
     trace: str = ""
 
 
-class VectorStore(KeyedFile):
+class VectorStore(SQLiteStore):
     """A file of vectors, safe under `kill -9` and under several processes of one machine.
 
     Args:

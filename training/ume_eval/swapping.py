@@ -17,13 +17,11 @@ from ume_eval.samples import EvalTask, Sample
 from ume_eval.scoring import gains, paired, similarities
 from ume_eval.store import Stored, vector_key
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.base import embed_each
+from ume_retrieval.engines.families import reasoned_chat
 from ume_retrieval.errors import UmeError
 from ume_retrieval.media import load
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.progress import Ledger
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.grammar import parse
 
 MOST: Final = 200
 """Queries of a task that are swapped; each costs one pass of the Embedder and none of the Reasoner."""
@@ -144,19 +142,16 @@ def _vectors(bench: Bench, sided: Sided, swaps: Sequence[tuple[int, str]]) -> di
 
 
 def embed_with(embedder: ReasoningEmbedder, pairs: Sequence[tuple[Sample, str]]) -> list[Row | None]:
-    """Embed samples with given T-CoTs; boxes and key frames are taken from the samples' own pictures.
+    """Embed queries with given T-CoTs; boxes and key frames are taken from the samples' own pictures.
 
     Returns:
         One vector a pair; None where the sample cannot be read or embedded.
     """
-    engine = embedder.embedder
     chats: dict[int, Chat] = {}
     for place, (sample, trace) in enumerate(pairs):
         with suppress(UmeError):
             chats[place] = _chat(embedder, sample, trace)
-    # The pipeline's own ledger finds the chats that an engine refuses, so that one costs the others nothing.
-    replies = Ledger(len(chats), strict=False).attempt(lambda some: list(engine.embed(some).vectors), [*chats.values()])
-    made = dict(zip(chats, replies, strict=True))
+    made = dict(zip(chats, embed_each(embedder.embedder, [*chats.values()]), strict=True))
     found = (made.get(place) for place in range(len(pairs)))
     return [None if one is None or isinstance(one, UmeError) else np.asarray(one, dtype=np.float32) for one in found]
 
@@ -165,9 +160,7 @@ def _chat(embedder: ReasoningEmbedder, sample: Sample, trace: str) -> Chat:
     spec, item = embedder.embedder.spec, sample.item()
     seen_by = embedder.reasoner.spec.budget if embedder.reasoner else spec.budget
     seen, shown = (load(item, budget, embedder.limits) for budget in (seen_by, spec.budget))
-    frames = sum(len(video.images) for video in seen.videos)
-    tcot = parse(trace, images=len(seen.images), frames=frames or None)
-    return embedding_chat(spec, shown, tcot, extract(tcot, seen, spec.budget.evidence_images))
+    return reasoned_chat(spec, shown, trace, "query", seen=seen).chat
 
 
 def _judge(task: EvalTask, queries: Row, candidates: Row, places: Sequence[int]) -> Floats:

@@ -3,32 +3,105 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ume_retrieval.chat import Chat, ImagePart, Message, Part, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.resize import fit_frames, fit_image
-from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.tcot.grammar import neutralise, split_for_evidence
+from ume_retrieval.errors import ReasoningError
+from ume_retrieval.inputs import Frames, LoadedItem, Side
+from ume_retrieval.tcot.evidence import Evidence, extract
+from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, split_for_evidence, split_reply, validate
 
 if TYPE_CHECKING:
-    from ume_retrieval.tcot.evidence import Evidence
     from ume_retrieval.tcot.trace import TCot
 
+HALF_SECOND = 0.5
+"""Seconds that qwen-vl-utils assumes between frames when there is only one."""
 
-def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evidence: Evidence | None) -> Chat:
+
+@dataclass(frozen=True, slots=True)
+class ReasonedChat:
+    """An item with a reply about it, as an Embedder reads them.
+
+    Attributes:
+        tcot: The reply, parsed.
+        evidence: The pictures that it names.
+        chat: Both with the item, ready for an engine.
+    """
+
+    tcot: TCot
+    evidence: Evidence
+    chat: Chat
+
+
+def reasoned_chat(
+    spec: EmbedderSpec, item: LoadedItem, reply: str, side: Side | None = None, *, seen: LoadedItem | None = None
+) -> ReasonedChat:
+    """Write an item and the Reasoner's reply about it for an Embedder: the way from reply to vector that all share.
+
+    Args:
+        spec: The Embedder's description.
+        item: Text and pixels, as the Embedder samples them.
+        reply: What the Reasoner wrote.
+        side: End of retrieval that the item is on, as in `embedding_chat`.
+        seen: The item as the Reasoner sampled it, when that differs; evidence is cut out of it.
+
+    Raises:
+        ReasoningError: When the reply says nothing that can be embedded.
+    """
+    view = seen or item
+    tcot = parse_about(view, reply)
+    evidence = evidence_of(spec, view, tcot)
+    return ReasonedChat(tcot, evidence, embedding_chat(spec, item, tcot, evidence, side))
+
+
+def parse_about(seen: LoadedItem, reply: str) -> TCot:
+    """Parse a reply about an item as the Reasoner sampled it; cues beyond its images and frames are dropped."""
+    frames = sum(len(video.images) for video in seen.videos)
+    return parse(reply, images=len(seen.images), frames=frames or None)
+
+
+def evidence_of(spec: EmbedderSpec, seen: LoadedItem, tcot: TCot) -> Evidence:
+    """Cut out what a T-CoT names, as far as the Embedder is shown it.
+
+    Raises:
+        ReasoningError: When the T-CoT says nothing that can be embedded.
+    """
+    if not is_usable(tcot):
+        names = {problem.name for problem in (*tcot.problems, *validate(tcot, seen.modality))}
+        raise ReasoningError(
+            f"the Reasoner wrote no usable trace ({', '.join(sorted(names))})",
+            hint="try another Reasoner or more max_tokens, or encode this item with reasoning='never'",
+        )
+    return extract(tcot, seen, spec.budget.evidence_images, spec.profile.evidence)
+
+
+def embedding_chat(
+    spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evidence: Evidence | None, side: Side | None = None
+) -> Chat:
     """Write an item, and its T-CoT when there is one, as the chat that the Embedder's family was trained on.
 
     Args:
-        spec: The checkpoint's own description: family, prompts, visual budget.
+        spec: The checkpoint's own description: family, profile, prompts, visual budget.
         item: Text and pixels.
         tcot: The trace, or None for a direct embedding.
         evidence: Crops or key frames of the trace, or None.
+        side: End of retrieval that the item is on. Only the sentence-transformers family makes a difference; None
+            embeds as `SentenceTransformer.encode` does.
 
     Returns:
-        A chat whose pictures are fitted to the budget.
+        A chat whose pictures are fitted to the budget. The sentence-transformers family gets them at their own size,
+        because its processor resizes as the authors meant it, and the item's instruction as the system turn.
+
+    Raises:
+        ReasoningError: When only the answer is wanted of a trace that has none.
     """
-    parts = (*_media(spec, item), *_words(spec, item), *_trace(spec, tcot, evidence))
+    several = _is_several(spec, item)
+    content = {"text": _words(spec, item), "images": _images(spec, item), "videos": _videos(spec, item)}
+    order = spec.profile.order_of_several if several else spec.profile.order
+    parts = (*(part for kind in order for part in content[kind]), *_trace(spec, tcot, _crops(spec, item, evidence)))
     if spec.family == "embed-rl":
         # arXiv 2602.13823, section 3: [text, image, video, T-CoT, <emb>]; turn order as in the released code.
         return (
@@ -37,41 +110,117 @@ def embedding_chat(spec: EmbedderSpec, item: LoadedItem, tcot: TCot | None, evid
         )
     if spec.family == "qwen3-vl-embedding":
         # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py: the instruction is the system turn.
-        system = Message("system", (TextPart(_sentence(_instruction(item) or spec.default_instruction)),))
+        system = Message("system", (TextPart(_sentence(spec, _instruction(item) or spec.default_instruction)),))
         return (system, Message("user", parts))
-    return (Message("user", parts),)
+    user = Message("user", parts, side)
+    instruction = _instruction(item)
+    return (Message("system", (TextPart(_safe(spec, instruction)),)), user) if instruction else (user,)
 
 
-def _media(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
-    budget = spec.budget
-    images = [ImagePart(fit_image(i, budget.image_min_pixels, budget.image_max_pixels)) for i in item.images]
-    videos = [VideoPart(fit_frames(frames, budget)) for frames in item.videos]
-    # Qwen3-VL-Embedding puts videos first; Embed-RL's released code keeps images first.
-    return [*videos, *images] if spec.family == "qwen3-vl-embedding" else [*images, *videos]
+def _is_several(spec: EmbedderSpec, item: LoadedItem) -> bool:
+    """Whether an item counts as several pictures: a video part does, a single frame shown as an image does not."""
+    as_images = spec.profile.videos == "images"
+    return len(item.images) + sum(len(video.images) if as_images else 2 for video in item.videos) > 1
+
+
+def _frame_bounds(spec: EmbedderSpec, item: LoadedItem) -> tuple[int, int] | None:
+    """Bounds of all pictures of an item that is shown like the frames of a video; None for any other item."""
+    if spec.profile.several_as_frames and _is_several(spec, item):
+        return spec.budget.frame_min_pixels, spec.budget.frame_max_pixels
+    return None
+
+
+def _images(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
+    if spec.family == "sentence-transformers":
+        return [*map(ImagePart, item.images)]
+    bounds = _frame_bounds(spec, item) or (spec.budget.image_min_pixels, spec.budget.image_max_pixels)
+    images = item.images
+    if spec.profile.videos == "images":
+        images = (*images, *(image for video in item.videos for image in video.images))
+    return [ImagePart(fit_image(image, *bounds)) for image in images]
+
+
+def _videos(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
+    profile, budget = spec.profile, spec.budget
+    if spec.family == "sentence-transformers":
+        return [*map(VideoPart, item.videos)]
+    if profile.videos == "images":
+        return []
+    videos = [_thinned(video, budget.video_frames) if profile.thin_frames else video for video in item.videos]
+    videos = [_even(video) if profile.repeat_odd_frame else video for video in videos]
+    return [VideoPart(fit_frames(video, budget, profile), doubled=profile.doubled_vision_tokens) for video in videos]
+
+
+def _thinned(frames: Frames, most: int) -> Frames:
+    """At most so many frames, spread evenly from the first to the last; places are rounded down, as published."""
+    count = len(frames.images)
+    if count <= most:
+        return frames
+    places = [place * (count - 1) // (most - 1) if most > 1 else 0 for place in range(most)]
+    images = tuple(frames.images[place] for place in places)
+    return replace(frames, images=images, timestamps=tuple(frames.timestamps[place] for place in places))
+
+
+def _even(frames: Frames) -> Frames:
+    """An even number of frames: the last one is shown again, one step later."""
+    if len(frames.images) % 2 == 0:
+        return frames
+    times = frames.timestamps
+    step = times[-1] - times[-2] if len(times) > 1 else HALF_SECOND
+    return replace(frames, images=(*frames.images, frames.images[-1]), timestamps=(*times, times[-1] + step))
 
 
 def _words(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
-    # Only Qwen3-VL-Embedding has a turn of its own for the instruction; elsewhere it leads the text.
-    instruction = None if spec.family == "qwen3-vl-embedding" else _instruction(item)
-    return [TextPart(neutralise("\n".join(words)))] if (words := [w for w in (instruction, item.text) if w]) else []
+    # Embed-RL has no turn for the instruction: it leads the text.
+    instruction = _instruction(item) if spec.family == "embed-rl" else None
+    text = spec.profile.instruction_joiner.join(words for words in (instruction, item.text) if words)
+    if spec.profile.strip_text:
+        text = text.strip()
+    return [TextPart(_safe(spec, text))] if text else []
 
 
 def _instruction(item: LoadedItem) -> str | None:
-    """The item's instruction; a blank one is none."""
+    """The item's instruction; None if blank."""
     return item.instruction if item.instruction and item.instruction.strip() else None
 
 
-def _trace(spec: EmbedderSpec, tcot: TCot | None, evidence: Evidence | None) -> list[Part]:
+def _crops(spec: EmbedderSpec, item: LoadedItem, evidence: Evidence | None) -> list[ImagePart]:
+    images = evidence.images if evidence else ()
+    if spec.family == "sentence-transformers":
+        return [*map(ImagePart, images)]
+    # Evidence of several pictures gets the budget of a frame where those do.
+    bounds = _frame_bounds(spec, item) or (spec.budget.crop_min_pixels, spec.budget.crop_max_pixels)
+    return [ImagePart(fit_image(image, *bounds)) for image in images]
+
+
+def _trace(spec: EmbedderSpec, tcot: TCot | None, crops: list[ImagePart]) -> list[Part]:
     if tcot is None:
         return []
-    thinking, conclusion = split_for_evidence(tcot)
-    budget = spec.budget
-    pictures = evidence.images if evidence else ()
-    crops = [ImagePart(fit_image(i, budget.crop_min_pixels, budget.crop_max_pixels)) for i in pictures]
-    return [TextPart(thinking), *crops, TextPart(conclusion)]
+    if spec.trace_part == "answer":
+        if not tcot.answer.strip():
+            raise ReasoningError(
+                "the trace has no answer, and this model embeds nothing else of it",
+                hint="try another Reasoner, or encode this item with reasoning='never'",
+            )
+        return [*crops, TextPart(_safe(spec, tcot.answer))]
+    profile = spec.profile
+    if profile.trace == "rendered" or not tcot.raw:
+        # A T-CoT that was built by hand exists in the canonical form only.
+        thinking, conclusion = split_for_evidence(tcot)
+    elif (pieces := split_reply(_safe(spec, tcot.raw))) is not None:
+        thinking, conclusion = pieces
+    else:
+        return [TextPart(_safe(spec, tcot.raw)), *crops]  # nowhere to cut it
+    if profile.trace == "reply":
+        thinking += profile.after_thinking
+    return [TextPart(thinking), *crops, *([TextPart(conclusion)] if conclusion else [])]
 
 
-def _sentence(instruction: str) -> str:
+def _safe(spec: EmbedderSpec, words: str) -> str:
+    return neutralise(words, spec.profile.control_tokens)
+
+
+def _sentence(spec: EmbedderSpec, instruction: str) -> str:
     """The published code closes an instruction with a full stop when it ends in no punctuation."""
-    text = neutralise(instruction.strip())
+    text = _safe(spec, instruction.strip())
     return text if not text or unicodedata.category(text[-1]).startswith("P") else text + "."

@@ -1,16 +1,22 @@
-"""Model names: presets as data, and how any other name or folder is understood."""
+"""Model names: those of the catalogue, and how any other name or folder is understood."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, ReasonerSpec, VisualBudget, read_spec
-from ume_retrieval.errors import ModelError
+from ume_retrieval.checkpoint import EmbedderSpec, Prompts, ReasonerSpec, read_spec
+from ume_retrieval.engines.checkpoint_files import family_of, is_qwen3_vl, refuse_adapters
+from ume_retrieval.errors import IncompatibleModel, InputError, ModelError
+from ume_retrieval.models.catalog import BUNDLED, ModelCard, cards, find_cards
+from ume_retrieval.profiles import PROFILES, Family
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 
 Role: TypeAlias = Literal["embedder", "reasoner"]
@@ -24,12 +30,13 @@ class Preset:
 
     Attributes:
         name: The short name, lower case.
-        role: What the model does.
+        role: Whether it embeds or reasons.
         model: Hub id, or "bundled" when the weights are in the package.
         spec: How it wants its input, or None when its folder says so itself.
-        dimension: Length of its vectors, or None (a Reasoner, or told by its folder).
+        dimension: Length of its vectors, or None (a Reasoner, or as its folder says).
         reasoner: The preset that reasons for this Embedder unless another one is named.
         revision: Commit of the hub, or None for the newest.
+        parameters: How many it has, or None where that is not known.
         note: One line for people.
     """
 
@@ -40,6 +47,7 @@ class Preset:
     dimension: int | None = None
     reasoner: str | None = None
     revision: str | None = None
+    parameters: int | None = None
     note: str = ""
 
 
@@ -52,89 +60,60 @@ class Resolved:
         revision: Commit of the hub, or None.
         spec: How the model wants its input.
         reasoner: Name of the Reasoner that goes with an Embedder, or None.
+        parameters: How many the model has, or None where that is not known.
     """
 
     model: str
     revision: str | None
     spec: EmbedderSpec | ReasonerSpec
     reasoner: str | None = None
+    parameters: int | None = None
 
 
-EMBED_RL = EmbedderSpec(family="embed-rl")
-
-QWEN3_VL_EMBEDDING = EmbedderSpec(
-    family="qwen3-vl-embedding",
-    default_instruction="Represent the user's input.",
-    # QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_embedding.py.
-    budget=VisualBudget(
-        image_min_pixels=4 * PIXELS_PER_TOKEN,
-        image_max_pixels=1800 * PIXELS_PER_TOKEN,
-        frame_max_pixels=768 * PIXELS_PER_TOKEN,
-        # Frames travel in pairs, so this is at most 3840 of its 8192 tokens.
-        video_max_pixels=10 * 768 * PIXELS_PER_TOKEN,
-        video_fps=1.0,
-        video_frames=64,
-    ),
-    max_tokens=8192,
-)
-MATRYOSHKA_2B = (64, 128, 256, 512, 1024, 2048)
+SPECS: Mapping[Family, EmbedderSpec] = MappingProxyType({family: EmbedderSpec(family=family) for family in PROFILES})
+"""How a folder that is recognised by its content wants its input."""
 
 INSTRUCT = ReasonerSpec(prompts=DEFAULT_PROMPTS)
 
-PRESETS = (
-    Preset(
-        "ume-tiny",
-        "embedder",
-        "bundled",
-        reasoner="ume-tiny",
-        note="demonstration pair, in the package, knows the Shapes world only",
-    ),
-    Preset("ume-tiny", "reasoner", "bundled", note="Reasoner of the demonstration pair"),
-    Preset(
-        "embed-rl-2b",
-        "embedder",
-        "ZoengHouNaam/Embed-RL-2B",
-        EMBED_RL,
-        2048,
-        reasoner="qwen3-vl-8b",
-        note="arXiv 2602.13823; trained on inputs with T-CoT",
-    ),
-    Preset(
-        "embed-rl-4b",
-        "embedder",
-        "ZoengHouNaam/Embed-RL-4B",
-        EMBED_RL,
-        2560,
-        reasoner="qwen3-vl-8b",
-        note="arXiv 2602.13823; trained on inputs with T-CoT",
-    ),
-    Preset(
-        "qwen3-vl-embedding-2b",
-        "embedder",
-        "Qwen/Qwen3-VL-Embedding-2B",
-        QWEN3_VL_EMBEDDING.model_copy(update={"matryoshka_dims": MATRYOSHKA_2B}),
-        2048,
-        reasoner="qwen3-vl-2b",
-        note="strong single-pass Embedder; Matryoshka dimensions",
-    ),
-    Preset(
-        "qwen3-vl-embedding-8b",
-        "embedder",
-        "Qwen/Qwen3-VL-Embedding-8B",
-        QWEN3_VL_EMBEDDING.model_copy(update={"matryoshka_dims": (*MATRYOSHKA_2B, 4096)}),
-        4096,
-        reasoner="qwen3-vl-8b",
-        note="strong single-pass Embedder; Matryoshka dimensions",
-    ),
-    Preset("qwen3-vl-2b", "reasoner", "Qwen/Qwen3-VL-2B-Instruct", INSTRUCT, note="smallest instruct Reasoner"),
-    Preset("qwen3-vl-4b", "reasoner", "Qwen/Qwen3-VL-4B-Instruct", INSTRUCT, note="middle instruct Reasoner"),
-    Preset("qwen3-vl-8b", "reasoner", "Qwen/Qwen3-VL-8B-Instruct", INSTRUCT, note="the paper's Reasoner before RL"),
+FAMILIES: Mapping[str, EmbedderSpec | ReasonerSpec] = MappingProxyType(
+    {**{str(family): spec for family, spec in SPECS.items()}, "instruct": INSTRUCT}
 )
+"""How models of a family want their input, by the name that cards of the catalogue use."""
 
 
+@cache
 def presets() -> tuple[Preset, ...]:
-    """Every preset, Embedders and Reasoners, bundled ones first."""
-    return PRESETS
+    """Every model of the catalogue that can be loaded, Embedders and Reasoners, bundled ones first."""
+    return tuple(
+        Preset(
+            card.name,
+            card.role,
+            card.model,
+            spec_of(card),
+            card.dimension,
+            card.reasoner,
+            card.revision,
+            card.parameters,
+            card.note,
+        )
+        for card in cards()
+        if card.role != "reranker"
+    )
+
+
+def spec_of(card: ModelCard) -> EmbedderSpec | ReasonerSpec | None:
+    """How a catalogued model wants its input; None where its folder says so itself.
+
+    Example:
+        >>> from ume_retrieval.models.catalog import find_cards
+        >>> [card] = find_cards("embeddinggemma-2")
+        >>> spec_of(card).matryoshka_dims
+        (128, 256, 512, 768)
+    """
+    spec = FAMILIES[card.family] if card.family else None
+    if isinstance(spec, EmbedderSpec) and card.matryoshka_dims:
+        return spec.model_copy(update={"matryoshka_dims": card.matryoshka_dims})
+    return spec
 
 
 def bundled_folder(name: str, role: Role) -> Path:
@@ -146,14 +125,15 @@ def resolve_embedder(name: str) -> Resolved:
     """Understand the name of an Embedder; reads local files only.
 
     In this order: a preset (any case) or the hub id of one; a folder that describes itself (`ume.json`), that holds a
-    pair (`embedder/` and `reasoner/`), or that sentence-transformers wrote (`modules.json`); any other hub id, which
-    is taken for a sentence-transformers model unless its name says Embed-RL or Qwen3-VL-Embedding.
+    pair (`embedder/` and `reasoner/`), or whose files show what it is (see `checkpoint_files.family_of`), as in the
+    hub's cache, where folders are named by a hash; any other hub id, which is taken for a sentence-transformers model.
+    Where neither files nor preset tell, a name that says Embed-RL or Qwen3-VL-Embedding does.
 
     Args:
         name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
 
     Returns:
-        What an engine needs to load it.
+        Model, revision and description for an engine.
 
     Raises:
         ModelError: When the name means nothing; the hint names near matches.
@@ -181,15 +161,7 @@ def resolve_reasoner(name: str) -> Resolved:
     pair (`embedder/` and `reasoner/`), or that holds an instruct model (`config.json`); any other hub id. A model that
     does not describe itself is asked with the default prompts.
 
-    Args:
-        name: Preset, hub id or folder. A folder that is called like a preset is written `./name`.
-
-    Returns:
-        What an engine needs to load it.
-
-    Raises:
-        ModelError: When the name means nothing; the hint names near matches.
-        IncompatibleModel: When the folder's description cannot be read.
+    Argument, result and errors are those of `resolve_embedder`.
 
     Example:
         >>> resolve_reasoner("qwen3-vl-8b").model
@@ -204,8 +176,29 @@ def resolve_reasoner(name: str) -> Resolved:
     return Resolved(name, None, INSTRUCT)
 
 
+def with_prompts(reasoner: Resolved | None, prompts: Prompts | str | Path) -> Resolved:
+    """Let a Reasoner that is yet to be loaded be asked with other prompts than its own.
+
+    Args:
+        reasoner: The Reasoner, or None where none is loaded by name.
+        prompts: The wording, or a file that `Prompts.from_file` reads.
+
+    Raises:
+        InputError: When no Reasoner is loaded by name, or the file cannot be used.
+    """
+    if reasoner is None:
+        raise InputError("prompts go to a Reasoner that is loaded by name", hint="name one, or leave the prompts out")
+    worded = prompts if isinstance(prompts, Prompts) else Prompts.from_file(prompts)
+    return replace(reasoner, spec=reasoner.spec.model_copy(update={"prompts": worded}))
+
+
 def _preset(name: str, role: Role) -> Preset | None:
-    known = [preset for preset in PRESETS if name.lower() in {preset.name, preset.model.lower()} - {"bundled"}]
+    if any(card.role == "reranker" for card in find_cards(name)):
+        raise ModelError(
+            f"{name} is a reranker, and this version loads Embedders and Reasoners only",
+            hint="it is in the catalogue for later; `ume models` lists those that load now",
+        )
+    known = [preset for preset in presets() if name.lower() in {preset.name, preset.model.lower()} - {BUNDLED}]
     fitting = [preset for preset in known if preset.role == role]
     if known and not fitting:
         raise ModelError(f"{name} is a {known[0].role}, not a {role}", hint=f"hand it in as the {known[0].role}")
@@ -214,25 +207,32 @@ def _preset(name: str, role: Role) -> Preset | None:
 
 def _from_preset(preset: Preset) -> Resolved:
     if preset.spec is not None:
-        return Resolved(preset.model, preset.revision, preset.spec, preset.reasoner)
+        return Resolved(preset.model, preset.revision, preset.spec, preset.reasoner, preset.parameters)
     folder = bundled_folder(preset.name, preset.role)
     spec = _spec_of_role(folder, preset.role)
     if spec is None:
         raise ModelError(f"this installation lacks the weights of {preset.name}", hint="install ume-retrieval again")
-    return Resolved(str(folder), None, spec, preset.reasoner)
+    return Resolved(str(folder), None, spec, preset.reasoner, preset.parameters)
 
 
 def _embedder_folder(folder: Path) -> Resolved:
+    refuse_adapters(folder)
     if spec := _spec_of_role(folder, "embedder"):
         return Resolved(str(folder), None, spec)
     if (folder / "embedder").is_dir():
         inner = _embedder_folder(folder / "embedder")
         has_reasoner = (folder / "reasoner").is_dir()
         return Resolved(inner.model, None, inner.spec, str(folder / "reasoner") if has_reasoner else None)
+    if family := family_of(folder):
+        return Resolved(str(folder), None, SPECS[family])
     if spec := _guess_family(folder.name):
         return Resolved(str(folder), None, spec)
-    if (folder / "modules.json").is_file():
-        return Resolved(str(folder), None, EmbedderSpec(family="sentence-transformers"))
+    if is_qwen3_vl(folder):
+        raise IncompatibleModel(
+            f"the folder {folder} holds a Qwen3-VL, but not an Embedder: its config names no emb_token_ids, and its "
+            "tokenizer appends no token to pool",
+            hint="hand it in as the reasoner, or name an Embedder such as qwen3-vl-embedding-2b",
+        )
     raise ModelError(
         f"the folder {folder} does not say what kind of Embedder it holds",
         hint="write ume.json into it with ume_retrieval.checkpoint.write_spec",
@@ -240,10 +240,15 @@ def _embedder_folder(folder: Path) -> Resolved:
 
 
 def _reasoner_folder(folder: Path) -> Resolved:
+    refuse_adapters(folder)
     if spec := _spec_of_role(folder, "reasoner"):
         return Resolved(str(folder), None, spec)
     if (folder / "reasoner").is_dir():
         return _reasoner_folder(folder / "reasoner")
+    if (family := family_of(folder)) in {"embed-rl", "qwen3-vl-embedding"}:
+        raise ModelError(
+            f"the folder {folder} holds an embedder ({family}), not a reasoner", hint="hand it in as the embedder"
+        )
     if (folder / "config.json").is_file():
         return Resolved(str(folder), None, INSTRUCT)
     raise ModelError(
@@ -264,16 +269,16 @@ def _spec_of_role(folder: Path, role: Role) -> EmbedderSpec | ReasonerSpec | Non
 def _guess_family(name: str) -> EmbedderSpec | None:
     lowered = name.lower()
     if "qwen3-vl-embedding" in lowered:
-        return QWEN3_VL_EMBEDDING
-    return EMBED_RL if "embed-rl" in lowered else None
+        return SPECS["qwen3-vl-embedding"]
+    return SPECS["embed-rl"] if "embed-rl" in lowered else None
 
 
 def _require_hub_id(name: str, role: Role) -> None:
     if HUB_ID.fullmatch(name) and name[0] not in ".~":
         return
     if "/" in name or "\\" in name:
-        raise ModelError(f"there is no folder {name}", hint="check the path, or name a preset or a hub id")
-    known = [preset.name for preset in PRESETS if preset.role == role]
+        raise ModelError(f"folder {name} not found", hint="check the path, or name a preset or a hub id")
+    known = [preset.name for preset in presets() if preset.role == role]
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     raise ModelError(
         f"unknown {role} {name!r}",

@@ -1,4 +1,4 @@
-"""One model on several devices: each piece of a call goes to a replica that is free, and results keep their order."""
+"""One model on several devices: each piece of a call goes to a free replica, and results keep their order."""
 
 from __future__ import annotations
 
@@ -6,30 +6,38 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar, cast
-
-import numpy as np
+from typing import Final, TypeVar
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Embedder, Embeddings, Generation, Reasoner, Sampling, Streams
-from ume_retrieval.errors import InputError, SomeEmbedded, SomeFailed, UmeError
+from ume_retrieval.engines.base import (
+    Embedder,
+    Embeddings,
+    Generation,
+    PartialEmbeddings,
+    Reasoner,
+    Sampling,
+    StreamingReasoner,
+    SupportsPartialEmbedding,
+    SupportsStreaming,
+)
+from ume_retrieval.errors import InputError, UmeError
 
 Replica = TypeVar("Replica")
 Done = TypeVar("Done")
 
 PIECES_A_REPLICA: Final = 4
-"""Pieces that a call is cut into, a replica: so many that none waits long for the last one."""
+"""Pieces per replica: enough that no replica waits long for the last one."""
 
 LEAST_CHATS: Final = 8
-"""Of a piece, so that engines still find company for every chat."""
+"""Least chats of a piece, so that engines can fill batches."""
 
 
 def devices_of(device: str) -> tuple[str, ...]:
-    """The devices that a name stands for: one, several with commas between them, or every GPU.
+    """Return the devices of a name: one, several with commas between them, or every GPU.
 
     Raises:
-        InputError: For "cuda:all" where there is no GPU.
+        InputError: For "cuda:all" without a GPU.
 
     Example:
         >>> devices_of("cuda:0,cuda:1"), devices_of("auto")
@@ -40,7 +48,7 @@ def devices_of(device: str) -> tuple[str, ...]:
     import torch
 
     if not torch.cuda.is_available():
-        raise InputError("cuda:all, and there is no GPU", hint="run `ume doctor`")
+        raise InputError("cuda:all needs a GPU, found none", hint="run `ume doctor`")
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 
@@ -58,7 +66,7 @@ class ReplicatedEmbedder:
 
     @property
     def info(self) -> ModelInfo:
-        """Which weights these are."""
+        """Name and revision of the weights."""
         return self._replicas[0].info
 
     @property
@@ -76,25 +84,21 @@ class ReplicatedEmbedder:
 
         Raises:
             UmeError: As a replica does.
-            SomeEmbedded: When some of several chats fail; it carries the vectors of the others.
+        """
+        return self.embed_partial(chats).complete(self.dimension)
+
+    def embed_partial(self, chats: Sequence[Chat]) -> PartialEmbeddings:
+        """Embed each chat; a chat that fails has its error in the place of its vector.
+
+        Raises:
+            UmeError: When a replica refuses several chats at once.
         """
         pieces = _pieces(len(chats), len(self._replicas))
-        made = _share(self._replicas, pieces, lambda one, piece: _embedded(one, chats[piece]))
-        failed = [part.first for part in made if isinstance(part, SomeFailed)]
-        if failed and len(chats) == 1:
-            raise failed[0]
-        if failed:
-            outcomes: list[object] = []
-            for part in made:
-                outcomes.extend(part.outcomes if isinstance(part, SomeFailed) else part.vectors)
-            raise SomeEmbedded(outcomes, sum(_tokens(part) for part in made))
-        parts = [part for part in made if isinstance(part, Embeddings)]
-        if not parts:
-            return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
-        return Embeddings(np.concatenate([part.vectors for part in parts]), sum(part.tokens for part in parts))
+        made = _share(self._replicas, pieces, lambda one, piece: _embed_partial(one, chats[piece]))
+        return PartialEmbeddings([row for part in made for row in part.rows], sum(part.tokens for part in made))
 
 
-class ReplicatedReasoner:
+class ReplicatedReasoner(StreamingReasoner):
     """Several Reasoners of the same weights as one; sampled replies do not depend on which of them writes.
 
     Args:
@@ -106,7 +110,7 @@ class ReplicatedReasoner:
 
     @property
     def info(self) -> ModelInfo:
-        """Which weights these are."""
+        """Name and revision of the weights."""
         return self._replicas[0].info
 
     @property
@@ -114,29 +118,21 @@ class ReplicatedReasoner:
         """Prompts and visual budget."""
         return self._replicas[0].spec
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i.
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
+        """Answer each chat once.
+
+        Yields:
+            Position of a chat with its reply or its error, in the order in which they are finished.
 
         Raises:
-            UmeError: As in `replies`.
-        """
-        replies = dict(self.replies(chats, sampling))
-        return [replies[position] for position in range(len(chats))]
-
-    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        """Answer each chat once: its position and the reply, in the order in which they are finished.
-
-        Raises:
-            UmeError: As a replica does.
-            SomeFailed: When some of several chats fail; it carries the replies to the others, and comes after them.
+            UmeError: When a replica refuses several chats at once.
         """
         pieces = _pieces(len(chats), len(self._replicas))
         finished: queue.Queue[tuple[int, Generation | UmeError] | BaseException | None] = queue.Queue()
-        outcomes: dict[int, Generation | UmeError] = {}
         stopped = threading.Event()
 
         def answer(replica: Reasoner, piece: slice) -> None:
-            for position, outcome in _outcomes(replica, chats[piece], sampling):
+            for position, outcome in _replies(replica, chats[piece], sampling):
                 finished.put((piece.start + position, outcome))
                 if stopped.is_set():
                     return
@@ -155,18 +151,10 @@ class ReplicatedReasoner:
             while (one := finished.get()) is not None:
                 if isinstance(one, BaseException):
                     raise one
-                position, outcome = one
-                outcomes[position] = outcome
-                if isinstance(outcome, Generation):
-                    yield position, outcome
+                yield one
         finally:
             stopped.set()
             worker.join()
-        failed = [outcome for outcome in outcomes.values() if isinstance(outcome, UmeError)]
-        if failed and len(chats) == 1:
-            raise failed[0]
-        if failed:
-            raise SomeFailed([outcomes[position] for position in range(len(chats))])
 
 
 def _pieces(count: int, replicas: int) -> list[slice]:
@@ -180,7 +168,7 @@ def _share(
     work: Callable[[Replica, slice], Done],
     stopped: threading.Event | None = None,
 ) -> list[Done]:
-    """What each piece becomes, in order; after an error or a stop no further piece is begun."""
+    """Work on all pieces and return the results in order; an error or a stop begins no further piece."""
     waiting: queue.SimpleQueue[tuple[int, slice]] = queue.SimpleQueue()
     for numbered in enumerate(pieces):
         waiting.put(numbered)
@@ -205,40 +193,27 @@ def _share(
     return [done[number] for number in sorted(done)]
 
 
-def _embedded(embedder: Embedder, chats: Sequence[Chat]) -> Embeddings | SomeFailed:
+def _embed_partial(embedder: Embedder, chats: Sequence[Chat]) -> PartialEmbeddings:
+    if isinstance(embedder, SupportsPartialEmbedding):
+        return embedder.embed_partial(chats)
     try:
-        return embedder.embed(chats)
-    except SomeFailed as some:
-        return some
+        embeddings = embedder.embed(chats)
     except UmeError as error:
         if len(chats) > 1:
             raise
-        return SomeFailed([error])
+        return PartialEmbeddings([error], 0)
+    return PartialEmbeddings(list(embeddings.vectors), embeddings.tokens)
 
 
-def _tokens(part: Embeddings | SomeFailed) -> int:
-    return part.tokens if isinstance(part, (Embeddings, SomeEmbedded)) else 0
-
-
-def _outcomes(
+def _replies(
     reasoner: Reasoner, chats: Sequence[Chat], sampling: Sampling
 ) -> Iterator[tuple[int, Generation | UmeError]]:
-    """Replies as they are finished, and then the errors of chats that failed without the others."""
-    handed: set[int] = set()
     try:
-        for position, reply in _stream(reasoner, chats, sampling):
-            handed.add(position)
-            yield position, reply
-    except SomeFailed as some:
-        told = cast("Sequence[Generation | UmeError]", some.outcomes)
-        yield from ((position, outcome) for position, outcome in enumerate(told) if position not in handed)
+        if isinstance(reasoner, SupportsStreaming):
+            yield from reasoner.replies(chats, sampling)
+        else:
+            yield from enumerate(reasoner.generate(chats, sampling))
     except UmeError as error:
         if len(chats) > 1:
             raise
         yield 0, error
-
-
-def _stream(reasoner: Reasoner, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-    if isinstance(reasoner, Streams):
-        return reasoner.replies(chats, sampling)
-    return iter(enumerate(reasoner.generate(chats, sampling)))

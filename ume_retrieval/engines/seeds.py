@@ -1,4 +1,4 @@
-"""One seed a chat: engines that draw each reply from a random stream of its own take it from here."""
+"""Seeds for engines that sample each reply from a random stream of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def chat_seeds(chats: Sequence[Chat], seed: int, *, pictures: bool = False) -> l
     depend on chats of other words, and several replies to one chat differ.
 
     Args:
-        chats: What is asked.
+        chats: The chats of one call.
         seed: The seed of the whole call.
         pictures: Whether pixels count as words, so that chats of one wording about different pictures do not depend on
             each other either. Every pixel is read for it, so leave it where replies are not sampled.
@@ -31,8 +31,8 @@ def chat_seeds(chats: Sequence[Chat], seed: int, *, pictures: bool = False) -> l
     before: Counter[str] = Counter()
     seeds: list[int] = []
     for chat in chats:
-        told = [part.text for message in chat for part in message.parts if isinstance(part, TextPart)]
-        words = "\0".join([*told, *(_looks(chat) if pictures else ())])
+        texts = [part.text for message in chat for part in message.parts if isinstance(part, TextPart)]
+        words = "\0".join([*texts, *(_looks(chat) if pictures else ())])
         digest = hashlib.sha256(f"{seed}\0{before[words]}\0{words}".encode("utf-8", "replace")).digest()
         seeds.append(int.from_bytes(digest[:4], "big") >> 1)
         before[words] += 1

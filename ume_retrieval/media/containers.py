@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from ume_retrieval.errors import BrokenMedia
-from ume_retrieval.media.formats import VideoFormat
+from ume_retrieval.media.files import VideoFormat
 
 _ISO_BOXES = frozenset(
     b"ftyp moov mdat moof mfra free skip wide uuid sidx ssix styp emsg prft pdin meta udta pnot".split()

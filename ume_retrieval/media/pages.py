@@ -14,8 +14,7 @@ import pypdfium2.raw
 
 from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import Page
-from ume_retrieval.media.files import display_name, open_file
-from ume_retrieval.media.formats import HEAD_BYTES, sniff
+from ume_retrieval.media.files import HEAD_BYTES, display_name, open_file, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 
 PAGE_PIXELS = 4 * 768 * 32 * 32

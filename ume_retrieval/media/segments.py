@@ -64,6 +64,40 @@ def check_segments(length_s: float, overlap_s: float) -> None:
         )
 
 
+def even_times(
+    start_s: float, end_s: float, fps: float, max_frames: int, *, min_frames: int, rate: float
+) -> tuple[float, ...]:
+    """Times of an even number of frames that are spread evenly from the first to the last one of a stretch.
+
+    As qwen-vl-utils 0.0.14 does it (`smart_nframes`, `_read_video_decord`): one frame every 1 / `fps` seconds gives
+    their number, within the bounds, and frame numbers are rounded.
+
+    Args:
+        start_s: First second of the stretch, >= 0.
+        end_s: First second after the stretch, > start_s.
+        fps: Frames a second, > 0.
+        max_frames: Most times, >= 1.
+        min_frames: Least times, as far as the stretch has so many frames.
+        rate: Frames a second that the file has, > 0.
+
+    Returns:
+        Seconds, strictly ascending, at least one, the first is `start_s`.
+
+    Raises:
+        InputError: When an argument is out of range.
+
+    Example:
+        >>> [round(time * 24) for time in even_times(0.0, 2.0, fps=1.0, max_frames=64, min_frames=4, rate=24.0)]
+        [0, 16, 31, 47]
+    """
+    _check_sampling(start_s, end_s, fps, max_frames)
+    total = max(1, round((end_s - start_s) * rate))
+    count = int(min(max(total / rate * fps, min_frames), max_frames, total)) // 2 * 2
+    if count < 2:
+        return (start_s,)
+    return tuple(start_s + round(i * (total - 1) / (count - 1)) / rate for i in range(count))
+
+
 def sample_times(start_s: float, end_s: float, fps: float, max_frames: int) -> tuple[float, ...]:
     """Times at which a stretch of video is looked at.
 
@@ -88,13 +122,17 @@ def sample_times(start_s: float, end_s: float, fps: float, max_frames: int) -> t
         >>> sample_times(10.0, 14.5, fps=2.0, max_frames=3)
         (10.0, 12.0, 14.0)
     """
-    if not 0 <= start_s < end_s < math.inf:
-        raise InputError(f"a stretch of video cannot go from second {start_s} to second {end_s}")
-    if not 0 < fps < math.inf or max_frames < 1:
-        raise InputError(f"cannot sample {max_frames} frames at {fps} frames a second")
+    _check_sampling(start_s, end_s, fps, max_frames)
     count = max(1, math.ceil((end_s - start_s - _SLACK_S) * fps))
     if count <= max_frames:
         return tuple(start_s + i / fps for i in range(count))
     if max_frames == 1:
         return (start_s,)
     return tuple(start_s + round(i * (count - 1) / (max_frames - 1)) / fps for i in range(max_frames))
+
+
+def _check_sampling(start_s: float, end_s: float, fps: float, max_frames: int) -> None:
+    if not 0 <= start_s < end_s < math.inf:
+        raise InputError(f"a stretch of video cannot go from second {start_s} to second {end_s}")
+    if not 0 < fps < math.inf or max_frames < 1:
+        raise InputError(f"cannot sample {max_frames} frames at {fps} frames a second")

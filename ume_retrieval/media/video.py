@@ -10,7 +10,7 @@ from ume_retrieval.inputs import Clip, Frames, VideoInput, check_frames
 from ume_retrieval.media.files import display_name, local_path
 from ume_retrieval.media.images import open_image
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
-from ume_retrieval.media.segments import sample_times
+from ume_retrieval.media.segments import even_times, sample_times
 from ume_retrieval.media.video_file import VideoInfo, open_video
 
 
@@ -28,8 +28,15 @@ def probe_video(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
         return video.info
 
 
-def sample_video(source: VideoInput, fps: float, max_frames: int, limits: Limits = DEFAULT_LIMITS) -> Frames:
-    """Sample the frames that a video shows at the times of `sample_times`.
+def sample_video(
+    source: VideoInput,
+    fps: float,
+    max_frames: int,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    min_frames: int | None = None,
+) -> Frames:
+    """Sample the frames that a video shows at the times of `sample_times`, or of `even_times`.
 
     Frames are chosen by their real timestamps, so a variable frame rate is no special case, and they are upright:
     rotation and mirroring in the file are applied, pixels that are not square are made so, transparency is laid on
@@ -40,6 +47,7 @@ def sample_video(source: VideoInput, fps: float, max_frames: int, limits: Limits
         fps: Frames a second, > 0.
         max_frames: Most frames, >= 1; a stretch that holds more is thinned evenly.
         limits: Ceilings on pixels, bytes, duration and decoded frames.
+        min_frames: Least frames of `even_times`; None takes `sample_times`.
 
     Returns:
         The frames. `timestamps` are the times that were asked for, in seconds from the file's first frame: they are
@@ -63,8 +71,12 @@ def sample_video(source: VideoInput, fps: float, max_frames: int, limits: Limits
                 f"{display_name(clip.path)} has no second {clip.start_s}", hint=f"it lasts {duration_s:.2f} s"
             )
         end_s = duration_s if clip.end_s is None else min(clip.end_s, duration_s)
-        times = sample_times(clip.start_s, end_s, fps, max_frames)
-        return Frames(tuple(video.frames_at(times)), times, end_s - clip.start_s)
+        if min_frames is None:
+            times = sample_times(clip.start_s, end_s, fps, max_frames)
+        else:
+            rate = video.info.fps or fps
+            times = even_times(clip.start_s, end_s, fps, max_frames, min_frames=min_frames, rate=rate)
+        return Frames(tuple(video.frames_at(times)), times, end_s - clip.start_s, from_file=True)
 
 
 def _checked(frames: Frames, limits: Limits) -> Frames:

@@ -27,8 +27,7 @@ from PIL.Image import Transpose
 
 from ume_retrieval.errors import BrokenMedia, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.media.containers import check_whole
-from ume_retrieval.media.files import display_name, open_file
-from ume_retrieval.media.formats import HEAD_BYTES, VIDEO_FORMATS, VideoFormat, sniff
+from ume_retrieval.media.files import HEAD_BYTES, VIDEO_FORMATS, VideoFormat, display_name, open_file, sniff
 from ume_retrieval.media.images import to_rgb
 from ume_retrieval.media.limits import Limits
 

@@ -12,8 +12,17 @@ from typing import Literal, TypeAlias
 
 from ume_retrieval.errors import BrokenMedia, Failure, MediaError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.media.containers import gif_frames
-from ume_retrieval.media.files import cannot_open, display_name, file_status, local_path
-from ume_retrieval.media.formats import HEAD_BYTES, IMAGE_FORMATS, MEDIA_SUFFIXES, TEXT_SUFFIXES, sniff
+from ume_retrieval.media.files import (
+    HEAD_BYTES,
+    IMAGE_FORMATS,
+    MEDIA_SUFFIXES,
+    TEXT_SUFFIXES,
+    cannot_open,
+    display_name,
+    file_status,
+    local_path,
+    sniff,
+)
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 
 FileKind: TypeAlias = Literal["image", "video", "pdf", "text"]

@@ -3,47 +3,54 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, Unpack, get_args, overload
+from typing import Final, Literal, Unpack, cast, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import Prompts
 from ume_retrieval.engines.base import Embedder, Generation, Reasoner, Sampling, tcot_sampling
 from ume_retrieval.engines.load import LoadOptions, choose_engine
-from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, with_prompts
 from ume_retrieval.engines.server.options import ServerOptions
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote.allowlist import AllowedHosts
-from ume_retrieval.pipeline.asking import CallMemory
-from ume_retrieval.pipeline.async_encode import AsyncEncoding, cancellation
-from ume_retrieval.pipeline.encode_options import CorpusOptions, Inputs, QueryOptions, ReasoningMode, Vectors
-from ume_retrieval.pipeline.loading import Input, Intake, as_sequence
-from ume_retrieval.pipeline.progress import Ledger, Progress
-from ume_retrieval.pipeline.run import EncodeStream, Flow, stream_inputs
-from ume_retrieval.pipeline.stages import Embedding, Reasoning
-from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
+from ume_retrieval.pipeline.encode_options import (
+    CorpusOptions,
+    EncodeOptions,
+    EncodeProgress,
+    Inputs,
+    QueryOptions,
+    ReasoningMode,
+    Vectors,
+)
+from ume_retrieval.pipeline.loading import CHUNK_ITEMS, Input, ItemLoader, as_sequence
+from ume_retrieval.pipeline.reasoning import ReasonStage
+from ume_retrieval.pipeline.run import EncodeStream, run_side_by_side, stream_inputs
+from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, Stage, StageRun, run_in_turn
+from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, default_cache_path
+from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
-from ume_retrieval.vectors import Precision, check_precision, check_truncation, cosine, quantize, truncate
-
-CHUNK_ITEMS: Final = 256
-"""Enough that engines find company for every input, little enough that all stages of a corpus soon have work."""
+from ume_retrieval.util.progress import OnProgress
+from ume_retrieval.util.threads import awaitable
+from ume_retrieval.vectors import check_precision, check_truncation, cosine, quantize, truncate
 
 NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
 
 
-class ReasoningEmbedder(AsyncEncoding):
+class ReasoningEmbedder:
     """A Reasoner laid over an Embedder.
 
     Each item passes four stages: its media are decoded; the Reasoner writes a T-CoT, unless the cache has it; the
-    regions or frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs are handled
-    in bounded chunks, so memory for pixels does not grow with their number; the stages of different chunks run side by
-    side. Calls from several threads are safe; each engine serves one at a time.
+    regions or frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs go in
+    bounded chunks, so memory for pixels does not grow with their number; stages of different chunks run side by side.
+    Calls from several threads are safe; each engine serves one at a time.
 
     Args:
         embedder: Makes the vectors.
@@ -77,7 +84,7 @@ class ReasoningEmbedder(AsyncEncoding):
     ) -> None:
         if chunk_items < 1:
             raise InputError(f"chunk_items is {chunk_items}", hint="use 1 or more")
-        AllowedHosts.of(allow_remote)  # what cannot be understood shows at once
+        AllowedHosts.of(allow_remote)  # raises at once if a host is malformed
         self.embedder = embedder
         self.reasoner = reasoner
         self.cache = cache
@@ -94,6 +101,7 @@ class ReasoningEmbedder(AsyncEncoding):
         name: str | Path = "ume-tiny",
         *,
         reasoner: str | Path | Reasoner | None = "auto",
+        profile: str | Profile | None = None,
         engine: str = "auto",
         device: str = "auto",
         dtype: str = "auto",
@@ -104,40 +112,42 @@ class ReasoningEmbedder(AsyncEncoding):
         chunk_items: int = CHUNK_ITEMS,
         trust_remote_code: bool = False,
         server: ServerOptions | None = None,
+        prompts: Prompts | str | Path | None = None,
     ) -> ReasoningEmbedder:
         """Load an Embedder and the Reasoner that goes with it.
 
         Args:
             name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
-            reasoner: The same for the Reasoner, or one that is loaded already. "auto" takes the one that the preset or
-                the pair names, and none for other Embedders. None loads none: only `reasoning="never"` works then.
+            reasoner: The same for the Reasoner, or a loaded one. "auto" takes the one that preset or pair names, else
+                none. None loads none: only `reasoning="never"` works then.
+            profile: How items are written for it, a name of `profiles.PROFILES` or a value; None as its family says.
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
-            device: "auto" (a GPU when there is one), "cpu", "cuda", …; "cuda:all" or "cuda:0,cuda:1" for replicas.
+            device: "auto" (a GPU where the models fit it), "cpu", "cuda"; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
             cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None.
             limits: Limits on what is decoded.
             allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
             sampling: How the Reasoner decodes; greedily by default.
             chunk_items: Most inputs that go through a stage together.
-            trust_remote_code: Whether code that comes with a sentence-transformers checkpoint may run.
-            server: Where the models of `engine="server"` are; by default as `UME_REASONER_URL` and
-                `UME_EMBEDDER_URL` say, see `server.options.ServerOptions`.
+            trust_remote_code: Whether code of a sentence-transformers checkpoint may run.
+            server: Where the models of `engine="server"` are; by default as the environment says, see `ServerOptions`.
+            prompts: Prompts in place of the Reasoner's own; a path is read by `Prompts.from_file`.
 
         Raises:
-            ModelError: When a name means nothing or a model cannot be loaded; the hint says what to do.
-            InputError: When the engine does not exist.
+            ModelError: When a name means nothing, or a model does not fit the device or cannot be loaded.
+            InputError: When the engine does not exist, the family lacks the profile, or the prompts cannot be used.
             CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
-        options = LoadOptions(device, dtype, trust_remote_code, server)
+        options = LoadOptions(device, dtype, trust_remote_code, server, profile)
         resolved = resolve_embedder(str(name))
-        if reasoner == "auto":
-            reasoner = resolved.reasoner
+        reasoner = resolved.reasoner if reasoner == "auto" else reasoner
         # Every name is understood before a model is loaded: a typing error shows at once.
         wanted = resolve_reasoner(str(reasoner)) if isinstance(reasoner, (str, Path)) else None
         given = None if isinstance(reasoner, (str, Path)) else reasoner
-        if cache == "auto":
-            cache = default_cache_path()
+        wanted = wanted if prompts is None else with_prompts(wanted, prompts)
+        options = chosen.place([resolved, *([wanted] if wanted else [])], options)
+        cache = default_cache_path() if cache == "auto" else cache
         return cls(
             chosen.load_embedder(resolved, options),
             chosen.load_reasoner(wanted, options) if wanted else given,
@@ -155,10 +165,9 @@ class ReasoningEmbedder(AsyncEncoding):
 
     @property
     def info(self) -> PipelineInfo:
-        """Which models and prompts make the vectors."""
-        if self.reasoner is None:
-            return PipelineInfo(self.embedder.info, None, None)
-        return PipelineInfo(self.embedder.info, self.reasoner.info, self.reasoner.spec.prompts.version)
+        """Models and prompts that make the vectors."""
+        asked = (None, None) if self.reasoner is None else (self.reasoner.info, self.reasoner.spec.prompts.version)
+        return PipelineInfo(self.embedder.info, *asked)
 
     @overload
     def encode_query(
@@ -169,30 +178,15 @@ class ReasoningEmbedder(AsyncEncoding):
         self, inputs: Inputs, *, return_traces: Literal[True], **options: Unpack[QueryOptions]
     ) -> EncodeResult: ...
     def encode_query(
-        self,
-        inputs: Inputs,
-        *,
-        return_traces: bool = False,
-        reasoning: ReasoningMode = "always",
-        truncate_dim: int | None = None,
-        precision: Precision = "float32",
-        strict: bool = True,
-        on_progress: Progress | None = None,
-        target: Modality | None = None,
+        self, inputs: Inputs, *, return_traces: bool = False, **options: Unpack[QueryOptions]
     ) -> Vectors | EncodeResult:
-        """Encode what is searched with.
+        """Encode queries.
 
         Args:
             inputs: One or several: text, PIL images, pages, clips, frames, `Item`s. A `str` is text, never a path.
             return_traces: Return an `EncodeResult` instead of the bare vectors.
-            reasoning: "always" asks the Reasoner for each item that the cache does not know; "never" embeds directly.
-            truncate_dim: Keep the first components only and normalise again, 1..`dimension`.
-            precision: How vectors are stored, see `vectors.quantize`.
-            strict: Raise the first failure; a note on it names the input. False goes on: failed rows are NaN (0 in
-                integer precisions) and are named in `EncodeResult.failures`.
-            on_progress: Called with (inputs done, inputs in all, stage) after each chunk of each stage, from threads of
-                the stages, one call at a time.
-            target: What the query looks for, when that is known; a text query for a video has a prompt of its own.
+            options: See `EncodeOptions`: `reasoning`, `truncate_dim`, `precision`, `strict`, `on_progress`, `stopped`
+                and `target`.
 
         Returns:
             Shape (n, dim), float32 rows of length 1 in input order, unless `precision` says otherwise; (dim,) for a
@@ -200,21 +194,12 @@ class ReasoningEmbedder(AsyncEncoding):
 
         Raises:
             InputError: When an argument or, if strict, an item cannot be used.
-            MediaError: If strict, when an item's media cannot be decoded.
+            MediaError: If strict, when an item's media cannot be decoded; `ModelError` when a model refused it.
             ReasoningError: If strict, when the Reasoner wrote no usable trace. Nothing falls back to direct embedding.
-            ModelError: If strict, when a model refused an item.
             CacheError: When the cache cannot be used.
+            Stopped: When the call is cancelled.
         """
-        result = self._encode(
-            inputs,
-            "query",
-            target,
-            mode=reasoning,
-            truncate_dim=truncate_dim,
-            precision=precision,
-            strict=strict,
-            on_progress=on_progress,
-        )
+        result = self._encode(inputs, "query", EncodeOptions(**options))
         return result if return_traces else result.vectors
 
     @overload
@@ -226,30 +211,16 @@ class ReasoningEmbedder(AsyncEncoding):
         self, inputs: Inputs, *, return_traces: Literal[True], **options: Unpack[CorpusOptions]
     ) -> EncodeResult: ...
     def encode_corpus(
-        self,
-        inputs: Inputs,
-        *,
-        return_traces: bool = False,
-        reasoning: ReasoningMode = "always",
-        truncate_dim: int | None = None,
-        precision: Precision = "float32",
-        strict: bool = True,
-        on_progress: Progress | None = None,
+        self, inputs: Inputs, *, return_traces: bool = False, **options: Unpack[CorpusOptions]
     ) -> Vectors | EncodeResult:
-        """Encode what is to be found. Arguments, result and errors are those of `encode_query`, without `target`."""
-        result = self._encode(
-            inputs,
-            "corpus",
-            None,
-            mode=reasoning,
-            truncate_dim=truncate_dim,
-            precision=precision,
-            strict=strict,
-            on_progress=on_progress,
-        )
+        """Encode a corpus. Arguments, result and errors are those of `encode_query`, without `target`."""
+        result = self._encode(inputs, "corpus", EncodeOptions(**options))
         return result if return_traces else result.vectors
 
     encode_document = encode_corpus
+    aencode_query = awaitable(encode_query)
+    aencode_corpus = awaitable(encode_corpus)
+    aencode_document = aencode_corpus
 
     def stream_corpus(
         self,
@@ -258,7 +229,7 @@ class ReasoningEmbedder(AsyncEncoding):
         reasoning: ReasoningMode = "always",
         total: int | None = None,
         chunk_items: int | None = None,
-        on_progress: Progress | None = None,
+        on_progress: EncodeProgress | None = None,
     ) -> EncodeStream:
         """Encode a corpus of any length while what comes out is used, for instance written to a database.
 
@@ -285,11 +256,11 @@ class ReasoningEmbedder(AsyncEncoding):
             ...     sum(one.vector is not None for one in stream), stream.usage.embedder_calls
             (1000, 1000)
         """
-        reasoner = self._reasoning_of(reasoning, "corpus", None)
-        ledger = Ledger(total, strict=False, on_progress=on_progress)
-        intake = replace(self._intake(reasoner), chunk_items=chunk_items or self.chunk_items)
-        flow = Flow(intake, reasoner, Embedding(self.embedder, self._embedder_lock))
-        return EncodeStream(flow.run(stream_inputs(inputs), ledger), ledger)
+        stages = self._stages(reasoning, "corpus", None)
+        call = Call(Failures(strict=False), total, on_progress and _as_listener(on_progress))
+        loader = replace(self._loader(stages), chunk_items=chunk_items or self.chunk_items)
+        chunks = loader.chunks(stream_inputs(inputs), call)
+        return EncodeStream(run_side_by_side(chunks, stages, call), call)
 
     def trace(
         self,
@@ -298,7 +269,7 @@ class ReasoningEmbedder(AsyncEncoding):
         *,
         target: Modality | None = None,
         strict: bool = True,
-        on_progress: Progress | None = None,
+        on_progress: EncodeProgress | None = None,
     ) -> TraceResult:
         """Reason without embedding, for instance to fill the cache.
 
@@ -316,20 +287,18 @@ class ReasoningEmbedder(AsyncEncoding):
             UmeError: As `encode_query` does.
         """
         items, _ = as_sequence(inputs)
-        reasoning = self._reasoning(side, target)
-        ledger = Ledger(len(items), strict=strict, on_progress=on_progress)
+        call = Call(Failures(strict), len(items), on_progress and _as_listener(on_progress))
         traces: list[Trace | None] = [None] * len(items)
-        for chunk in Flow(self._intake(reasoning), reasoning, None).run(items, ledger):
-            for one in chunk.items:
-                traces[one.loaded.index] = one.trace
-        return TraceResult(tuple(traces), ledger.failures_in_order(), ledger.usage())
+        for chunk in self._run(items, [self._reason_stage(side, target)], call):
+            for item in chunk.items:
+                traces[item.index] = item.trace
+        return TraceResult(tuple(traces), call.failures.in_order(), call.usage())
 
     def ask(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Let the Reasoner answer chats of your own, one call at a time with what else it is asked here.
 
         Raises:
-            InputError: When there is no Reasoner.
-            ModelError: When it refuses a chat.
+            InputError: Without a Reasoner; `ModelError` when it refuses a chat.
         """
         if self.reasoner is None:
             raise InputError("questions need a Reasoner, and this embedder has none", hint=NO_REASONER)
@@ -340,60 +309,69 @@ class ReasoningEmbedder(AsyncEncoding):
         """Cosine similarity of every row of `a` with every row of `b`, shape (n, m); see `vectors.cosine`."""
         return cosine(a, b)
 
-    def _encode(
-        self,
-        inputs: Inputs,
-        side: Side,
-        target: Modality | None,
-        *,
-        mode: ReasoningMode,
-        truncate_dim: int | None,
-        precision: Precision,
-        strict: bool,
-        on_progress: Progress | None,
-    ) -> EncodeResult:
-        reasoning = self._reasoning_of(mode, side, target)
-        check_precision(precision)
-        if truncate_dim is not None:
-            check_truncation(truncate_dim, self.dimension)
+    def _encode(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
+        stages = self._stages(options.reasoning, side, options.target)
+        if options.precision != "float32":
+            check_precision(options.precision)
+        if options.truncate_dim is not None:
+            check_truncation(options.truncate_dim, self.dimension)
         items, single = as_sequence(inputs)
-        flow = Flow(self._intake(reasoning), reasoning, Embedding(self.embedder, self._embedder_lock))
-        ledger = Ledger(len(items), strict=strict, on_progress=on_progress, stopped=cancellation())
-        vectors = np.full((len(items), self.dimension), np.nan, dtype=np.float32)
+        call = Call(
+            Failures(options.strict),
+            len(items),
+            options.on_progress and _as_listener(options.on_progress),
+            options.stopped or threading.Event(),
+        )
+        vectors: Vectors = np.full((len(items), self.embedder.dimension), np.nan, dtype=np.float32)
         traces: list[Trace | None] = [None] * len(items)
-        for chunk in flow.run(items, ledger):
-            for one, vector in chunk.items:
-                vectors[one.loaded.index] = vector
-                traces[one.loaded.index] = one.trace
-        stored = quantize(vectors if truncate_dim is None else truncate(vectors, truncate_dim), precision)
-        return EncodeResult(stored[0] if single else stored, tuple(traces), ledger.failures_in_order(), ledger.usage())
+        for chunk in self._run(items, stages, call):
+            for item in chunk.items:
+                vectors[item.index] = item.vector
+                traces[item.index] = item.trace
+        if options.truncate_dim is not None:
+            vectors = truncate(vectors, options.truncate_dim)
+        if options.precision != "float32":
+            vectors = quantize(vectors, options.precision)
+        return EncodeResult(vectors[0] if single else vectors, tuple(traces), call.failures.in_order(), call.usage())
 
-    def _intake(self, reasoning: Reasoning | None) -> Intake:
-        return Intake(
-            reasoner_budget=reasoning.reasoner.spec.budget if reasoning else None,
-            embedder_budget=self.embedder.spec.budget,
-            limits=self.limits,
-            allow_remote=self.allow_remote,
-            chunk_items=self.chunk_items,
+    def _run(self, items: Sequence[Input], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
+        chunks = self._loader(stages).chunks(items, call)
+        # A single chunk, such as a query, needs no threads: there is nothing to work on at the same time.
+        run = run_in_turn if len(items) <= self.chunk_items else run_side_by_side
+        return run(chunks, stages, call)
+
+    def _loader(self, stages: Sequence[StageRun]) -> ItemLoader:
+        reasons = isinstance(stages[0], ReasonStage)
+        return ItemLoader(
+            self.embedder.spec.budget,
+            self.reasoner.spec.budget if self.reasoner and reasons else None,
+            self.limits,
+            self.allow_remote,
+            self.chunk_items,
         )
 
-    def _reasoning_of(self, mode: ReasoningMode, side: Side, target: Modality | None) -> Reasoning | None:
+    def _stages(self, mode: ReasoningMode, side: Side, target: Modality | None) -> list[StageRun]:
         if mode not in get_args(ReasoningMode):
             raise InputError(f"unknown reasoning {mode!r}", hint="use 'always' or 'never'")
-        return self._reasoning(side, target) if mode == "always" else None
+        embed = EmbedStage(self.embedder, side, self._embedder_lock)
+        return [embed] if mode == "never" else [self._reason_stage(side, target), embed]
 
-    def _reasoning(self, side: Side, target: Modality | None) -> Reasoning:
+    def _reason_stage(self, side: Side, target: Modality | None) -> ReasonStage:
         if self.reasoner is None:
             raise InputError(
                 "reasoning needs a Reasoner, and this embedder has none",
                 hint=f"{NO_REASONER}, or use reasoning='never'",
             )
-        return Reasoning(
+        return ReasonStage(
             reasoner=self.reasoner,
             sampling=self.sampling or tcot_sampling(self.reasoner),
-            traces=self.cache if self.cache is not None else CallMemory(),
-            evidence_limit=self.embedder.spec.budget.evidence_images,
+            traces=self.cache if self.cache is not None else InMemoryTraceCache(),
+            embedder=self.embedder.spec,
             side=side,
             target=target,
             lock=self._reasoner_lock,
         )
+
+
+def _as_listener(on_progress: EncodeProgress) -> OnProgress:
+    return lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage))

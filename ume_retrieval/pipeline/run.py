@@ -1,71 +1,93 @@
-"""A call's way through the stages: side by side where there is more than one chunk, with memory for a few chunks."""
+"""A call's way through the stages: in turn, or side by side with memory for a few chunks; and stages on their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.errors import Failure
-from ume_retrieval.pipeline.loading import SINGLE, Chunk, Input, Intake, Loaded, as_sequence
-from ume_retrieval.pipeline.progress import Ledger
-from ume_retrieval.pipeline.stages import Embedding, Reasoned, Reasoning
+from ume_retrieval.pipeline.loading import SINGLE, Input, ItemLoader, as_sequence
+from ume_retrieval.pipeline.stages import Call, Chunk, Failures, StageItem, StageRun
 from ume_retrieval.results import Trace, Usage
-from ume_retrieval.util.threads import overlapped, through
+from ume_retrieval.util.threads import overlapped
+
+
+def run_side_by_side(chunks: Iterable[Chunk], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
+    """Pass chunks through stages that work at the same time, each in a thread of its own; in order.
+
+    Raises:
+        Stopped: When the call is cancelled.
+    """
+    return overlapped(chunks, [partial(stage.run, call=call) for stage in stages], stopped=call.stopped)
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
-    """The stages of a call.
+class Outcomes:
+    """Results of one stage.
 
     Attributes:
-        intake: Loads.
-        reasoning: Reasons, or None when the Reasoner is not asked.
-        embedding: Embeds, or None when only traces are wanted.
+        items: For each input, in order, the item with the stage's results, or why it failed.
+        usage: Cost of the stage.
     """
 
-    intake: Intake
-    reasoning: Reasoning | None
-    embedding: Embedding | None
+    items: list[StageItem | Failure]
+    usage: Usage
 
-    def run(self, inputs: Iterable[Input], ledger: Ledger) -> Iterator[Chunk[Any]]:
-        """Chunks of inputs, in order, as the last stage returns them.
 
-        Yields:
-            Items are `Reasoned`, or pairs of `Reasoned` and a vector when there is embedding.
+def apply_stage(stage: StageRun, items: Sequence[StageItem]) -> Outcomes:
+    """Run one stage over items, for programs that schedule the stages themselves, such as on a cluster.
 
-        Raises:
-            Stopped: When `ledger.stopped` is set meanwhile.
-        """
-        stages: list[Callable[[Any], Any]] = [
-            partial(self.reasoning.run, ledger=ledger) if self.reasoning else _unreasoned
-        ]
-        if self.embedding:
-            embed = partial(self.embedding.run, ledger=ledger)
-            stages = [*stages, embed] if self.reasoning else [lambda chunk: embed(_unreasoned(chunk))]
-        chunks: Iterable[Any] = self.intake.chunks(inputs, ledger)
-        if isinstance(inputs, Sequence) and len(inputs) <= self.intake.chunk_items:
-            # What is in memory at once anyway, such as a query, needs no threads.
-            for stage in stages:
-                chunks = through(stage, chunks, ledger.stopped)
-            yield from chunks
-        else:
-            yield from overlapped(chunks, stages, stopped=ledger.stopped)
+    Args:
+        stage: A `ReasonStage` or an `EmbedStage`.
+        items: As `load_items` or another stage returned them, in any order and number.
+
+    Returns:
+        An outcome for each item; `index` of an item or failure is its position in `items`.
+
+    Example:
+        >>> from ume_retrieval.pipeline import EmbedStage, ItemLoader
+        >>> from ume_retrieval.testing import HashEmbedder
+        >>> engine = HashEmbedder()
+        >>> [items] = load_items(ItemLoader(engine.spec.budget), ["a red circle", "a blue square"])
+        >>> [item.vector.shape for item in apply_stage(EmbedStage(engine, "corpus"), items).items]
+        [(64,), (64,)]
+    """
+    call = Call(Failures(strict=False), len(items))
+    chunk = Chunk(0, len(items), [replace(item, index=index) for index, item in enumerate(items)])
+    return Outcomes(_outcomes(stage.run(chunk, call), call), call.usage())
+
+
+def load_items(loader: ItemLoader, inputs: Iterable[Input]) -> Iterator[list[StageItem | Failure]]:
+    """Load inputs for `apply_stage`, as many at a time as the loader's limits allow.
+
+    Yields:
+        An outcome for each input, in order.
+    """
+    call = Call(Failures(strict=False))
+    for chunk in loader.chunks(inputs, call):
+        yield _outcomes(chunk, call)
+
+
+def _outcomes(chunk: Chunk, call: Call) -> list[StageItem | Failure]:
+    done: dict[int, StageItem | Failure] = {item.index: item for item in chunk.items}
+    done |= call.failures.take(chunk.stop)
+    return [done[index] for index in range(chunk.start, chunk.stop)]
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What became of one input of a stream.
+    """Result for one input of a stream.
 
     Attributes:
         index: Its position.
         vector: Shape (dimension,), float32, length 1; None when the input failed.
-        trace: Its trace; None when it failed or no reasoning was asked for.
+        trace: Its trace; None when it failed or without reasoning.
         failure: Why there is no vector.
     """
 
@@ -76,26 +98,26 @@ class Encoded:
 
 
 class EncodeStream:
-    """Inputs that are encoded while the ones before them are used. Iterate over it once, in a `with`.
+    """Inputs that are encoded while earlier ones are being used. Iterate over it once, in a `with`.
 
     Args:
-        chunks: From a flow that embeds.
-        ledger: Of the same flow, not strict.
+        chunks: From stages that end with embedding.
+        call: Of the same run, not strict.
     """
 
-    def __init__(self, chunks: Iterator[Chunk[tuple[Reasoned, npt.NDArray[np.float32]]]], ledger: Ledger) -> None:
+    def __init__(self, chunks: Iterator[Chunk], call: Call) -> None:
         self._results = self._read(chunks)
-        self._ledger = ledger
+        self._call = call
 
     @property
     def usage(self) -> Usage:
-        """The cost so far, of inputs that are ahead too."""
-        return self._ledger.usage()
+        """Cost so far, including inputs that are still in the stages."""
+        return self._call.usage()
 
     @property
     def rates(self) -> dict[str, float]:
-        """Inputs a second of work, by stage: "load", "reason", "embed"."""
-        return self._ledger.rates()
+        """Inputs per second of work, by stage: "load", "reason", "embed"."""
+        return self._call.stats.rates()
 
     def __iter__(self) -> Iterator[Encoded]:
         return self._results
@@ -104,24 +126,24 @@ class EncodeStream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the stages; each finishes what it is at."""
+        """End the stages; each finishes its current chunk."""
         self._results.close()
 
-    def _read(self, chunks: Iterator[Chunk[tuple[Reasoned, npt.NDArray[np.float32]]]]) -> Generator[Encoded]:
+    def _read(self, chunks: Iterator[Chunk]) -> Generator[Encoded]:
         with closing(chunks):  # type: ignore[type-var]  # a generator
             for chunk in chunks:
-                done = {one.loaded.index: (vector, one.trace) for one, vector in chunk.items}
-                failed = self._ledger.take_failures(chunk.stop)
-                for index in range(chunk.start, chunk.stop):
-                    vector, trace = done.get(index, (None, None))
-                    yield Encoded(index, vector, trace, failed.get(index))
+                for index, one in enumerate(_outcomes(chunk, self._call), chunk.start):
+                    if isinstance(one, Failure):
+                        yield Encoded(index, None, None, one)
+                    else:
+                        yield Encoded(index, one.vector, one.trace, None)
 
 
 def stream_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
-    """Inputs of a stream, none drawn yet.
+    """Return the inputs of a stream without drawing any.
 
     Raises:
-        InputError: When it is neither an input nor something that gives inputs.
+        InputError: When it is neither an input nor an iterable of inputs.
 
     Example:
         >>> stream_inputs("a red circle")
@@ -131,7 +153,3 @@ def stream_inputs(inputs: Input | Iterable[Input]) -> Iterable[Input]:
     if isinstance(inputs, (*SINGLE, bytes, bytearray, Mapping)) or not isinstance(inputs, Iterable):
         return as_sequence(cast("Input", inputs))[0]
     return inputs
-
-
-def _unreasoned(chunk: Chunk[Loaded]) -> Chunk[Reasoned]:
-    return Chunk(chunk.start, chunk.stop, [Reasoned(loaded) for loaded in chunk.items])

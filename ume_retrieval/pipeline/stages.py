@@ -1,200 +1,260 @@
-"""The stages after loading: reason, embed. Each hands on frozen values.
-
-A stage that cannot go on with an item tells the `Ledger`, and the rest goes on.
-"""
+"""The values that pass between the stages load, reason and embed; and the stage that embeds."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias, get_args
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import perf_counter
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Embedder, Reasoner, Sampling
+from ume_retrieval.engines.base import Embedder, SupportsPartialEmbedding
 from ume_retrieval.engines.families import embedding_chat
-from ume_retrieval.errors import InputError, ModelError, ReasoningError, SomeEmbedded, SomeFailed, UmeError
-from ume_retrieval.inputs import Modality, Side
-from ume_retrieval.pipeline.asking import Asking, CallMemory, Traces
-from ume_retrieval.pipeline.loading import Chunk, Loaded
-from ume_retrieval.pipeline.progress import Ledger
-from ume_retrieval.pipeline.trace_cache import TraceRecord, trace_key
-from ume_retrieval.results import Trace
-from ume_retrieval.tcot.evidence import Evidence, extract
-from ume_retrieval.tcot.grammar import is_usable, parse, validate
-from ume_retrieval.tcot.prompts import reasoner_chat
+from ume_retrieval.engines.outcomes import isolate
+from ume_retrieval.errors import Failure, ModelError, Stopped, UmeError
+from ume_retrieval.inputs import LoadedItem, Side
+from ume_retrieval.results import Trace, Usage
+from ume_retrieval.tcot.evidence import Evidence
+from ume_retrieval.util.progress import OnProgress, Progress
+
+Stage: TypeAlias = Literal["load", "reason", "embed"]
+"""The stages that an item passes, in this order."""
 
 FloatRow: TypeAlias = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Reasoned:
-    """An input with its trace and the trace's pictures, None when no reasoning was asked for."""
-
-    loaded: Loaded
-    trace: Trace | None = None
-    evidence: Evidence | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reasoning:
-    """The second stage: an item's trace, known or from the Reasoner, and the evidence that it names.
-
-    Equal items of a call are reasoned once, as far as `traces` remembers. Replies are kept before anything else is done
-    with them.
+@dataclass(frozen=True, slots=True, eq=False)
+class StageItem:
+    """One input on its way through the stages; each stage returns a copy with its own result added.
 
     Attributes:
-        reasoner: The engine.
-        sampling: How it decodes.
-        traces: Where replies are kept.
-        evidence_limit: Most crops or key frames of an item.
-        side: Which prompts are used.
-        target: What the query looks for, when the caller said so.
-        lock: Held from look-up to keeping, so that two calls at once do not generate the same trace.
-        unusable: Replies of this call without words to embed. No cache keeps them, so that a later call asks again;
-            within this one equal items ask once.
+        index: Position in the call.
+        source: Name for reports; may be empty.
+        seen: Text and pixels as the Reasoner samples them; key frames are numbered in this sampling.
+        shown: The same for the Embedder; the same object unless the two models sample this item differently.
+        trace: The trace, after reasoning.
+        evidence: The pictures that the trace names, after reasoning.
+        vector: Shape (dimension,), after embedding.
     """
 
-    reasoner: Reasoner
-    sampling: Sampling
-    traces: Traces
-    evidence_limit: int
-    side: Side
-    target: Modality | None
-    lock: threading.Lock
-    unusable: CallMemory = field(default_factory=CallMemory)
+    index: int
+    source: str
+    seen: LoadedItem
+    shown: LoadedItem
+    trace: Trace | None = None
+    evidence: Evidence | None = None
+    vector: FloatRow | None = None
 
-    def __post_init__(self) -> None:
-        if self.side not in get_args(Side):
-            raise InputError(f"unknown side {self.side!r}", hint="use 'query' or 'corpus'")
-        if self.target is not None and self.target not in get_args(Modality):
-            raise InputError(f"unknown target {self.target!r}", hint="use 'text', 'image' or 'video'")
 
-    def run(self, chunk: Chunk[Loaded], ledger: Ledger) -> Chunk[Reasoned]:
-        """Items of the chunk that have a usable trace, in order."""
-        keys = [self._key(loaded) for loaded in chunk.items]
-        with ledger.timed("reason"), self.lock:
-            known = self.unusable.get_many(keys) | self.traces.get_many(keys)
-            asked: dict[str, Loaded] = {}
-            for key, loaded in zip(keys, chunk.items, strict=True):
-                if key not in known:
-                    asked.setdefault(key, loaded)
-            asking = self._ask(asked, ledger)
-        fresh, refused = asking.fresh, asking.refused
-        known.update(fresh)
-        reasoned: list[Reasoned] = []
-        for key, loaded in zip(keys, chunk.items, strict=True):
-            if key in refused:
-                ledger.fail(refused[key], index=loaded.index, source=loaded.source)
-                continue
-            cached = key not in fresh or asked[key] is not loaded
-            ledger.cached_traces += int(cached)
-            try:
-                reasoned.append(self._reasoned(loaded, known[key], ledger, cached=cached))
-            except ReasoningError as error:
-                self.unusable.put_many({key: known[key]})
-                ledger.fail(error, index=loaded.index, source=loaded.source)
-        ledger.report("reason", chunk.stop)
-        return Chunk(chunk.start, chunk.stop, reasoned)
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Inputs that go through the stages together.
 
-    def _key(self, loaded: Loaded) -> str:
-        return trace_key(
-            content_id=loaded.seen.content_id,
-            side=self.side,
-            target=self.target,
-            reasoner=self.reasoner.info,
-            prompts=self.reasoner.spec.prompts,
-            budget=self.reasoner.spec.budget,
-            sampling=self.sampling,
+    Attributes:
+        start: Position of the first input in the call.
+        stop: Position after the last one.
+        items: The inputs that are still in, in order; failed ones are left out.
+    """
+
+    start: int
+    stop: int
+    items: list[StageItem]
+
+
+@dataclass(slots=True)
+class CallStats:
+    """Cost of a call so far; `results.Usage` explains the fields."""
+
+    reasoner_calls: int = 0
+    cached_traces: int = 0
+    embedder_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    embedded_tokens: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
+    reached: dict[Stage, int] = field(default_factory=dict)
+
+    def rates(self) -> dict[str, float]:
+        """Inputs per second of work, by stage."""
+        return {stage: count / max(1e-9, self.seconds[stage]) for stage, count in dict(self.reached).items()}
+
+
+@dataclass(slots=True)
+class Failures:
+    """Inputs that a call leaves out. With `strict`, the first one ends the call.
+
+    Stages in several threads may add at the same time.
+    """
+
+    strict: bool
+    found: list[Failure] = field(default_factory=list)
+
+    def add(self, error: UmeError, *, index: int, source: str = "") -> None:
+        """Note a failure, or raise it when the call is strict."""
+        if self.strict:
+            error.add_note(f"input {index}" + (f" ({source})" if source else ""))
+            raise error
+        self.found.append(Failure.of(error, index=index, source=source))
+
+    def take(self, stop: int) -> dict[int, Failure]:
+        """Remove and return the failures before a position, by index, so that a long stream does not pile them up."""
+        taken = {failure.index: failure for failure in list(self.found) if failure.index < stop}
+        # In place, and only what was taken: other stages go on adding.
+        for failure in taken.values():
+            self.found.remove(failure)
+        return taken
+
+    def in_order(self) -> tuple[Failure, ...]:
+        """Return the failures by position of the input."""
+        return tuple(sorted(self.found, key=lambda failure: failure.index))
+
+
+@dataclass(slots=True)
+class Call:
+    """State that the stages of one call share.
+
+    Attributes:
+        failures: Inputs that were left out.
+        total: Number of inputs, or None while that is unknown.
+        on_progress: Receives every step of every stage, one call at a time.
+        stopped: Cancels the call when set.
+        stats: Cost so far.
+    """
+
+    failures: Failures
+    total: int | None = None
+    on_progress: OnProgress | None = None
+    stopped: threading.Event = field(default_factory=threading.Event)
+    stats: CallStats = field(default_factory=CallStats)
+    _reporting: threading.Lock = field(default_factory=threading.Lock)
+
+    def advance(self, stage: Stage, reached: int, since: float) -> None:
+        """Record that a stage is through with inputs up to a position, and how long it worked.
+
+        Args:
+            stage: The stage.
+            reached: Position after the last input, failed ones included.
+            since: `perf_counter` when the stage took them up.
+        """
+        self.stats.seconds[stage] += perf_counter() - since
+        self.stats.reached[stage] = reached
+        if self.on_progress is not None:
+            # Stages run at the same time; the callback gets one step at a time.
+            with self._reporting:
+                self.on_progress(Progress(stage, reached, self.known_total()))
+
+    def known_total(self) -> int:
+        """Number of inputs, or of those that were loaded while the total is unknown."""
+        return self.stats.reached.get("load", 0) if self.total is None else self.total
+
+    def usage(self) -> Usage:
+        """Cost so far, as a value."""
+        stats = self.stats
+        return Usage(
+            items=self.known_total(),
+            reasoner_calls=stats.reasoner_calls,
+            cached_traces=stats.cached_traces,
+            embedder_calls=stats.embedder_calls,
+            prompt_tokens=stats.prompt_tokens,
+            completion_tokens=stats.completion_tokens,
+            embedded_tokens=stats.embedded_tokens,
+            trace_problems=dict(stats.problems),
+            seconds=dict(stats.seconds),
         )
 
-    def _ask(self, asked: Mapping[str, Loaded], ledger: Ledger) -> Asking:
-        asking = Asking(self.reasoner, self.sampling, self.traces, ledger)
-        chats: dict[str, Chat] = {}
-        for key, loaded in asked.items():
-            try:
-                chats[key] = reasoner_chat(loaded.seen, self.side, self.reasoner.spec.prompts, self.target)
-            except UmeError as error:
-                asking.refused[key] = error
-        asking.ask(chats)
-        return asking
 
-    def _reasoned(self, loaded: Loaded, record: TraceRecord, ledger: Ledger, *, cached: bool) -> Reasoned:
-        item = loaded.seen
-        frames = sum(len(video.images) for video in item.videos)
-        tcot = parse(record.text, images=len(item.images), frames=frames or None)
-        problems = {problem.name for problem in (*tcot.problems, *validate(tcot, item.modality))}
-        ledger.problems.update(problems)
-        if not is_usable(tcot):
-            raise ReasoningError(
-                f"the Reasoner wrote no usable trace ({', '.join(sorted(problems))})",
-                hint="try another Reasoner or more max_tokens, or encode this item with reasoning='never'",
-            )
-        evidence = extract(tcot, item, self.evidence_limit)
-        trace = Trace(
-            tcot=tcot,
-            evidence=evidence.refs,
-            cached=cached,
-            prompt_tokens=record.prompt_tokens,
-            completion_tokens=record.completion_tokens,
-            content_id=item.content_id,
-        )
-        return Reasoned(loaded, trace, evidence)
+class StageRun(Protocol):
+    """A stage: takes a chunk and returns it with its own results added and failed inputs left out."""
+
+    def run(self, chunk: Chunk, call: Call) -> Chunk:
+        """Work on a chunk.
+
+        Raises:
+            Stopped: When the call is cancelled meanwhile.
+            UmeError: When the call is strict and an input fails.
+        """
+        ...
+
+
+def run_in_turn(chunks: Iterable[Chunk], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
+    """Pass chunks through the stages, one after the other, in this thread.
+
+    Raises:
+        Stopped: When the call is cancelled.
+    """
+    for loaded in chunks:
+        chunk = loaded
+        for stage in stages:
+            if call.stopped.is_set():
+                raise Stopped
+            chunk = stage.run(chunk, call)
+        yield chunk
 
 
 @dataclass(frozen=True, slots=True)
-class Embedding:
-    """The third stage: an item, with its trace and evidence when it has them, to a vector.
+class EmbedStage:
+    """Embeds items, each with its trace and evidence if it has them.
 
     Attributes:
         embedder: The engine.
-        lock: Held while it runs.
+        side: Which prompts of the Embedder are used, "query" or "corpus".
+        lock: Held while the engine runs.
     """
 
     embedder: Embedder
-    lock: threading.Lock
+    side: Side
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, chunk: Chunk[Reasoned], ledger: Ledger) -> Chunk[tuple[Reasoned, FloatRow]]:
-        """Items of the chunk that could be embedded, in order, each with its vector."""
-        with ledger.timed("embed"), self.lock:
+    def run(self, chunk: Chunk, call: Call) -> Chunk:
+        """Return the items that could be embedded, in order, each with its vector."""
+        with self.lock:
+            since = perf_counter()
             chats: list[Chat] = []
-            written: list[Reasoned] = []
-            for one in chunk.items:
-                tcot = one.trace.tcot if one.trace else None
+            written: list[StageItem] = []
+            for item in chunk.items:
+                tcot = item.trace.tcot if item.trace else None
                 try:
-                    chats.append(embedding_chat(self.embedder.spec, one.loaded.shown, tcot, one.evidence))
-                    written.append(one)
+                    chats.append(embedding_chat(self.embedder.spec, item.shown, tcot, item.evidence, self.side))
+                    written.append(item)
                 except UmeError as error:
-                    ledger.fail(error, index=one.loaded.index, source=one.loaded.source)
-            replies = ledger.attempt(lambda some: self._embed(some, ledger), chats)
-        done: list[tuple[Reasoned, FloatRow]] = []
-        for one, reply in zip(written, replies, strict=True):
-            if isinstance(reply, UmeError):
-                ledger.fail(reply, index=one.loaded.index, source=one.loaded.source)
-            elif not np.isfinite(reply).all():
+                    call.failures.add(error, index=item.index, source=item.source)
+            embed = partial(self._embed, stats=call.stats)
+            try:
+                rows = embed(chats) if chats else []
+            except UmeError as error:
+                rows = isolate(error, embed, chats, strict=call.failures.strict)
+        done: list[StageItem] = []
+        for item, row in zip(written, rows, strict=True):
+            if isinstance(row, UmeError):
+                call.failures.add(row, index=item.index, source=item.source)
+            elif not np.isfinite(row).all():
                 broken = ModelError("the Embedder's vector is not finite", hint="try dtype='float32'")
-                ledger.fail(broken, index=one.loaded.index, source=one.loaded.source)
+                call.failures.add(broken, index=item.index, source=item.source)
             else:
-                done.append((one, reply))
-        ledger.report("embed", chunk.stop)
+                done.append(replace(item, vector=row))
+        call.advance("embed", chunk.stop, since)
         return Chunk(chunk.start, chunk.stop, done)
 
-    def _embed(self, chats: Sequence[Chat], ledger: Ledger) -> list[FloatRow]:
-        try:
-            embeddings = self.embedder.embed(chats)
-        except SomeFailed as some:
-            ledger.embedder_calls += sum(not isinstance(outcome, UmeError) for outcome in some.outcomes)
-            ledger.embedded_tokens += some.tokens if isinstance(some, SomeEmbedded) else 0
-            raise
+    def _embed(self, chats: Sequence[Chat], stats: CallStats) -> Sequence[FloatRow | UmeError]:
+        if isinstance(self.embedder, SupportsPartialEmbedding):
+            made = self.embedder.embed_partial(chats)
+            stats.embedder_calls += sum(not isinstance(row, UmeError) for row in made.rows)
+            stats.embedded_tokens += made.tokens
+            return made.rows
+        embeddings = self.embedder.embed(chats)
         expected = (len(chats), self.embedder.dimension)
         if embeddings.vectors.shape != expected:
             raise ModelError(
-                f"the Embedder gave vectors of shape {embeddings.vectors.shape} instead of {expected}",
-                hint="mend the engine",
+                f"the Embedder returned vectors of shape {embeddings.vectors.shape} instead of {expected}",
+                hint="fix the engine implementation",
             )
-        ledger.embedder_calls += len(chats)
-        ledger.embedded_tokens += embeddings.tokens
+        stats.embedder_calls += len(chats)
+        stats.embedded_tokens += embeddings.tokens
         return list(embeddings.vectors)

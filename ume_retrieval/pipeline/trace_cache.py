@@ -1,7 +1,7 @@
 """Traces on disk, so that a second run makes no model call.
 
-What is kept is the Reasoner's raw reply: a better parser reads old replies anew. A reply without words to embed is not
-kept: it would fail for ever, and nobody would be asked again.
+The cache keeps raw replies, so that a better parser can read old ones. It does not keep a reply without words to embed:
+later runs would fail on it without asking the Reasoner again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +21,16 @@ from typing import Literal, Self
 import platformdirs
 
 from ume_retrieval.checkpoint import ModelInfo, Prompts, VisualBudget
-from ume_retrieval.engines.base import Sampling
+from ume_retrieval.engines.base import Generation, Sampling
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.tcot.grammar import is_usable, parse
-from ume_retrieval.util.sqlite import KeyedFile
+from ume_retrieval.util.sqlite import SQLiteStore
 
 APPLICATION_ID = 0x756D6531
 """Marks the file as ours ("ume1"), so that another program's database is never written to."""
+
+REMEMBERED = 16_384
+"""Traces that a call keeps in memory without a cache on disk: some 50 MB where traces are long."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS traces (
@@ -56,7 +60,7 @@ DELETE FROM traces WHERE key IN (
     ) WHERE up_to_here > total * ?
 )
 """
-"""Keeps the newest traces that together are the given share of all; 256 bytes are about what a row takes beside its
+"""Keeps the newest traces that together are the given share of all; a row takes about 256 bytes besides its
 text. The share must be below 1: then at least the oldest goes."""
 
 
@@ -70,7 +74,7 @@ def trace_key(
     budget: VisualBudget,
     sampling: Sampling,
 ) -> str:
-    """Key under which a trace is kept: everything that decides what the Reasoner would write.
+    """Return the cache key of a trace: a digest of everything that decides the Reasoner's reply.
 
     The wording of the prompts counts as well as their version. The engine does not: the same weights write the same
     trace.
@@ -78,10 +82,10 @@ def trace_key(
     Args:
         content_id: Digest of the item's content and sampling (`media.content_id`), never a file name.
         side: Which prompts were used.
-        target: What the query looks for, when the caller said so.
+        target: Modality that the query searches for, if given.
         reasoner: Name and revision of the Reasoner.
         prompts: The Reasoner's prompts.
-        budget: What the Reasoner sees of pictures.
+        budget: The Reasoner's visual budget.
         sampling: How it decodes.
 
     Returns:
@@ -100,7 +104,7 @@ def trace_key(
 
 
 def default_cache_path() -> Path:
-    """Where traces are kept unless a path is given: under `UME_CACHE_DIR`, else in the user's cache folder."""
+    """Return the default path of the cache: under `UME_CACHE_DIR`, else in the user's cache folder."""
     chosen = os.environ.get("UME_CACHE_DIR")
     folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("ume-retrieval")
     return folder / "traces.sqlite3"
@@ -126,8 +130,16 @@ class TraceRecord:
     reasoner: str = ""
     created_at: float = field(default_factory=time.time)
 
+    @classmethod
+    def of(cls, reply: Generation, reasoner: ModelInfo) -> TraceRecord:
+        """Make the record of a new reply."""
+        # SQLite cannot store a lone surrogate; a first run must read the same text as a second one.
+        text = reply.text.encode("utf-8", "replace").decode("utf-8")
+        name = f"{reasoner.name}@{reasoner.revision}"
+        return cls(text, reply.prompt_tokens, reply.completion_tokens, reply.finish, name)
 
-class TraceCache(KeyedFile):
+
+class TraceCache(SQLiteStore):
     """A file of traces, safe under several threads, several processes and `kill -9`.
 
     A write is there entirely or not at all. No connection is held between calls, so an instance may be shared, forked
@@ -242,6 +254,34 @@ class TraceCache(KeyedFile):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class InMemoryTraceCache:
+    """Traces of one call without a cache on disk, behind the same two methods as `TraceCache`.
+
+    Args:
+        most: Most traces that are kept, >= 1; the least recently used goes first, so that memory does not grow with a
+            stream.
+    """
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._records = OrderedDict[str, TraceRecord]()
+        self._most = most
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
+        """Return the records of known keys."""
+        known = {key: self._records[key] for key in keys if key in self._records}
+        for key in known:
+            self._records.move_to_end(key)
+        return known
+
+    def put_many(self, records: Mapping[str, TraceRecord]) -> None:
+        """Keep records."""
+        for key, record in records.items():
+            self._records[key] = record
+            self._records.move_to_end(key)
+        while len(self._records) > self._most:
+            self._records.popitem(last=False)
 
 
 def _has_words(text: str) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from ume_retrieval.tcot.special_tokens import neutralise
+from ume_retrieval.tcot.blocks import neutralise
 
 CHOICE_TOKENS: Final = 16
 """Most tokens of a reply: a number and the words that a model may wrap it in."""

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-from ume_retrieval.tcot.blocks import clean
-from ume_retrieval.tcot.problems import Findings
+from ume_retrieval.tcot.blocks import Findings, clean
 from ume_retrieval.tcot.scan import Island, ObjectValue, Value, find_cues
 from ume_retrieval.tcot.trace import Box
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import PIL.Image
 
 from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.profiles import EVERY_CUE, EvidenceRule
 from ume_retrieval.tcot.cues import SCALE
 from ume_retrieval.tcot.trace import Box, TCot
-
-MIN_CROP: Final = 16
-"""Least width and height of a crop in pixels, one patch of Qwen3-VL; a smaller one is widened around its centre."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,8 @@ class Evidence:
     Attributes:
         images: RGB crops and frames at their own size, in cue order: boxes first, then key frames.
         refs: Where each picture comes from, one a picture.
-        dropped: How many cues gave no picture: beyond the limit, or on media that the item does not have.
+        dropped: How many cues gave no picture: beyond the limit, left out by the rule, or on media that the item does
+            not have.
     """
 
     images: tuple[PIL.Image.Image, ...]
@@ -50,7 +49,7 @@ class Evidence:
     dropped: int
 
 
-def extract(tcot: TCot, item: LoadedItem, limit: int) -> Evidence:
+def extract(tcot: TCot, item: LoadedItem, limit: int, rule: EvidenceRule = EVERY_CUE) -> Evidence:
     """Cut the evidence of a T-CoT out of its item.
 
     Several videos count through: with 8 frames in the first, key frame 9 is the first frame of the second.
@@ -59,6 +58,7 @@ def extract(tcot: TCot, item: LoadedItem, limit: int) -> Evidence:
         tcot: The trace; boxes in 0..1000 of their image, key frames 1-based.
         item: The pixels that the Reasoner saw, in the same sampling.
         limit: Most pictures, >= 0; further ones are counted as dropped.
+        rule: How crops are rounded, which are left out, and how frames are numbered.
 
     Example:
         >>> image = PIL.Image.new("RGB", (200, 100))
@@ -67,7 +67,7 @@ def extract(tcot: TCot, item: LoadedItem, limit: int) -> Evidence:
         >>> evidence.images[0].size, evidence.dropped
         ((100, 100), 0)
     """
-    found = [(ref, image) for ref, image in (*_crops(tcot, item), *_frames(tcot, item))][: max(limit, 0)]
+    found = [(ref, image) for ref, image in (*_crops(tcot, item, rule), *_frames(tcot, item, rule))][: max(limit, 0)]
     return Evidence(
         images=tuple(image for _, image in found),
         refs=tuple(ref for ref, _ in found),
@@ -75,10 +75,10 @@ def extract(tcot: TCot, item: LoadedItem, limit: int) -> Evidence:
     )
 
 
-def crop_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+def crop_pixels(box: Box, width: int, height: int, rule: EvidenceRule = EVERY_CUE) -> tuple[int, int, int, int]:
     """Pixel rectangle (left, top, right, bottom) of a box in an image of this size.
 
-    Rounded outwards, clamped to the image, and at least `MIN_CROP` pixels wide and high where the image is.
+    By default rounded outwards, clamped to the image, and at least 16 pixels wide and high where the image is.
 
     Example:
         >>> crop_pixels(Box(250, 500, 750, 1000), 400, 100)
@@ -86,32 +86,41 @@ def crop_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
         >>> crop_pixels(Box(0, 0, 1, 1), 400, 100)
         (0, 0, 16, 16)
     """
-    left, right = _span(box.x1, box.x2, width)
-    top, bottom = _span(box.y1, box.y2, height)
+    left, right = _span(box.x1, box.x2, width, rule)
+    top, bottom = _span(box.y1, box.y2, height, rule)
     return left, top, right, bottom
 
 
-def _span(low: int, high: int, size: int) -> tuple[int, int]:
+def _is_shown(size: tuple[int, int], rule: EvidenceRule) -> bool:
+    shorter, longer = sorted(size)
+    too_small = rule.small == "omit" and shorter < rule.min_side
+    return not too_small and (rule.max_aspect is None or longer <= rule.max_aspect * shorter)
+
+
+def _span(low: int, high: int, size: int, rule: EvidenceRule) -> tuple[int, int]:
     low, high = (min(max(value, 0), SCALE) for value in sorted((low, high)))
-    start, end = low * size // SCALE, -(-high * size // SCALE)
-    least = min(MIN_CROP, size)
-    if end - start < least:
+    start = low * size // SCALE
+    end = high * size // SCALE if rule.rounding == "down" else -(-high * size // SCALE)
+    least = min(rule.min_side, size)
+    if rule.small == "widen" and end - start < least:
         start = min(max((start + end - least) // 2, 0), size - least)
         end = start + least
     return start, end
 
 
-def _crops(tcot: TCot, item: LoadedItem) -> Iterator[tuple[EvidenceRef, PIL.Image.Image]]:
+def _crops(tcot: TCot, item: LoadedItem, rule: EvidenceRule) -> Iterator[tuple[EvidenceRef, PIL.Image.Image]]:
     for box in tcot.boxes:
         if 0 <= box.image < len(item.images):
             image = item.images[box.image]
-            yield EvidenceRef("crop", box.image, box, None, None), image.crop(crop_pixels(box, *image.size))
+            left, top, right, bottom = crop_pixels(box, *image.size, rule)
+            if _is_shown((right - left, bottom - top), rule):
+                yield EvidenceRef("crop", box.image, box, None, None), image.crop((left, top, right, bottom))
 
 
-def _frames(tcot: TCot, item: LoadedItem) -> Iterator[tuple[EvidenceRef, PIL.Image.Image]]:
+def _frames(tcot: TCot, item: LoadedItem, rule: EvidenceRule) -> Iterator[tuple[EvidenceRef, PIL.Image.Image]]:
     numbered = [(media, index) for media, frames in enumerate(item.videos) for index in range(len(frames.images))]
     for number in tcot.key_frames:
-        if 1 <= number <= len(numbered):
-            media, index = numbered[number - 1]
+        if 0 <= (place := number - rule.first_frame) < len(numbered):
+            media, index = numbered[place]
             frames = item.videos[media]
             yield EvidenceRef("frame", media, None, index + 1, frames.timestamps[index]), frames.images[index]

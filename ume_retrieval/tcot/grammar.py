@@ -12,12 +12,10 @@ import re
 from collections.abc import Sequence
 
 from ume_retrieval.inputs import Modality
-from ume_retrieval.tcot.blocks import BLOCKS, Blocks, clean, cut
+from ume_retrieval.tcot.blocks import BLOCKS, PROBLEMS, Blocks, Findings, clean, cut, has_special_token, neutralise
 from ume_retrieval.tcot.cues import read_boxes, read_frames, read_keywords, take
 from ume_retrieval.tcot.pattern import pattern
-from ume_retrieval.tcot.problems import PROBLEMS, Findings
 from ume_retrieval.tcot.scan import Value
-from ume_retrieval.tcot.special_tokens import has_special_token, neutralise
 from ume_retrieval.tcot.trace import Box, Problem, TCot
 
 __all__ = [
@@ -28,10 +26,12 @@ __all__ = [
     "pattern",
     "render",
     "split_for_evidence",
+    "split_reply",
     "validate",
 ]
 
 _FENCE = re.compile(r"```[a-zA-Z0-9]{0,12}")
+_INNERMOST = re.compile(r"\{[^{}]*\}")
 
 
 def parse(text: str, *, images: int = 1, frames: int | None = None) -> TCot:
@@ -161,6 +161,38 @@ def split_for_evidence(tcot: TCot) -> tuple[str, str]:
         f"<thinking>{thinking}</thinking>",
         f"<rethink>{clean(tcot.rethink)}</rethink><answer>{clean(tcot.answer)}</answer>",
     )
+
+
+def split_reply(reply: str) -> tuple[str, str] | None:
+    """Cut a reply, as it is written, where its evidence pictures stand in the Embedder's input.
+
+    What stands before `<thinking>` is left out, as in the released code of arXiv 2602.13823 (`processor.py`).
+
+    Returns:
+        The text from `<thinking>` up to and with `</thinking>`, and the rest without white space around; None when the
+        reply has no such block, or no JSON in it. Then the released code writes it whole.
+
+    Example:
+        >>> split_reply('<thinking>Look. {"key_frames": [2]}</thinking> <answer>cat</answer>')
+        ('<thinking>Look. {"key_frames": [2]}</thinking>', '<answer>cat</answer>')
+        >>> split_reply("<thinking>Look.</thinking><answer>cat</answer>")
+    """
+    start = reply.find("<thinking>")
+    end = reply.find("</thinking>", start)
+    if start < 0 or end < 0 or not _has_json(reply[start:end]):
+        return None
+    end += len("</thinking>")
+    return reply[start:end], reply[end:].strip()
+
+
+def _has_json(text: str) -> bool:
+    for found in _INNERMOST.finditer(text):
+        try:
+            json.loads(found[0])
+        except (ValueError, RecursionError):
+            continue
+        return True
+    return bool(take(text, Findings())[1])
 
 
 def _nested(boxes: Sequence[Box]) -> list[object]:

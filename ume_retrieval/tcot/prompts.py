@@ -9,7 +9,7 @@ from ume_retrieval.chat import Chat, ImagePart, Message, Part, TextPart, VideoPa
 from ume_retrieval.checkpoint import Prompts
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import LoadedItem, Modality, Side
-from ume_retrieval.tcot.special_tokens import neutralise
+from ume_retrieval.tcot.blocks import neutralise
 
 _KEYWORDS = """\
 <thinking>THOUGHT {"text_keywords": ["KEYWORD", "KEYWORD"]}</thinking><rethink>CHECK</rethink><answer>ANSWER</answer>

@@ -14,7 +14,7 @@ from ume_retrieval.errors import CacheError
 BUSY_TIMEOUT_S: Final = 60.0
 
 
-class KeyedFile:
+class SQLiteStore:
     """A file with one table of ours.
 
     A write is there entirely or not at all. No connection is held between calls, so an instance may be shared, forked

@@ -6,28 +6,30 @@ compute, files are read and pictures are decoded outside of Python's lock, so th
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from itertools import pairwise
 from queue import Empty, Full, Queue, SimpleQueue
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 from ume_retrieval.errors import Stopped
 
 Value = TypeVar("Value")
 Made = TypeVar("Made")
+P = ParamSpec("P")
 
 LOOK_S = 0.05
-"""How often a stage that waits looks whether it is still wanted."""
+"""Seconds between looks of a waiting stage whether the work was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """The last thing in a queue: there are no more values, or an error ended them."""
+    """Marks the end of the values in a queue, and the error that ended them, if any."""
 
     error: BaseException | None = None
 
@@ -45,16 +47,16 @@ def overlapped(
     reads it, ends the stages: each finishes the value that it is at, or looks at `stopped` and raises `Stopped`.
 
     Args:
-        source: What goes in, drawn in a thread of its own, a little ahead of what comes out.
+        source: Inputs, drawn in a thread of its own, a little ahead of the results.
         stages: Each takes what the stage before it returns.
         depth: Most values that wait between two stages, >= 1.
-        stopped: Set when the results are no longer wanted.
+        stopped: Cancels the work when set.
 
     Yields:
-        What the last stage returns, in order.
+        Results of the last stage, in order.
 
     Raises:
-        BaseException: What the source or a stage raised, after what was finished before it.
+        BaseException: Any error of the source or a stage, after the results that were finished before it.
 
     Example:
         >>> list(overlapped(range(5), [lambda n: n * n, str]))
@@ -78,11 +80,11 @@ def overlapped(
 
 
 def through(stage: Callable[[Value], Made], values: Iterable[Value], halt: threading.Event) -> Iterator[Made]:
-    """What a stage makes of values. Unlike `map`, it takes no `StopIteration` of the stage for the end of the values.
+    """Apply a stage to values. Unlike with `map`, a `StopIteration` of the stage does not end the values silently.
 
     Raises:
         RuntimeError: In place of such a `StopIteration`.
-        Stopped: Before a value, when the results are no longer wanted.
+        Stopped: Before a value, when `halt` is set.
     """
     for value in values:
         if halt.is_set():
@@ -126,7 +128,7 @@ def _put(into: Queue[Any], value: Any, halt: threading.Event) -> None:
 
 
 def _drawn(queue: Queue[Any], halt: threading.Event) -> Iterator[Any]:
-    """What comes out of a queue up to its end; the error that it ended with is raised."""
+    """Yield the values of a queue up to its end; raise the error that it ended with."""
     while True:
         try:
             value = queue.get(timeout=LOOK_S)
@@ -145,14 +147,14 @@ def _drawn(queue: Queue[Any], halt: threading.Event) -> Iterator[Any]:
 T = TypeVar("T")
 
 Call: TypeAlias = Callable[[threading.Event], T]
-"""Something to do; the event says that nobody wants its result any more."""
+"""A call; its event is set when its result is no longer needed."""
 
 
 def side_by_side(calls: Sequence[Call[T]], most: int) -> Generator[tuple[int, T]]:
     """Make calls in threads, handing out every result as soon as it is there.
 
-    An executor would be waited for when an interrupt comes, and again when the process ends: minutes, where a server
-    is silent or asks to be left alone. Who stops reading here waits for nobody.
+    Unlike with an executor, neither an interrupt nor the end of the process waits for calls that are still running: a
+    silent server could hold them for minutes.
 
     Args:
         calls: Each is given an event that is set when reading has ended; it should then begin nothing new.
@@ -162,7 +164,7 @@ def side_by_side(calls: Sequence[Call[T]], most: int) -> Generator[tuple[int, T]
         Position of a call and its result.
 
     Raises:
-        BaseException: What a call raised.
+        BaseException: Any error of a call.
 
     Example:
         >>> sorted(side_by_side([lambda stopped: "a", lambda stopped: "b"], most=2))
@@ -195,3 +197,28 @@ def _outcome(position: int, call: Call[T], stopped: threading.Event) -> tuple[in
         return position, call(stopped)
     except BaseException as error:  # noqa: BLE001 - it is raised again where the results are read
         return error
+
+
+def awaitable(call: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Derive the async form of a function that takes a keyword `stopped`, an event that cancels it.
+
+    The function runs in a worker thread, so that the event loop goes on. Cancelling the task sets `stopped`.
+
+    Example:
+        >>> def double(n: int, *, stopped: threading.Event) -> int:
+        ...     return 2 * n
+        >>> asyncio.run(awaitable(double)(4))
+        8
+    """
+
+    @wraps(call)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        stopped = cast("threading.Event", kwargs.get("stopped") or threading.Event())
+        kwargs["stopped"] = stopped
+        try:
+            return await asyncio.to_thread(call, *args, **kwargs)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    return run

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ume_cli.options import DeviceOption, JsonOption
+from ume_cli.options import DeviceOption, JsonOption, quiet_libraries
 from ume_cli.output import command
-from ume_cli.training.shared import PairsArgument, facts_table, failures_data, quiet_libraries, read_settings
+from ume_cli.training.shared import PairsArgument, facts_table, failures_data, read_settings
 
 
 def contrastive(

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ume_cli.options import JsonOption
+from ume_cli.options import JsonOption, quiet_libraries
 from ume_cli.output import command
 from ume_cli.training.shared import (
     OnErrorOption,
     PairsArgument,
     facts_table,
     failures_data,
-    quiet_libraries,
     read_settings,
 )
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ume_cli.options import JsonOption
+from ume_cli.options import JsonOption, quiet_libraries
 from ume_cli.output import command
-from ume_cli.training.shared import quiet_libraries
 
 if TYPE_CHECKING:
     from ume_training.export.card import Card, Score

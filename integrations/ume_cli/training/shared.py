@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 import typer
 from rich.table import Table
 
+from ume_cli.options import quiet_libraries
 from ume_retrieval.errors import Failure
 
 if TYPE_CHECKING:
@@ -62,16 +62,6 @@ def read_settings(kind: type[Settings], file: Path | None, changes: Mapping[str,
         missing = first["type"] == "missing"
         hint = f"give --{name.replace('_', '-')} or a file of settings" if missing else "docs/training.md has them all"
         raise InputError(f"{file or 'settings'}: {name}: {first['msg']}", hint=hint) from error
-
-
-def quiet_libraries() -> None:
-    """Switch off progress bars and warnings of the libraries beneath; a command has its own."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers import utils
-
-    logging: Any = utils.logging
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:

@@ -18,7 +18,8 @@ from ume_qdrant.stores.sources import source_path
 from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.inputs import Item
 from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
-from ume_retrieval.pipeline.embedder import CHUNK_ITEMS, ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.loading import CHUNK_ITEMS
 from ume_retrieval.pipeline.run import Encoded
 from ume_retrieval.results import Usage
 

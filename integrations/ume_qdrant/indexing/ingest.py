@@ -19,7 +19,8 @@ from ume_qdrant.stores.sources import Naming
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import display_name
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments
-from ume_retrieval.pipeline.embedder import CHUNK_ITEMS, ReasoningEmbedder
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.pipeline.loading import CHUNK_ITEMS
 
 IndexReasoning: TypeAlias = Literal["later", "always", "never"]
 """When to reason over indexed items: in `enrich`, at once, or never."""

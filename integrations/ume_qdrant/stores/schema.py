@@ -50,7 +50,7 @@ class CollectionMeta:
     Attributes:
         model: Name of the Embedder.
         revision: Its commit or digest.
-        family: Its family ("embed-rl", ...).
+        family: Its family, and how items are written for it ("embed-rl/mmeb"; the library's own way is not named).
         dimension: Length of both named vectors.
         reasoner: Name of the Reasoner, or "".
         reasoner_revision: Its commit or digest, or "".
@@ -132,7 +132,9 @@ def meta_of(embedder: ReasoningEmbedder, *, reasoned: bool) -> CollectionMeta:
         reasoned: Include the Reasoner, because `reasoned` vectors are concerned.
     """
     info = embedder.info
-    meta = CollectionMeta(info.embedder.name, info.embedder.revision, embedder.embedder.spec.family, embedder.dimension)
+    meta = CollectionMeta(
+        info.embedder.name, info.embedder.revision, embedder.embedder.spec.writing, embedder.dimension
+    )
     if not reasoned or info.reasoner is None:
         return meta
     return replace(

@@ -7,12 +7,10 @@ from typing import Any
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec
-from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.families import embedding_chat, reasoned_chat
 from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.errors import InputError, ReasoningError
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.grammar import is_usable, parse
 
 
 def training_chat(spec: EmbedderSpec, item: LoadedItem, tcot: str | None) -> Chat:
@@ -28,12 +26,10 @@ def training_chat(spec: EmbedderSpec, item: LoadedItem, tcot: str | None) -> Cha
     """
     if tcot is None:
         return embedding_chat(spec, item, None, None)
-    frames = sum(len(video.images) for video in item.videos)
-    parsed = parse(tcot, images=len(item.images), frames=frames or None)
-    if not is_usable(parsed):
-        names = ", ".join(sorted({problem.name for problem in parsed.problems}))
-        raise ReasoningError(f"the T-CoT cannot be used ({names})", hint="annotate the pair again")
-    return embedding_chat(spec, item, parsed, extract(parsed, item, spec.budget.evidence_images))
+    try:
+        return reasoned_chat(spec, item, tcot).chat
+    except ReasoningError as error:
+        raise ReasoningError(f"the T-CoT cannot be used: {error}", hint="annotate the pair again") from error
 
 
 def checked_length(inputs: ChatInputs, chat: Chat, spec: EmbedderSpec) -> int:

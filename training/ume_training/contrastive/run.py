@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ume_retrieval.checkpoint import EmbedderSpec, write_spec
+from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.transformers.loading import choose_device, choose_dtype, fingerprint, load_checkpoint
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.util.files import atomic_write
@@ -259,7 +260,7 @@ def _build(order: Order, device: str) -> tuple[Encoder, Any, RunFacts]:
     settings, start = order.settings, order.start
     # What learns is float32; a frozen base is kept as small as it is used.
     dtype = settings.dtype if settings.lora is not None else "float32"
-    loaded = load_checkpoint(start.model, "AutoModel", revision=start.revision, device=device, dtype=dtype)
+    loaded = load_checkpoint(Source(start.model, start.revision, device, dtype), "AutoModel")
     spec = start.spec
     emb = ensure_emb_token(loaded.model, loaded.processor.tokenizer, spec) if spec.family == "embed-rl" else None
     dimension = int(loaded.model.config.get_text_config().hidden_size)
@@ -282,8 +283,8 @@ def _build(order: Order, device: str) -> tuple[Encoder, Any, RunFacts]:
         settings=settings,
         spec=spec,
         base=start.model,
-        base_commit=None if Path(start.model).is_dir() else loaded.revision,
-        base_fingerprint=loaded.revision,
+        base_commit=None if Path(start.model).is_dir() else loaded.info.revision,
+        base_fingerprint=loaded.info.revision,
         emb_token=emb.id if emb else None,
         data={source.name: len(source) for source in order.sources},
         weights=None if order.weights is None else dict(order.weights),

@@ -125,7 +125,7 @@ class StepShards:
         import torch
 
         if self._inputs is None:
-            self._inputs = ChatInputs(self.processor, "right")
+            self._inputs = ChatInputs(self.processor, "right", special_tokens=True)
         step, process = divmod(position, self.processes)
         parts = self.plan.steps[step]
         valid = torch.zeros(self.slots, dtype=torch.bool)

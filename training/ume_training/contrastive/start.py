@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
-from ume_retrieval.engines.registry import EMBED_RL, presets, resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import SPECS, presets, resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import pooled_token
 from ume_retrieval.errors import InputError
 
@@ -48,8 +48,8 @@ def resolve_start(name: str, spec: EmbedderSpec | None = None) -> Start:
     """
     if _is_instruct(name):
         reasoner = resolve_reasoner(name)
-        budget = reasoner.spec.budget if read_spec(Path(reasoner.model)) else EMBED_RL.budget
-        return Start(reasoner.model, reasoner.revision, spec or EMBED_RL.model_copy(update={"budget": budget}))
+        budget = reasoner.spec.budget if read_spec(Path(reasoner.model)) else SPECS["embed-rl"].budget
+        return Start(reasoner.model, reasoner.revision, spec or SPECS["embed-rl"].model_copy(update={"budget": budget}))
     found = resolve_embedder(name)
     start = Start(found.model, found.revision, spec or _embedder_spec(found.spec))
     if start.spec.family == "sentence-transformers":

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.engines.base import Generation, Reasoner, Sampling
+from ume_retrieval.engines.base import Reasoner, Sampling, answer_each
 from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
 from ume_retrieval.inputs import LoadedItem, Modality, Side
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.files import display_name
-from ume_retrieval.pipeline.asking import CallMemory
-from ume_retrieval.pipeline.progress import Ledger
 from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord, trace_key
 from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, validate
 from ume_retrieval.tcot.prompts import reasoner_chat
@@ -283,13 +281,13 @@ class _Annotator:
         return _Ask(position, name, item, key, chat)
 
     def _replies(self, asks: Sequence[_Ask]) -> dict[str, TraceRecord | UmeError]:
-        known = (self.cache or CallMemory()).get_many({ask.key for ask in asks})
+        known = {} if self.cache is None else self.cache.get_many({ask.key for ask in asks})
         fresh = {ask.key: ask.chat for ask in asks if ask.key not in known}
-        # Not strict even when one error is to stop the run: it has to be known which pair it is about.
-        ledger = Ledger(len(fresh), strict=False)
+        # All outcomes, even when one error is to stop the run: it has to be known which pair it is about.
         replies: dict[str, TraceRecord | UmeError] = dict(known)
-        for key, answer in zip(fresh, ledger.attempt(self._generate, list(fresh.values())), strict=True):
-            replies[key] = answer if isinstance(answer, UmeError) else self._record(answer)
+        answers = answer_each(self.reasoner, list(fresh.values()), self.settings.sampling(self.reasoner))
+        for key, answer in zip(fresh, answers, strict=True):
+            replies[key] = answer if isinstance(answer, UmeError) else TraceRecord.of(answer, self.reasoner.info)
         new = {key: reply for key in fresh if isinstance(reply := replies[key], TraceRecord)}
         if self.cache is not None:
             self.cache.put_many(new)
@@ -298,17 +296,6 @@ class _Annotator:
         self.report.prompt_tokens += sum(reply.prompt_tokens for reply in new.values())
         self.report.completion_tokens += sum(reply.completion_tokens for reply in new.values())
         return replies
-
-    def _generate(self, chats: Sequence[Chat]) -> list[Generation]:
-        return self.reasoner.generate(chats, self.settings.sampling(self.reasoner))
-
-    def _record(self, reply: Generation) -> TraceRecord:
-        # A lone surrogate cannot go to disk.
-        text = reply.text.encode("utf-8", "replace").decode("utf-8")
-        info = self.reasoner.info
-        return TraceRecord(
-            text, reply.prompt_tokens, reply.completion_tokens, reply.finish, f"{info.name}@{info.revision}"
-        )
 
     def _fail(self, error: PairError) -> None:
         if self.on_error == "stop":

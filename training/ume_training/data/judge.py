@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.engines.base import Generation, Reasoner, Sampling
+from ume_retrieval.engines.base import Reasoner, Sampling, answer_each
 from ume_retrieval.errors import InputError, UmeError
-from ume_retrieval.pipeline.progress import Ledger
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import TCot
 
@@ -89,17 +88,13 @@ class ReasonerJudge:
         Raises:
             UmeError: When the Reasoner cannot answer a pair even alone.
         """
-        ledger = Ledger(len(pairs), strict=False)
         judgements: list[Judgement] = []
-        for reply in ledger.attempt(self._ask, [judge_chat(query, found) for query, found in pairs]):
+        for reply in answer_each(self.reasoner, [judge_chat(query, found) for query, found in pairs], self.sampling):
             if isinstance(reply, UmeError):
                 raise reply
             tokens = reply.prompt_tokens + reply.completion_tokens
             judgements.append(Judgement(read_answer(reply.text), reply.text, tokens))
         return judgements
-
-    def _ask(self, chats: Sequence[Chat]) -> list[Generation]:
-        return self.reasoner.generate(chats, self.sampling)
 
 
 class WordsJudge:

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.chat import Chat
+from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.base import Embedder, Reasoner, Sampling
-from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.families import embedding_chat, evidence_of, parse_about
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.inputs import LoadedItem, Side
-from ume_retrieval.tcot.evidence import Evidence, extract
-from ume_retrieval.tcot.grammar import is_usable, parse
+from ume_retrieval.tcot.evidence import Evidence
+from ume_retrieval.tcot.grammar import is_usable
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.tcot.trace import TCot
 from ume_training.egrl.rewards import format_reward
@@ -68,7 +69,7 @@ class Written:
     tokens: int
 
 
-Use = Callable[[Sequence[Written], int], list[tuple[TCot | None, Evidence | None]]]
+Use = Callable[[Sequence[Written], EmbedderSpec], list[tuple[TCot | None, Evidence | None]]]
 """What of the T-CoTs of one side the Embedder gets to see, given its limit of evidence pictures."""
 
 
@@ -107,36 +108,36 @@ def write_about(
     written = []
     for item, reply in zip(items, replies, strict=True):
         frames = sum(len(video.images) for video in item.videos) or None
-        tcot = parse(reply.text, images=len(item.images), frames=frames)
+        tcot = parse_about(item, reply.text)
         form = format_reward(reply.text, item.modality, images=len(item.images), frames=frames)
         written.append(Written(item, tcot if is_usable(tcot) else None, bool(form), reply.completion_tokens))
     return written
 
 
-def whole(written: Sequence[Written], limit: int) -> list[tuple[TCot | None, Evidence | None]]:
+def whole(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
     """The T-CoT with its crops and key frames."""
-    return [(one.tcot, extract(one.tcot, one.item, limit) if one.tcot else None) for one in written]
+    return [(one.tcot, evidence_of(spec, one.item, one.tcot) if one.tcot else None) for one in written]
 
 
-def without_pictures(written: Sequence[Written], limit: int) -> list[tuple[TCot | None, Evidence | None]]:
+def without_pictures(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
     """The T-CoT's text without crops and key frames."""
-    return [(tcot, None) for tcot, _ in whole(written, limit)]
+    return [(tcot, None) for tcot, _ in whole(written, spec)]
 
 
-def answer_only(written: Sequence[Written], limit: int) -> list[tuple[TCot | None, Evidence | None]]:
+def answer_only(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
     """The answer alone."""
-    return [(TCot(answer=tcot.answer) if tcot else None, None) for tcot, _ in whole(written, limit)]
+    return [(TCot(answer=tcot.answer) if tcot else None, None) for tcot, _ in whole(written, spec)]
 
 
-def raw(written: Sequence[Written], _limit: int) -> list[tuple[TCot | None, Evidence | None]]:
+def raw(written: Sequence[Written], _spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
     """Neither text nor pictures of the T-CoT: the direct embedding."""
     return [(None, None) for _ in written]
 
 
-def swapped(written: Sequence[Written], limit: int) -> list[tuple[TCot | None, Evidence | None]]:
+def swapped(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
     """Every item with the T-CoT of another one of its task: shows whether the Embedder reads T-CoTs at all."""
     turned = [*written[1:], *written[:1]]
-    return whole([replace(one, tcot=other.tcot) for one, other in zip(written, turned, strict=True)], limit)
+    return whole([replace(one, tcot=other.tcot) for one, other in zip(written, turned, strict=True)], spec)
 
 
 USES: dict[str, Use] = {
@@ -153,15 +154,15 @@ def hit_at_1(
     embedder: Embedder, task: HeldOutTask, queries: Sequence[Written], corpus: Sequence[Written], use: Use
 ) -> float:
     """Share of a task's queries whose nearest candidate answers them."""
-    similarity = _embed(embedder, queries, use) @ _embed(embedder, corpus, use).T
+    similarity = _embed(embedder, queries, use, "query") @ _embed(embedder, corpus, use, "corpus").T
     nearest = similarity.argmax(axis=1).tolist()
     return float(np.mean([top in right for top, right in zip(nearest, task.relevant, strict=True)]))
 
 
-def _embed(embedder: Embedder, written: Sequence[Written], use: Use) -> npt.NDArray[np.float32]:
-    shown = use(written, embedder.spec.budget.evidence_images)
+def _embed(embedder: Embedder, written: Sequence[Written], use: Use, side: Side) -> npt.NDArray[np.float32]:
+    shown = use(written, embedder.spec)
     chats = [
-        embedding_chat(embedder.spec, one.item, tcot, evidence)
+        embedding_chat(embedder.spec, one.item, tcot, evidence, side)
         for one, (tcot, evidence) in zip(written, shown, strict=True)
     ]
     return embedder.embed(chats).vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,10 @@ import numpy.typing as npt
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ReasonerSpec
 from ume_retrieval.engines.base import Embedder
-from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.families import reasoned_chat
 from ume_retrieval.engines.resize import fit_chat
+from ume_retrieval.errors import ReasoningError
 from ume_retrieval.inputs import LoadedItem, Modality, Side
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.grammar import is_usable, parse
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_training.egrl.sampler import PairRows
 
@@ -106,10 +106,8 @@ def embed_rollouts(embedder: Embedder, prompted: Sequence[Prompted], texts: Sequ
     places: list[list[int]] = []
     for same in rows.values():
         one, text = prompted[same[0]], texts[same[0]]
-        tcot = parse(text, images=one.images, frames=one.frames)
-        if is_usable(tcot):
-            evidence = extract(tcot, one.item, embedder.spec.budget.evidence_images)
-            chats.append(embedding_chat(embedder.spec, one.item, tcot, evidence))
+        with suppress(ReasoningError):
+            chats.append(reasoned_chat(embedder.spec, one.item, text, one.side).chat)
             places.append(same)
     if chats:
         for same, vector in zip(places, embedder.embed(chats).vectors, strict=True):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec, write_spec
 from ume_retrieval.errors import InputError
 from ume_training.contrastive.run import RUN, TRAINED
 from ume_training.export.card import Card, write_card
 from ume_training.export.merge import fresh_folder, merge_embedder
+from ume_training.export.stock import add_stock_modules
 
 LEFT_BEHIND = frozenset({"optimizer.pt", "scheduler.pt", "training_args.bin", "trainer_state.json", "README.md"})
 """Files of a training that a checkpoint does not need."""
@@ -54,6 +55,9 @@ def export(
     with fresh_folder(out, replace=replace) as part:
         _copy(source, part)
         write_spec(found, part)
+        own_family = isinstance(found, EmbedderSpec) and found.family != "sentence-transformers"
+        if own_family and not (part / "modules.json").is_file():
+            add_stock_modules(part, cast("EmbedderSpec", found))
         if card is not None:
             write_card(card, part)
     return Exported(out, found.role)
@@ -69,7 +73,7 @@ def _described(source: Path, spec: ReasonerSpec | None) -> ReasonerSpec | Embedd
 
 
 def _copy(source: Path, part: Path) -> None:
-    """A checkpoint is complete already: its files are copied as they are, byte for byte."""
+    """A checkpoint's own files are copied as they are, byte for byte."""
     for path in sorted(source.iterdir()):
         if path.is_dir():
             shutil.copytree(path, part / path.name)

@@ -12,11 +12,12 @@ from typing import Any
 
 import PIL.Image
 
+from ume_retrieval.chat import ImagePart, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.errors import IncompatibleModel
-from ume_retrieval.inputs import LoadedItem
+from ume_retrieval.inputs import Frames, LoadedItem
 
 MACROS = """\
 {%- macro words(content) -%}
@@ -27,10 +28,18 @@ MACROS = """\
 {%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
 {%- elif part.type == 'video' -%}{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}{%- endif -%}
 {%- endmacro -%}
-{%- macro pictures(content, kinds) -%}
-{%- if content is not string -%}
-{%- for kind in kinds -%}{%- for part in content if part.type == kind -%}{{- seen(part) -}}{%- endfor -%}{%- endfor -%}
-{%- endif -%}
+{%- macro shape(content) -%}
+{%- if content is string -%}text
+{%- elif content | selectattr('type', 'equalto', 'video') | list -%}video
+{%- elif content | selectattr('type', 'equalto', 'image') | list | length > 1 -%}images
+{%- else -%}image{%- endif -%}
+{%- endmacro -%}
+{%- macro item(content, instruction) -%}
+{%- for kind in ORDERS[shape(content)] -%}
+{%- if kind == 'text' -%}
+{%- set said = words(content) -%}{{- instruction + ('\\n' if instruction and said else '') + said -}}
+{%- else -%}{%- for part in content if part.type == kind -%}{{- seen(part) -}}{%- endfor -%}{%- endif -%}
+{%- endfor -%}
 {%- endmacro -%}
 {%- macro in_order(content) -%}
 {%- if content is string -%}{{- content -}}
@@ -47,9 +56,7 @@ EMBED_RL = """\
 {%- for message in messages if message.role != 'system' -%}
 {{- '<|im_start|>' + message.role + '\\n' -}}
 {%- if loop.last and message.role == 'user' -%}
-{%- set said = words(message.content) -%}
-{{- pictures(message.content, ['image', 'video']) + told + ('\\n' if told and said else '') + said -}}
-{{- SUMMARY + '<|im_end|>\\n<|im_start|>assistant\\n' + EMB -}}
+{{- item(message.content, told) + SUMMARY + '<|im_end|>\\n<|im_start|>assistant\\n' + EMB -}}
 {%- else -%}
 {{- in_order(message.content) + ('' if loop.last else '<|im_end|>\\n') -}}
 {%- endif -%}
@@ -59,8 +66,7 @@ EMBED_RL = """\
 QWEN3_VL_EMBEDDING = """\
 {{- '<|im_start|>system\\n' + (told or INSTRUCTION) + '<|im_end|>\\n' -}}
 {%- for message in messages if message.role != 'system' -%}
-{{- '<|im_start|>' + message.role + '\\n' + pictures(message.content, ['video', 'image']) -}}
-{{- words(message.content) + '<|im_end|>\\n' -}}
+{{- '<|im_start|>' + message.role + '\\n' + item(message.content, '') + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {{- '<|im_start|>assistant\\n' -}}"""
 
@@ -76,7 +82,12 @@ def stock_template(spec: EmbedderSpec) -> str:
         True
     """
     body = EMBED_RL if spec.family == "embed-rl" else QWEN3_VL_EMBEDDING
-    names = {"SUMMARY": spec.summary_prompt, "EMB": spec.emb_token, "INSTRUCTION": spec.default_instruction}
+    names = {
+        "SUMMARY": spec.summary_prompt,
+        "EMB": spec.emb_token,
+        "INSTRUCTION": spec.default_instruction,
+        "ORDERS": {name: _order(spec, item) for name, item in _items().items()},
+    }
     set_names = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}\n" for name, value in names.items())
     return MACROS + set_names + body
 
@@ -118,6 +129,14 @@ def write_stock_modules(folder: Path, processor: Any, spec: EmbedderSpec, dimens
             "processing_kwargs": {
                 "chat_template": {"chat_template": template},
                 "image": {"size": {"shortest_edge": budget.image_min_pixels, "longest_edge": budget.image_max_pixels}},
+                # Bounds of all frames together: right for a video of as many frames as the budget takes.
+                "video": {
+                    "size": {
+                        "shortest_edge": budget.frame_min_pixels * budget.video_frames,
+                        "longest_edge": budget.frame_max_pixels * budget.video_frames,
+                    },
+                    "cap_pixels_per_frame": False,
+                },
             },
         },
     )
@@ -126,18 +145,50 @@ def write_stock_modules(folder: Path, processor: Any, spec: EmbedderSpec, dimens
         ("1_Pooling", {"embedding_dimension": dimension, "pooling_mode": "lasttoken", "include_prompt": True}),
         ("2_Normalize", {}),
     ):
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
         _write(folder / name / "config.json", settings)
 
 
-def _require_same_reading(processor: Any, spec: EmbedderSpec, template: str) -> None:
-    """Compare both templates on words, and on a picture with words, up to the pooled token."""
+def add_stock_modules(folder: Path, spec: EmbedderSpec) -> None:
+    """Write the same for a whole checkpoint on disk.
+
+    Raises:
+        IncompatibleModel: As `write_stock_modules` does.
+    """
+    import transformers
+
+    classes: Any = transformers
+    width = int(classes.AutoConfig.from_pretrained(folder).get_text_config().hidden_size)
+    write_stock_modules(folder, classes.AutoProcessor.from_pretrained(folder), spec, width)
+
+
+def _items() -> dict[str, LoadedItem]:
+    """An item of each shape that a family may write in an order of its own."""
     picture = PIL.Image.new("RGB", (32, 32))
-    content = [{"type": "image"}, {"type": "text", "text": "a cat"}]
-    for item, parts in (
-        (LoadedItem("a cat", (), (), None, ""), content[1:]),
-        (LoadedItem("a cat", (picture,), (), None, ""), content),
-    ):
+    video = Frames((picture,) * 2, (0.0, 1.0), 2.0)
+    shapes: dict[str, tuple[tuple[PIL.Image.Image, ...], tuple[Frames, ...]]] = {
+        "text": ((), ()),
+        "image": ((picture,), ()),
+        "images": ((picture,) * 2, ()),
+        "video": ((picture,), (video,)),
+    }
+    return {name: LoadedItem("a cat", images, videos, None, "") for name, (images, videos) in shapes.items()}
+
+
+def _order(spec: EmbedderSpec, item: LoadedItem) -> list[str]:
+    """Kinds of parts in the order in which the family writes them."""
+    user = next(message for message in embedding_chat(spec, item, None, None) if message.role == "user")
+    kinds = {TextPart: "text", ImagePart: "image", VideoPart: "video"}
+    return list(dict.fromkeys([*(kinds[type(part)] for part in user.parts), *kinds.values()]))
+
+
+def _require_same_reading(processor: Any, spec: EmbedderSpec, template: str) -> None:
+    """Compare both templates on words, and on pictures with words, up to the pooled token."""
+    for name, item in _items().items():
+        # A family may show a video as images; what sentence-transformers reads as a video is left to its processor.
+        if name == "video":
+            continue
+        parts = [*({"type": "image"} for _ in item.images), {"type": "text", "text": "a cat"}]
         own = ChatInputs(processor, "right").render(embedding_chat(spec, item, None, None))
         if spec.family == "embed-rl":
             own = own[: own.rindex(spec.emb_token) + len(spec.emb_token)]

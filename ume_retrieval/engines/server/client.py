@@ -1,4 +1,4 @@
-"""Servers that speak the OpenAI API: bounded concurrent requests, each tried again where that may help."""
+"""Client of OpenAI-compatible servers: bounded concurrent requests with retries."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from ume_retrieval.engines.server.endpoints import Endpoint, Endpoints
 from ume_retrieval.engines.server.options import API_KEY, ServerOptions
-from ume_retrieval.errors import InputError, MissingExtra, ServerError, SomeFailed, Stopped, UmeError
+from ume_retrieval.errors import InputError, MissingExtra, ServerError, Stopped, UmeError
 from ume_retrieval.util.retry import BUSY_STATUS, Busy, Retry, retry_after
 from ume_retrieval.util.threads import side_by_side
 
 T = TypeVar("T")
 
 Dialect: TypeAlias = Literal["vllm", "openai"]
-"""What a server understands beyond the standard: vLLM's settings of media and forms, or nothing."""
+"""Extensions of the API that a server understands: those of vLLM for media and constrained decoding, or none."""
 
 BUSY = BUSY_STATUS | {409}
 REFUSED = {400, 413, 422}
 CONNECT_S = 10.0
-TRUST = "--trust-request-mm-kwargs"
-"""vLLM's own switch; without it a server takes no settings of pictures, and would resize them once more."""
+TRUST = ("--trust-request-mm-kwargs", "--trust-request-chat-template")
+"""Switches of vLLM that let a request say that its pictures are resized already, and how its videos are written."""
 
 MOST_WORDS = 200
 """Characters of a server's own explanation that an error shows."""
@@ -40,12 +40,12 @@ class ServerBusy(Busy, ServerError):
 class Server:
     """One model on one server, or on several alike.
 
-    A request goes to the server with the fewest requests on their way. One that fails rests, its requests go to the
-    others, and it is asked again later; one that cannot be reached at first joins when it can.
+    A request goes to the server with the fewest open requests. A server that fails is left alone for a while and its
+    requests go to the others; a server that cannot be reached at first joins later.
 
     Args:
         urls: Addresses with `/v1`, at least one.
-        model: What the servers call the model; None takes the only one that they serve.
+        model: Name of the model on the servers; None takes the only served one.
         options: Key, concurrency of each server, patience.
         retry: How requests are tried again; by default as the options say.
 
@@ -73,37 +73,23 @@ class Server:
         weakref.finalize(self, self._http.close)
         self.model, self.dialect = self._choose(model)
 
-    def ask(self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]) -> list[T]:
-        """Send requests side by side; the answer to `requests[i]` is at position i.
+    def ask(
+        self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]
+    ) -> Iterator[tuple[int, T | UmeError]]:
+        """Send requests concurrently.
 
         Args:
             path: After `/v1`, such as "/embeddings".
             requests: Each makes the body of one request when its turn comes, so that few pictures are encoded at once.
-            read: From an answer's JSON to a value; KeyError, IndexError, TypeError or ValueError say that it is broken.
-
-        Raises:
-            UmeError: Of the only request, when it fails.
-            SomeFailed: When some of several fail; it carries the answers to the others.
-        """
-        answers = dict(self.answers(path, requests, read))
-        return [answers[position] for position in range(len(requests))]
-
-    def answers(
-        self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]
-    ) -> Iterator[tuple[int, T]]:
-        """The same, handing out every answer as soon as it is there; what fails is raised when all others are.
+            read: From an answer's JSON to a value; KeyError, IndexError, TypeError or ValueError mark a broken answer.
 
         Yields:
-            Position of a request and the answer to it.
-
-        Raises:
-            UmeError: Of the only request, when it fails.
-            SomeFailed: When some of several fail; it carries the answers to the others.
+            Position of a request with its answer or its error, in the order in which they arrive.
         """
 
         def one(request: Callable[[], dict[str, Any]], stopped: threading.Event) -> T | UmeError:
             def attempt() -> T:
-                if stopped.is_set():  # an interrupt sends nothing that is not yet on its way
+                if stopped.is_set():  # after an interrupt no further request is sent
                     raise Stopped
                 return self._post(path, read, body)
 
@@ -113,20 +99,8 @@ class Server:
             except UmeError as error:
                 return error
 
-        outcomes: dict[int, T | UmeError] = {}
-        failed: list[UmeError] = []
-        calls = [partial(one, request) for request in requests]
-        with closing(side_by_side(calls, self._concurrency)) as answered:
-            for position, outcome in answered:
-                outcomes[position] = outcome
-                if isinstance(outcome, UmeError):
-                    failed.append(outcome)
-                else:
-                    yield position, outcome
-        if failed and len(outcomes) == 1:
-            raise failed[0]
-        if failed:
-            raise SomeFailed([outcomes[position] for position in range(len(requests))]) from failed[0]
+        with closing(side_by_side([partial(one, request) for request in requests], self._concurrency)) as answers:
+            yield from answers
 
     def _choose(self, model: str | None) -> tuple[str, Dialect]:
         surveyed = self._retry.call(self._survey)
@@ -143,7 +117,7 @@ class Server:
         return model, "vllm" if served[model] == "vllm" else "openai"
 
     def _survey(self) -> dict[Endpoint, dict[str, str]]:
-        """What each server that can be reached serves."""
+        """Return the models of each server that can be reached."""
         surveyed: dict[Endpoint, dict[str, str]] = {}
         missed: Busy | None = None
         for endpoint in self._endpoints.all:
@@ -177,7 +151,7 @@ class Server:
                 f"{endpoint.url} was silent for too long", hint="ask less at a time, or raise timeout_s"
             ) from None
         except (httpx.InvalidURL, UnicodeError):  # a host such as "a..b"
-            raise InputError(f"{endpoint.url} is no address", hint="mend the server's address") from None
+            raise InputError(f"{endpoint.url} is not a valid address", hint="fix the server's address") from None
         except httpx.DecodingError:  # compressed, and broken on its way
             raise _half(endpoint.url + path) from None
         except httpx.RequestError as error:
@@ -197,14 +171,14 @@ class Server:
             return ServerBusy(said, hint="ask less at a time (concurrency), or later", wait_s=retry_after(wait))
         if status in {401, 403}:
             return ServerError(said, hint=f"set {API_KEY} to a key that the server takes")
-        if TRUST in said:
-            return ServerError(said, hint=f"start vLLM with {TRUST}")
+        if any(switch in said for switch in TRUST):
+            return ServerError(said, hint=f"start vLLM with {' '.join(TRUST)}")
         if status in REFUSED:
             return InputError(said, hint="is the input too long for the server's model?")
         return ServerError(said, hint="is this the address of an OpenAI-compatible server, and its model right?")
 
     def _words(self, text: str) -> str:
-        """What a server says, on one line, cut, and without the key in case it repeats it."""
+        """Return a server's words on one line, shortened, and without the key in case they repeat it."""
         key = self._options.key
         bare = text.replace(key, "***") if key else text
         line = " ".join("".join(letter if letter.isprintable() else " " for letter in bare).split())
@@ -212,16 +186,16 @@ class Server:
 
 
 def _half(address: str) -> ServerBusy:
-    return ServerBusy(f"{address} gave half an answer", hint="is it an OpenAI-compatible server?")
+    return ServerBusy(f"{address} sent an incomplete answer", hint="is it an OpenAI-compatible server?")
 
 
 def _read_models(answer: Any) -> dict[str, str]:
-    """Names of the models that are served, each with who says so."""
+    """Return the names of the served models, each with its owner."""
     return {str(model["id"]): str(model.get("owned_by", "")) for model in answer["data"]}
 
 
 def _explanation(text: str) -> str:
-    """The sentence in an error's JSON, or the text as it is."""
+    """Return the message in an error's JSON, or the text as it is."""
     try:
         error = json.loads(text)["error"]
         return str(error["message"] if isinstance(error, dict) else error)

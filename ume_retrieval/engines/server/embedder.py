@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
-from ume_retrieval.engines.base import Embeddings
+from ume_retrieval.engines.base import Embeddings, PartialEmbeddings
 from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.outcomes import in_order
 from ume_retrieval.engines.server.client import Server
 from ume_retrieval.engines.server.messages import media_settings, messages_of
 from ume_retrieval.engines.server.options import EMBEDDER_URL, ServerOptions, base_urls
 from ume_retrieval.engines.transformers.loading import known_revision, short_name
-from ume_retrieval.errors import IncompatibleModel, SomeEmbedded, SomeFailed
+from ume_retrieval.errors import IncompatibleModel, UmeError
 from ume_retrieval.inputs import LoadedItem
 
 
@@ -31,7 +32,7 @@ class ServerEmbedder:
         spec: Family and visual budget.
 
     Raises:
-        IncompatibleModel: When the family is none that is pooled at the last token.
+        IncompatibleModel: When the family is not pooled at the last token.
         ServerError: When the server does not embed chats.
     """
 
@@ -44,7 +45,7 @@ class ServerEmbedder:
         self.info = info
         self.spec = spec
         probe = embedding_chat(spec, LoadedItem("dimension", (), (), None, ""), None, None)
-        ((vector, _),) = server.ask("/embeddings", [partial(self._body, probe)], _read)
+        [(vector, _)] = in_order(server.ask("/embeddings", [partial(self._body, probe)], _read))
         self.dimension = len(vector)
 
     @classmethod
@@ -60,8 +61,8 @@ class ServerEmbedder:
             revision: Commit of the hub, when known.
 
         Raises:
-            InputError: When there is no address.
-            IncompatibleModel: When the family is none that is pooled at the last token.
+            InputError: When the address is missing.
+            IncompatibleModel: When the family is not pooled at the last token.
             ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
         """
         server = Server(base_urls(options.embedder_url, EMBEDDER_URL), options.embedder_model, options)
@@ -71,20 +72,18 @@ class ServerEmbedder:
         """Embed each chat; the vector of `chats[i]` is row i.
 
         Raises:
-            InputError: When the server refuses the only chat (it is too long).
-            ServerError: When the server does not answer the only chat.
-            SomeEmbedded: When some of several chats fail; it carries the vectors of the others.
+            InputError: When the server refuses a chat (it is too long).
+            ServerError: When the server does not answer.
         """
-        if not chats:
-            return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
-        try:
-            requests = [partial(self._body, chat) for chat in chats]
-            answers = self.server.ask("/embeddings", requests, partial(_read, dimension=self.dimension))
-        except SomeFailed as some:
-            outcomes = [one[0] if isinstance(one, tuple) else one for one in some.outcomes]
-            tokens = sum(one[1] for one in some.outcomes if isinstance(one, tuple))
-            raise SomeEmbedded(outcomes, tokens) from some.first
-        return Embeddings(np.stack([vector for vector, _ in answers]), sum(tokens for _, tokens in answers))
+        return self.embed_partial(chats).complete(self.dimension)
+
+    def embed_partial(self, chats: Sequence[Chat]) -> PartialEmbeddings:
+        """Embed each chat; a chat that fails has its error in the place of its vector."""
+        requests = [partial(self._body, chat) for chat in chats]
+        answers = dict(self.server.ask("/embeddings", requests, partial(_read, dimension=self.dimension)))
+        outcomes = [answers[position] for position in range(len(chats))]
+        rows = [outcome if isinstance(outcome, UmeError) else outcome[0] for outcome in outcomes]
+        return PartialEmbeddings(rows, sum(outcome[1] for outcome in outcomes if not isinstance(outcome, UmeError)))
 
     def _body(self, chat: Chat) -> dict[str, Any]:
         # embed-rl's chat ends in an open reply, at the token that is pooled; the other family's in the opening of one.
@@ -97,12 +96,14 @@ class ServerEmbedder:
             "encoding_format": "base64",
             "add_generation_prompt": not goes_on,
             "continue_final_message": goes_on,
+            # What the tokenizer adds by itself is where this family is pooled; embed-rl ends at its own token.
+            "add_special_tokens": not goes_on,
             **media_settings(chat),
         }
 
 
 def _read(answer: Any, dimension: int | None = None) -> tuple[npt.NDArray[np.float32], int]:
-    """The unit vector, of a length that is known already or not, and the number of tokens that went into it."""
+    """Return the unit vector and the number of embedded tokens; check the length if it is known."""
     [row] = answer["data"]
     vector = np.frombuffer(base64.b64decode(row["embedding"], validate=True), dtype="<f4")
     length = float(np.linalg.norm(vector))

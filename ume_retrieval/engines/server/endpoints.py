@@ -1,4 +1,4 @@
-"""Several servers behind one name: the least busy is asked, one that fails rests and comes back."""
+"""Load balancing: the server with the fewest open requests is next; one that fails is left alone for a while."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Endpoint:
 
     Attributes:
         url: Its address with `/v1`.
-        outstanding: Requests on their way.
+        outstanding: Open requests.
         failures: Requests in a row that it did not answer.
-        rests_until: When it is asked again, by the clock of its `Endpoints`.
+        rests_until: Earliest time of its next request, by the clock of its `Endpoints`.
         is_known: Whether it has shown that it serves the model.
     """
 
@@ -81,7 +81,7 @@ class Endpoints:
 
     @contextmanager
     def _asking(self, endpoint: Endpoint) -> Iterator[None]:
-        """A `Busy` that leaves the block sends the server to rest; anything else shows that it works."""
+        """Leave the server alone for a while after a `Busy`; anything else shows that it works."""
         is_busy, asked_for = False, 0.0
         try:
             yield

@@ -1,4 +1,4 @@
-"""Chats as the messages of the OpenAI API. Pictures travel as PNG, so that the model sees the very pixels."""
+"""Chats as the messages of the OpenAI API. Pictures are sent as PNG, so that the model sees the exact pixels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,27 @@ from ume_retrieval.engines.server.client import Dialect
 from ume_retrieval.engines.transformers.processor import TICKS_PER_SECOND, video_metadata
 from ume_retrieval.errors import InputError
 
+BARE_VIDEOS = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'text' -%}{{- part['text'] -}}
+{%- elif part['type'] == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- else -%}{{- '<|video_pad|>' -}}
+{%- endif -%}
+{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+"""Qwen3-VL's chat template, except that a video is its placeholder alone: the processor writes vision tokens around
+each pair of frames, and the published models were not given those that the template writes around them all."""
+
 AS_FITTED = {
     "images_kwargs": {"do_resize": False},
     "videos_kwargs": {"do_resize": False, "do_sample_frames": False, "cap_pixels_per_frame": False},
 }
-"""What a model's processor is told: pictures come fitted."""
+"""Settings of a model's processor: pictures are resized already."""
 
 
 def messages_of(chat: Chat, dialect: Dialect) -> list[dict[str, Any]]:
@@ -33,9 +49,10 @@ def messages_of(chat: Chat, dialect: Dialect) -> list[dict[str, Any]]:
 
 
 def media_settings(chat: Chat) -> dict[str, Any]:
-    """What a vLLM server has to know of a request's pictures: that they are fitted, and the times of the frames.
+    """Return the settings of a request to vLLM: its pictures are resized already, and its frames have these times.
 
-    vLLM takes such settings only when it was started with `--trust-request-mm-kwargs`.
+    vLLM takes such settings only when it was started with `--trust-request-mm-kwargs`, and a template of the request,
+    which videos of the published profiles need, only with `--trust-request-chat-template`.
 
     Raises:
         InputError: When a chat has several videos with different times: one request carries the times of one.
@@ -48,6 +65,8 @@ def media_settings(chat: Chat) -> dict[str, Any]:
         raise InputError("a server takes one video an item", hint="split the item, or use engine='vllm'")
     if times:
         settings["media_io_kwargs"] = {"video": {"num_frames": -1, "do_sample_frames": False, **times[0]}}
+    if any(isinstance(part, VideoPart) and not part.doubled for message in chat for part in message.parts):
+        settings["chat_template"] = BARE_VIDEOS
     return settings
 
 

@@ -1,4 +1,4 @@
-"""Where the models of the engine "server" are, and how patiently they are asked."""
+"""Addresses, key, concurrency and patience of the engine "server"."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ API_KEY = "UME_API_KEY"
 class ServerOptions:
     """Addresses, one or several a role, of servers that speak the OpenAI API (vLLM, SGLang, a vendor's own).
 
-    vLLM has to be started with `--trust-request-mm-kwargs`: a request says that its pictures are fitted, and when the
-    frames of its video were. An Embedder's server needs `--runner pooling --convert embed` besides.
+    vLLM has to be started with `--trust-request-mm-kwargs --trust-request-chat-template`: a request says that its
+    pictures are resized already, when the frames of its video were, and that a video is written as it was published. An
+    Embedder's server needs `--runner pooling --convert embed` besides.
 
     Attributes:
         reasoner_url: Address of the Reasoner's server, with or without `/v1`; it needs `/v1/chat/completions`. Several,
             with commas between them, share the work; one that fails is passed by until it is back.
         embedder_url: The same of the Embedder; it needs `/v1/embeddings` with `messages`, as vLLM has it.
-        reasoner_model: What the server calls the Reasoner; None takes the only model that it serves.
-        embedder_model: What the server calls the Embedder; None takes the only model that it serves.
+        reasoner_model: Name of the Reasoner on its server; None takes the only served model.
+        embedder_model: Name of the Embedder on its server; None takes the only served model.
         api_key: Sent to both as a bearer token; never shown, logged or kept.
         concurrency: Most requests on their way to a server at a time, >= 1.
         timeout_s: Seconds of silence after which a request counts as lost, > 0.
-        attempts: Most tries of a request in all, >= 1; what is tried again is a busy, lost or half-heard server.
+        attempts: Most tries of a request in all, >= 1; after a busy or lost server or an incomplete answer.
 
     Example:
         >>> ServerOptions("http://127.0.0.1:8000", api_key="s3cret")  # doctest: +ELLIPSIS
@@ -60,12 +61,12 @@ class ServerOptions:
 
     @property
     def key(self) -> str:
-        """The key in the clear, for the request's header and nothing else; "" when there is none."""
+        """Return the key in the clear, for the request's header and nothing else; "" without a key."""
         return self.api_key.get_secret_value() if isinstance(self.api_key, SecretStr) else ""
 
     @classmethod
     def from_environment(cls) -> ServerOptions:
-        """What `UME_REASONER_URL`, `…_MODEL`, `UME_EMBEDDER_URL`, `…_MODEL` and `UME_API_KEY` say."""
+        """Read `UME_REASONER_URL`, `…_MODEL`, `UME_EMBEDDER_URL`, `…_MODEL` and `UME_API_KEY`."""
         return cls(
             reasoner_url=os.environ.get(REASONER_URL),
             embedder_url=os.environ.get(EMBEDDER_URL),
@@ -76,14 +77,14 @@ class ServerOptions:
 
 
 def base_urls(addresses: str | None, variable: str) -> tuple[str, ...]:
-    """The addresses that API paths are appended to.
+    """Return the addresses that API paths are appended to.
 
     Args:
         addresses: One, or several with commas between them, with or without `/v1`.
-        variable: The environment variable to name when there is none.
+        variable: Name of the environment variable, for the error.
 
     Raises:
-        InputError: When there is no address, one is no http address, or one carries a password.
+        InputError: When the address is missing, is not http, or carries a password.
 
     Example:
         >>> base_urls("http://127.0.0.1:8000/, http://127.0.0.1:8001/v1", EMBEDDER_URL)
@@ -106,9 +107,7 @@ def _base_url(address: str, variable: str) -> str:
     except ValueError:
         named = False
     if not named:
-        raise InputError(
-            "a server's address is http:// or https://, a host and perhaps a port", hint=f"mend {variable}"
-        )
+        raise InputError("a server's address is http:// or https://, a host and perhaps a port", hint=f"fix {variable}")
     if parts.username or parts.password or parts.query:
         raise InputError("a server's address carries a password or a query", hint=f"put the key into {API_KEY}")
     trimmed = address.rstrip("/")

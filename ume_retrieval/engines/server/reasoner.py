@@ -8,18 +8,18 @@ from typing import Any
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Form, Generation, Sampling
+from ume_retrieval.engines.base import Generation, ResponseFormat, Sampling, StreamingReasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.server.client import Server
 from ume_retrieval.engines.server.messages import media_settings, messages_of
 from ume_retrieval.engines.server.options import REASONER_URL, ServerOptions, base_urls
 from ume_retrieval.engines.transformers.loading import known_revision, short_name
-from ume_retrieval.errors import InputError
+from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.tcot.pattern import chat_pattern
 
 
-class ServerReasoner:
+class ServerReasoner(StreamingReasoner):
     """Answers chats by concurrent requests.
 
     Args:
@@ -46,47 +46,36 @@ class ServerReasoner:
             revision: Commit of the hub, when known.
 
         Raises:
-            InputError: When there is no address.
+            InputError: When the address is missing.
             ServerError: When the server cannot be reached, refuses the key, or does not serve the model.
         """
         server = Server(base_urls(options.reasoner_url, REASONER_URL), options.reasoner_model, options)
         return cls(server, info=ModelInfo(short_name(name), known_revision(name, revision), "server"), spec=spec)
 
     @property
-    def form(self) -> Form:
-        """A vLLM server holds T-CoTs to their form; others are not asked to."""
+    def response_format(self) -> ResponseFormat:
+        """Format of T-CoTs by default: constrained on a vLLM server, free on others."""
         return "tcot" if self.server.dialect == "vllm" else "free"
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i.
+    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
+        """Answer all chats by concurrent requests, handing out every reply as soon as it arrives.
 
-        Raises:
-            InputError: As in `replies`.
-            ServerError: As in `replies`.
-            SomeFailed: As in `replies`.
-        """
-        replies = dict(self.replies(chats, sampling))
-        return [replies[position] for position in range(len(chats))]
-
-    def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        """Answer all chats by concurrent requests, handing out every reply as soon as it is there.
-
-        Sampled replies follow from `seeds.chat_seeds`, where the server keeps to seeds, not from a chat's company;
-        only equal chats count among themselves.
+        Sampled replies follow from `seeds.chat_seeds`, where the server honours seeds, not from a chat's batch; only
+        equal chats count among themselves.
 
         Yields:
-            The chat's position and the reply to it.
+            Position of a chat with its reply or its error.
 
         Raises:
-            InputError: When the server refuses the only chat (it is too long), or cannot hold replies to a form.
-            ServerError: When the server does not answer the only chat.
-            SomeFailed: When some of several chats fail; it carries the replies to the others, and comes after them.
+            InputError: When the server cannot constrain decoding.
         """
-        if sampling.form == "tcot" and self.server.dialect != "vllm":
-            raise InputError("this server cannot hold replies to the form of a T-CoT", hint="use form='free'")
+        if sampling.response_format == "tcot" and self.server.dialect != "vllm":
+            raise InputError(
+                "this server cannot constrain decoding to the form of a T-CoT", hint="use response_format='free'"
+            )
         seeds = chat_seeds(chats, sampling.seed, pictures=sampling.temperature > 0)
         requests = [partial(self._body, chat, sampling, seed) for chat, seed in zip(chats, seeds, strict=True)]
-        yield from self.server.answers("/chat/completions", requests, _read)
+        yield from self.server.ask("/chat/completions", requests, _read)
 
     def _body(self, chat: Chat, sampling: Sampling, seed: int) -> dict[str, Any]:
         fitted = fit_chat(chat, self.spec.budget)
@@ -100,9 +89,9 @@ class ServerReasoner:
         if sampling.temperature > 0:
             body["seed"] = seed
         if self.server.dialect == "vllm":
-            # What is not said here a server takes from the checkpoint's own defaults.
+            # vLLM takes settings that are missing here from the checkpoint's generation_config.json.
             body |= media_settings(fitted) | {"top_k": 0, "repetition_penalty": 1.0}
-        if sampling.form == "tcot":
+        if sampling.response_format == "tcot":
             body["structured_outputs"] = {"regex": chat_pattern(fitted)}
         return body
 

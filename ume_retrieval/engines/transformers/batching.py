@@ -1,4 +1,4 @@
-"""Batches by token budget: long inputs travel in small company, short ones in large."""
+"""Batches by token budget: few long inputs, or many short ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Group inputs that are computed without padding, so that each batch stays within the budget.
 
     Longest first, so that an input that does not fit in memory shows at once, and inputs of equal length are
-    neighbours. An input longer than the budget travels alone.
+    neighbours. An input longer than the budget is a batch of its own.
 
     Args:
         lengths: Tokens of each input.

@@ -1,6 +1,6 @@
 """Generation in slots: a reply that is finished makes room at once, and the next prompt takes its place.
 
-Prompts are read without padding (`ragged`), keys and values lie in slots of equal room, and rows that run are always
+Prompts are read without padding (`unpadded`), keys and values lie in slots of equal room, and rows that run are always
 the first slots, so that every step works on one dense block.
 """
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ume_retrieval.engines.base import Sampling
 from ume_retrieval.engines.seeds import chat_seeds
-from ume_retrieval.engines.transformers import unpadded as ragged
+from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.batching import pack
-from ume_retrieval.engines.transformers.processor import Rows, Written
+from ume_retrieval.engines.transformers.processor import PackedBatch, RenderedChat
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,8 @@ REFILL_SHARE = 0.25
 
 def decode(
     model: Any,
-    prompts: Sequence[Written],
-    rows_of: Callable[[Sequence[Written]], Rows],
+    prompts: Sequence[RenderedChat],
+    rows_of: Callable[[Sequence[RenderedChat]], PackedBatch],
     sampling: Sampling,
     *,
     ends: frozenset[int],
@@ -42,11 +42,11 @@ def decode(
     """Continue every prompt.
 
     Args:
-        model: A Qwen3-VL with a language-model head that went through `ragged.prepare`.
+        model: A Qwen3-VL with a language-model head that went through `unpadded.prepare`.
         prompts: In any order.
         rows_of: Makes tensors of prompts.
         sampling: How tokens are chosen. With a temperature, each prompt has a random stream of its own (`seeds`), so
-            that a reply does not depend on its company.
+            that a reply does not depend on its batch.
         ends: Tokens that end a reply.
         budget: Most tokens, prompts and replies together, that have a place at the same time.
 
@@ -103,7 +103,7 @@ class _Run:
         self._model, self._slots, self._sampling, self._ends = model, slots, sampling, ends
         self.replies: list[_Reply] = []
 
-    def read(self, replies: Sequence[_Reply], rows: Rows) -> None:
+    def read(self, replies: Sequence[_Reply], rows: PackedBatch) -> None:
         """Take prompts into free slots and write their first tokens."""
         import torch
 
@@ -113,8 +113,8 @@ class _Run:
             reply.prompt_tokens = length
         taken = slice(first, len(self.replies))
         with torch.inference_mode():
-            packed = ragged.Packed(rows, slots.keeper(first, rows))
-            hidden, slots.places[taken] = ragged.last_states(self._model, rows, packed)
+            packed = unpadded.Packed(rows, slots.keeper(first, rows))
+            hidden, slots.places[taken] = unpadded.last_states(self._model, rows, packed)
             self._write(taken, hidden)
 
     def step(self) -> None:
@@ -123,7 +123,7 @@ class _Run:
 
         slots, count = self._slots, len(self.replies)
         with torch.inference_mode():
-            hidden = ragged.step_states(self._model, slots.tokens[:count], slots.places[:count], _Step(slots, count))
+            hidden = unpadded.step_states(self._model, slots.tokens[:count], slots.places[:count], _Step(slots, count))
             slots.places[:count] += 1
             slots.lengths[:count] += 1
             self._write(slice(0, count), hidden)
@@ -155,9 +155,9 @@ class _Run:
         if self._sampling.top_p < 1:
             # A token stays while those before it have not reached the mass; the first always does.
             shares[shares.cumsum(-1) - shares >= self._sampling.top_p] = 0
-        heaped = shares.cumsum(-1)
+        cumulated = shares.cumsum(-1)
         drawn = torch.tensor([[reply.random.random()] for reply in replies], device=scores.device)
-        chosen = torch.searchsorted(heaped, drawn * heaped[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
+        chosen = torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
         return order.gather(-1, chosen)[:, 0]
 
 
@@ -185,8 +185,8 @@ class _Slots:
         self.lengths = torch.zeros(count, dtype=torch.long)
         self.tokens, self.places = (torch.zeros(count, dtype=torch.long, device=model.device) for _ in range(2))
 
-    def keeper(self, first: int, rows: Rows) -> Callable[[int, torch.Tensor, torch.Tensor], None]:
-        """Keeps what `ragged.Packed` computes for rows that begin in slot `first`."""
+    def keeper(self, first: int, rows: PackedBatch) -> Callable[[int, torch.Tensor, torch.Tensor], None]:
+        """Keeps what `unpadded.Packed` computes for rows that begin in slot `first`."""
         shared = rows.shared
         for slot, length in enumerate(rows.lengths, first):
             self.lengths[slot] = length
@@ -238,7 +238,7 @@ class _Step:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """See `ragged.Attention`."""
+        """See `unpadded.Attention`."""
         import torch
 
         keys, values = self._slots.keys[layer], self._slots.values[layer]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, images_of, videos_of
+from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, VideoPart
 from ume_retrieval.engines.resize import GRID
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.inputs import Frames
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 TICKS_PER_SECOND = 1000
-"""Frame times travel as whole milliseconds: the processor knows frame numbers and a rate, not times."""
+"""Frame times are passed as whole milliseconds: the processor knows frame numbers and a rate, not times."""
 
 
 SHARED_SHARE = 0.1
@@ -23,7 +23,7 @@ SHARED_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class RenderedChat:
     """A fitted chat as the model's template writes it.
 
     Attributes:
@@ -38,16 +38,14 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Chats as tensors without padding: rows of tokens that lie end to end.
+class PackedBatch:
+    """Chats as tensors without padding: rows of tokens end to end.
 
     Attributes:
         tokens: Shape (all tokens,): those that all rows begin with, once, and then what is left of each row.
         kinds: 0 text, 1 image, 2 video, shape (all tokens,); stays on the CPU.
         shared: How many words all rows begin with, where it pays to compute them once; else 0.
         lengths: Tokens of each row, the shared ones counted in each.
-        images: Images of each row.
-        videos: Videos of each row.
         pictures: Pixels and grids of all rows, as the model's forward pass takes them.
     """
 
@@ -55,12 +53,12 @@ class Rows:
     kinds: torch.Tensor
     shared: int
     lengths: tuple[int, ...]
-    images: tuple[int, ...]
-    videos: tuple[int, ...]
     pictures: dict[str, torch.Tensor]
 
-    def to(self, device: Any) -> Rows:
-        """On a device; copies to a GPU do not wait for each other."""
+    def to(self, device: Any) -> PackedBatch:
+        """Return the batch on a device; copies to a GPU do not wait for each other."""
+        if device == self.tokens.device:
+            return self
         if device.type != "cuda":
             return replace(self, tokens=self.tokens.to(device), pictures=_moved(self.pictures, device))
         pinned = {name: value.pin_memory() for name, value in self.pictures.items()}
@@ -74,59 +72,72 @@ class ChatInputs:
     Args:
         processor: A transformers processor with `image_processor`, `video_processor` and `tokenizer`.
         padding_side: "left" for generation, "right" for pooling.
+        special_tokens: Whether the tokenizer adds what it adds to every input that it encodes, by its post-processor.
+            An Embedder is pooled at such a token (Qwen3-VL-Embedding: `<|endoftext|>`); a Reasoner's reply must not
+            begin behind one.
     """
 
-    def __init__(self, processor: Any, padding_side: Literal["left", "right"]) -> None:
+    def __init__(self, processor: Any, padding_side: Literal["left", "right"], *, special_tokens: bool = False) -> None:
         self.processor = processor
+        self.special_tokens = special_tokens
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = padding_side
 
     def render(self, chat: Chat) -> str:
-        """The chat as the model's template writes it, one placeholder a picture.
+        """Write a chat with the model's template, one placeholder a picture.
 
         A chat whose last turn is not the assistant's ends with the opening of a reply.
         """
         reply = chat[-1].role != "assistant"
         messages = [
-            {"role": message.role, "content": [_template_part(part) for part in message.parts]} for message in chat
+            {"role": message.role, "content": [self._template_part(part) for part in message.parts]} for message in chat
         ]
         rendered: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
         return rendered
 
-    def write(self, chats: Sequence[Chat]) -> list[Written]:
+    def write(self, chats: Sequence[Chat]) -> list[RenderedChat]:
         """Render fitted chats and count their tokens, without looking at a pixel."""
         if not chats:
             return []
         texts = [self.render(chat) for chat in chats]
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [
-            Written(chat, text, len(ids) + self._picture_tokens(chat))
-            for chat, text, ids in zip(chats, texts, encoded, strict=True)
+            RenderedChat(chat, text, len(ids) + self._picture_tokens(chat))
+            for chat, text, ids in zip(chats, texts, self.encode(texts), strict=True)
         ]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of rendered chats, one placeholder a picture, with the special tokens that are wanted."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=self.special_tokens, return_attention_mask=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
 
     def _picture_tokens(self, chat: Chat) -> int:
         """Tokens that pictures take beyond their one placeholder."""
-        images = sum(_grid_tokens(image.width, image.height) - 1 for image in images_of(chat))
-        return images + sum(map(self._video_tokens, videos_of(chat)))
+        return sum(
+            _grid_tokens(part.image.width, part.image.height) - 1
+            if isinstance(part, ImagePart)
+            else self._video_tokens(part.frames)
+            for part in _pictures(chat)
+        )
 
     def _video_tokens(self, frames: Frames) -> int:
         marks = _time_marks(frames)
         written = self.tokenizer(marks, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         first = frames.images[0]
-        # Behind its mark, each pair stands between two tokens of its own.
+        # After its time mark, each pair of frames is between two tokens of its own.
         return sum(map(len, written)) + len(marks) * (_grid_tokens(first.width, first.height) + 2) - 1
 
     def count_tokens(self, chat: Chat) -> int:
         """Length of a fitted chat in tokens, pictures and their time marks included, without decoding a pixel."""
         return self.write([chat])[0].length
 
-    def rows(self, written: Sequence[Written], *, until: int | None = None) -> Rows:
+    def rows(self, written: Sequence[RenderedChat], *, until: int | None = None) -> PackedBatch:
         """Tensors of fitted chats without padding.
 
         Args:
             written: At least one; pictures already fitted to the budget.
-            until: Id of a token after whose last place a row ends, or None for whole rows. What stands after a token
-                decides nothing about it in a causal model.
+            until: Id of a token after whose last place a row ends, or None for whole rows. Later tokens decide
+                nothing about it in a causal model.
 
         Raises:
             IncompatibleModel: When a row does not have that token.
@@ -138,16 +149,14 @@ class ChatInputs:
         tokens: list[list[int]] = batch["input_ids"]
         kinds: list[list[int]] = batch["mm_token_type_ids"]
         if until is not None:
-            tokens = [row[: self._end(row, until)] for row in tokens]
+            tokens = [row[: self.end_of(row, until)] for row in tokens]
             kinds = [row[: len(kept)] for row, kept in zip(kinds, tokens, strict=True)]
-        shared = _shared_words(tokens, kinds)
-        return Rows(
+        shared = _shared_words(tokens, kinds) if len(tokens) > 1 else 0
+        return PackedBatch(
             tokens=torch.tensor(_once(tokens, shared)),
             kinds=torch.tensor(_once(kinds, shared)),
             shared=shared,
             lengths=tuple(map(len, tokens)),
-            images=tuple(len(images_of(chat)) for chat in chats),
-            videos=tuple(len(videos_of(chat)) for chat in chats),
             pictures={name: value for name, value in batch.items() if isinstance(value, torch.Tensor)},
         )
 
@@ -167,7 +176,12 @@ class ChatInputs:
         batch = self._process(texts, chats, padding=True, text_kwargs={"return_tensors": "pt"})
         return {name: value for name, value in batch.items() if hasattr(value, "shape")}
 
-    def _end(self, row: list[int], until: int) -> int:
+    def end_of(self, row: Sequence[int], until: int) -> int:
+        """Number of tokens up to the last one with an id, which is the one that is pooled.
+
+        Raises:
+            IncompatibleModel: When the row lacks that token.
+        """
         if until not in row:
             name = self.tokenizer.convert_ids_to_tokens(until)
             raise IncompatibleModel(f"an input has no {name}", hint="check the model's chat template")
@@ -175,8 +189,9 @@ class ChatInputs:
 
     def _process(self, texts: list[str], chats: Sequence[Chat], **settings: Any) -> Any:
         pictures: dict[str, Any] = {}
-        images = [image for chat in chats for image in images_of(chat)]
-        videos = [frames for chat in chats for frames in videos_of(chat)]
+        parts = [part for chat in chats for part in _pictures(chat)]
+        images = [part.image for part in parts if isinstance(part, ImagePart)]
+        videos = [part.frames for part in parts if isinstance(part, VideoPart)]
         if images:
             pictures["images"] = images
             pictures["images_kwargs"] = {"do_resize": False, "return_tensors": "pt"}
@@ -190,8 +205,26 @@ class ChatInputs:
                 "return_tensors": "pt",
             }
         return self.processor(
-            text=texts, add_special_tokens=False, return_mm_token_type_ids=True, **settings, **pictures
+            text=texts,
+            add_special_tokens=self.special_tokens,
+            return_mm_token_type_ids=True,
+            **settings,
+            **pictures,
         )
+
+    def _template_part(self, part: Part) -> dict[str, str]:
+        if isinstance(part, TextPart):
+            return {"type": "text", "text": part.text}
+        if isinstance(part, ImagePart):
+            return {"type": "image"}
+        # The processor puts vision tokens around each pair of frames. The template's own, around them all, stay only
+        # where the placeholder is left to the template (transformers 4.57 took them away, 5.x does not).
+        return {"type": "video"} if part.doubled else {"type": "text", "text": self.processor.video_token}
+
+
+def _pictures(chat: Chat) -> Iterator[ImagePart | VideoPart]:
+    """Images and videos of a chat, in reading order."""
+    return (part for message in chat for part in message.parts if not isinstance(part, TextPart))
 
 
 def _shared_words(tokens: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> int:
@@ -222,18 +255,12 @@ def _moved(tensors: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Ten
     return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
 
 
-def _template_part(part: Part) -> dict[str, str]:
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    return {"type": "image"} if isinstance(part, ImagePart) else {"type": "video"}
-
-
 def _grid_tokens(width: int, height: int) -> int:
     return (width // GRID) * (height // GRID)
 
 
 def _time_marks(frames: Frames) -> list[str]:
-    """What the model's processor writes before each pair of frames.
+    """Return the time marks that the model's processor writes before each pair of frames.
 
     Example:
         >>> import PIL.Image

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, Sampling
+from ume_retrieval.engines.base import Generation, Pretrained, Sampling, Source, StreamingReasoner
 from ume_retrieval.engines.resize import fit_chat
-from ume_retrieval.engines.transformers import unpadded as ragged
+from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.batching import pack_padded
 from ume_retrieval.engines.transformers.decoding import decode
-from ume_retrieval.engines.transformers.loading import load_checkpoint, short_name
+from ume_retrieval.engines.transformers.loading import load_checkpoint
 from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_retrieval.errors import InputError
 
@@ -27,7 +27,7 @@ SLOT_SHARE = 0.25
 """Share of free memory that keys and values may take, when nothing else is asked for."""
 
 
-class TransformersReasoner:
+class TransformersReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
     """Answers chats: a Qwen3-VL in slots (see `decoding`), any other model with its own `generate`.
 
     Args:
@@ -46,50 +46,29 @@ class TransformersReasoner:
         self.info = info
         self.spec = spec
         self._inputs = ChatInputs(processor, "left")
-        self._in_slots = ragged.is_supported(model) and _is_plain(model.generation_config)
+        self._in_slots = unpadded.is_supported(model) and _is_plain(model.generation_config)
         if self._in_slots:
-            ragged.prepare(model)
+            unpadded.prepare(model)
         self.batch_tokens = batch_tokens or (_slot_tokens(model) if self._in_slots else PADDED_TOKENS)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: ReasonerSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> TransformersReasoner:
-        """Load a folder or a hub id.
-
-        Raises:
-            ModelError: When it cannot be found or loaded.
-        """
-        loaded = load_checkpoint(name, "AutoModelForImageTextToText", revision=revision, device=device, dtype=dtype)
-        info = ModelInfo(short_name(name), loaded.revision, "transformers")
-        return cls(loaded.model, loaded.processor, info=info, spec=spec)
-
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i, whatever the batches were.
-
-        Raises:
-            InputError: When a chat is longer than the model's `max_prompt_tokens`; it is never cut silently.
-        """
-        replies = dict(self.replies(chats, sampling))
-        return [replies[position] for position in range(len(chats))]
+    def _load(cls, source: Source, spec: ReasonerSpec) -> Self:
+        loaded = load_checkpoint(source, "AutoModelForImageTextToText")
+        return cls(loaded.model, loaded.processor, info=loaded.info, spec=spec)
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        """Answer each chat, handing out every reply as soon as it is there.
+        """Answer each chat, yielding every reply as soon as it is finished.
 
         Yields:
-            The chat's position and the reply to it.
+            Position of a chat and its reply.
 
         Raises:
-            InputError: As in `generate`, before anything is generated; when replies are to be held to a form.
+            InputError: When a chat is longer than the model's `max_prompt_tokens`, or decoding should be constrained.
         """
-        if sampling.form != "free":
-            raise InputError("transformers cannot hold replies to a form", hint="use form='free', or engine='vllm'")
+        if sampling.response_format != "free":
+            raise InputError(
+                "engine 'transformers' cannot constrain decoding", hint="use response_format='free', or engine='vllm'"
+            )
         written = self._inputs.write([fit_chat(chat, self.spec.budget) for chat in chats])
         longest = max((one.length for one in written), default=0)
         if longest > self.spec.max_prompt_tokens:

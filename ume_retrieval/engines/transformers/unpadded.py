@@ -1,8 +1,8 @@
-"""Forward passes without padding: rows of unequal length lie end to end, and each attends to itself only.
+"""Forward passes without padding: rows of unequal length, end to end, each of which attends to itself only.
 
 A padded batch computes every row at the length of its longest. Here linear layers see one long row of real tokens, and
 attention, the only place where rows must not meet, goes row by row. Vectors and tokens are those of single calls. What
-all rows begin with, such as an instruction, is computed once. What nobody reads is not computed: the last layer's
+all rows begin with, such as an instruction, is computed once. Unread states are not computed: the last layer's
 feed-forward part sees the last token of each row only.
 """
 
@@ -17,11 +17,11 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from ume_retrieval.engines.transformers.processor import Rows
+    from ume_retrieval.engines.transformers.processor import PackedBatch
 
 Store: TypeAlias = "Callable[[int, torch.Tensor, torch.Tensor], None]"
 
-ATTENTION = "ume_ragged"
+ATTENTION = "ume_unpadded"
 """Name under which transformers finds the attention of this file."""
 
 
@@ -41,7 +41,7 @@ class Attention(Protocol):
 
 
 def is_supported(model: Any) -> bool:
-    """Whether the model's rows can travel without padding."""
+    """Return whether the model can run without padding."""
     return str(model.config.model_type) == "qwen3_vl"
 
 
@@ -65,7 +65,7 @@ def prepare(model: Any) -> None:
         layers[-1].forward = _LastLayer(layers[-1])
 
 
-def last_states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+def last_states(model: Any, rows: PackedBatch, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
     """The hidden state (after the norm) of each packed row's last token.
 
     Args:
@@ -83,7 +83,7 @@ def last_states(model: Any, rows: Rows, attention: Attention) -> tuple[torch.Ten
         position_ids=places[:, None],
         attention_mask=_ready_mask(rows.tokens),
         use_cache=False,
-        ragged=attention,
+        unpadded=attention,
         **rows.pictures,
     )
     hidden = output.last_hidden_state[0]
@@ -97,7 +97,7 @@ def step_states(model: Any, tokens: torch.Tensor, places: torch.Tensor, attentio
         model: A Qwen3-VL that went through `prepare`.
         tokens: Shape (n,).
         places: Rotary position of each, shape (n,).
-        attention: Holds what the rows have seen.
+        attention: Holds keys and values of earlier tokens.
 
     Returns:
         Shape (n, width).
@@ -108,14 +108,14 @@ def step_states(model: Any, tokens: torch.Tensor, places: torch.Tensor, attentio
         position_ids=places[None, :, None].expand(3, -1, 1),
         attention_mask=_ready_mask(tokens),
         use_cache=False,
-        ragged=attention,
+        unpadded=attention,
     )
     hidden: torch.Tensor = output.last_hidden_state[:, 0]
     return hidden
 
 
 class Packed:
-    """Causal attention of rows that lie end to end.
+    """Causal attention of rows that are end to end.
 
     Neighbours of equal length are attended to in one call, so rows are best sorted by length.
 
@@ -124,7 +124,7 @@ class Packed:
         store: Called with layer, keys and values, each (heads, tokens, size), when they are to be kept; or None.
     """
 
-    def __init__(self, rows: Rows, store: Store | None = None) -> None:
+    def __init__(self, rows: PackedBatch, store: Store | None = None) -> None:
         import torch
 
         device = rows.tokens.device
@@ -198,10 +198,10 @@ def _causal(
 
 
 def _attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> tuple[Any, None]:
-    """What transformers calls in every layer of the language model."""
-    ragged: Attention | None = settings.pop("ragged", None)
-    if ragged is not None:
-        return ragged.attend(module.layer_idx, query, key, value, settings["scaling"]), None
+    """Attend in one layer of the language model; transformers calls it."""
+    unpadded: Attention | None = settings.pop("unpadded", None)
+    if unpadded is not None:
+        return unpadded.attend(module.layer_idx, query, key, value, settings["scaling"]), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     mixed, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
@@ -215,13 +215,13 @@ class _LastLayer:
         self._layer, self._whole = layer, layer.forward
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        ragged: Attention | None = kwargs.get("ragged")
-        if ragged is None or ragged.last is None:
+        unpadded: Attention | None = kwargs.get("unpadded")
+        if unpadded is None or unpadded.last is None:
             whole: torch.Tensor = self._whole(hidden_states, *args, **kwargs)
             return whole
         layer = self._layer
         mixed, _ = layer.self_attn(layer.input_layernorm(hidden_states), *args, **kwargs)
-        read = (hidden_states + mixed)[:, ragged.last]
+        read = (hidden_states + mixed)[:, unpadded.last]
         after: torch.Tensor = read + layer.mlp(layer.post_attention_layernorm(read))
         return after
 
@@ -240,7 +240,7 @@ class _Product:
         return product[:, :, None, None, None]
 
 
-def positions(rows: Rows, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
+def positions(rows: PackedBatch, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotary positions of packed rows: what Qwen3-VL's `get_rope_index` gives for each alone, in a tenth of the time.
 
     Words count on; the tokens of a picture or of a pair of frames share a time and count rows and columns from there,
@@ -260,7 +260,7 @@ def positions(rows: Rows, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
         iter(rows.pictures[name].tolist() if name in rows.pictures else [])
         for name in ("image_grid_thw", "video_grid_thw")
     )
-    # Pairs of frames stand apart, each behind its time mark.
+    # Pairs of frames are apart, each behind its time mark.
     grids = {1: images, 2: (grid for time, *grid in videos for _ in range(time))}
     kinds = rows.kinds.tolist()
     places = np.empty((3, len(kinds)), dtype=np.int64)

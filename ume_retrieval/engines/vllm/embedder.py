@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
-from ume_retrieval.engines.base import Embeddings
+from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.transformers.embedder import pooled_token
 from ume_retrieval.engines.vllm.engine import VllmEngine
 from ume_retrieval.errors import IncompatibleModel
 
 
-class VllmEmbedder:
+class VllmEmbedder(Pretrained[EmbedderSpec]):
     """Embeds chats with vLLM's pooling runner.
 
     Args:
@@ -34,40 +34,17 @@ class VllmEmbedder:
                 f"vLLM pools the last token only, and does not know how {engine.info.name} pools",
                 hint="use engine='transformers' for this model",
             )
+        self._pooled_token: int | None = None
         if spec.family == "embed-rl":
-            pooled_token(_skeleton(engine.config), engine.inputs.tokenizer, spec)
+            self._pooled_token = pooled_token(_skeleton(engine.config), engine.inputs.tokenizer, spec)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: EmbedderSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> VllmEmbedder:
-        """Start an engine on a folder or a hub id.
-
-        Raises:
-            MissingExtra: When vLLM is not installed.
-            ModelError: When the model cannot be found, loaded or fitted into memory.
-            IncompatibleModel: When it does not fit its family.
-        """
-        engine = VllmEngine(
-            name,
-            runner="pooling",
-            budget=spec.budget,
-            max_tokens=spec.max_tokens,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-        )
-        return cls(engine, spec=spec)
+    def _load(cls, source: Source, spec: EmbedderSpec) -> Self:
+        return cls(VllmEngine(source, runner="pooling", budget=spec.budget, max_tokens=spec.max_tokens), spec=spec)
 
     @property
     def info(self) -> ModelInfo:
-        """Which weights these are."""
+        """Name and revision of the weights."""
         return self.engine.info
 
     @property
@@ -80,30 +57,21 @@ class VllmEmbedder:
 
         Raises:
             InputError: When a chat is longer than the model's `max_tokens`; it is never cut silently.
-            IncompatibleModel: When a chat has no place to pool.
+            IncompatibleModel: When a chat lacks the token to pool.
             ModelError: When vLLM refuses the prompts or has died.
         """
         if not chats:
             return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
         self.engine.require_length(chats, self.spec.max_tokens, "an input")
-        outputs = self.engine.call("embed", [self.engine.prompt(chat, self._text(chat)) for chat in chats])
+        # Attention is causal: what follows the pooled token would change nothing, and vLLM pools the last one.
+        outputs = self.engine.call("embed", [self.engine.prompt(chat, until=self._pooled_token) for chat in chats])
         vectors = np.array([output.outputs.embedding for output in outputs], dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return Embeddings(vectors, sum(len(output.prompt_token_ids) for output in outputs))
 
-    def _text(self, chat: Chat) -> str:
-        """The chat up to the token that is pooled: attention is causal, so what follows would change nothing."""
-        text = self.engine.inputs.render(chat)
-        if self.spec.family != "embed-rl":
-            return text
-        before, token, _ = text.rpartition(self.spec.emb_token)
-        if not token:
-            raise IncompatibleModel(f"an input has no {self.spec.emb_token}", hint="check the model's chat template")
-        return before + token
-
 
 def _skeleton(config: Any) -> Any:
-    """The model without its weights: what is asked of it is its shape."""
+    """Return the model without weights, of which only the shapes are read."""
     import torch
     import transformers
 

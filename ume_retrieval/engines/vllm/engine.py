@@ -1,4 +1,4 @@
-"""What both vLLM engines share: how an engine is started, and chats as its prompts.
+"""vLLM engines: how they are started, and chats as their prompts.
 
 Two engines live in one process, one for the Reasoner and one for the Embedder, since an engine either generates or
 pools. Each runs its model in a process of its own, which starts anew from the main module: a script that loads this
@@ -19,7 +19,16 @@ import numpy as np
 
 from ume_retrieval.chat import Chat, images_of, videos_of
 from ume_retrieval.checkpoint import ModelInfo, VisualBudget
-from ume_retrieval.engines.transformers.loading import choose_device, choose_dtype, known_revision, short_name
+from ume_retrieval.engines.base import Source
+from ume_retrieval.engines.checkpoint_files import check_files, first_line, locate
+from ume_retrieval.engines.memory import machine_bytes
+from ume_retrieval.engines.transformers.loading import (
+    choose_device,
+    choose_dtype,
+    known_revision,
+    load_processor,
+    short_name,
+)
 from ume_retrieval.engines.transformers.processor import ChatInputs, video_metadata
 from ume_retrieval.errors import InputError, MissingExtra, ModelError
 
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 POOLED_TOKENS = 32_768
-"""Tokens of keys and values that an Embedder keeps: it embeds in one pass, so what is in flight is all it needs."""
+"""Tokens of keys and values that an Embedder keeps: it embeds in one pass, so it needs those of running inputs only."""
 
 CPU_SEQUENCES = 64
 """Longest sequences whose keys and values a Reasoner on a CPU keeps, memory permitting."""
@@ -75,7 +84,7 @@ def memory_settings(
         config: The model's transformers config.
         device: Where it runs.
         dtype: In which numbers.
-        runner: What the engine does.
+        runner: Whether the engine generates or pools.
         max_tokens: Longest prompt with its reply.
     """
     per_token = cache_bytes_per_token(config, dtype.itemsize)
@@ -94,13 +103,13 @@ def memory_settings(
 
 
 def _machine_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine_bytes() or 0
 
 
 QUIET = {
     "VLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # what a command prints stays its own
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout belongs to the command
 }
 """Settings of vLLM that hold unless the environment says otherwise."""
 
@@ -109,13 +118,10 @@ class VllmEngine:
     """A model in vLLM, with the processor that writes its prompts.
 
     Args:
-        name: A folder, or a hub id.
+        source: The checkpoint.
         runner: "generate", or "pooling" at the last token.
-        budget: What the model sees of pictures; bounds what vLLM sets aside for them.
+        budget: Visual budget; bounds the memory that vLLM reserves for pictures.
         max_tokens: Most tokens of a prompt and its reply.
-        revision: Commit, tag or branch on the hub; None for a folder or the newest.
-        device: See `loading.choose_device`.
-        dtype: See `loading.choose_dtype`.
 
     Raises:
         MissingExtra: When vLLM is not installed.
@@ -124,14 +130,11 @@ class VllmEngine:
 
     def __init__(
         self,
-        name: str,
+        source: Source,
         *,
         runner: Literal["generate", "pooling"],
         budget: VisualBudget,
         max_tokens: int,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
     ) -> None:
         for setting, value in QUIET.items():
             os.environ.setdefault(setting, value)
@@ -142,14 +145,18 @@ class VllmEngine:
         import transformers
 
         classes: Any = transformers
-        target = choose_device(device)
-        number = choose_dtype(dtype, target)
+        name = source.name
+        target = choose_device(source.device)
+        number = choose_dtype(source.dtype, target)
+        located = locate(name, source.revision)
+        check_files(located.folder)
+        self.inputs = ChatInputs(load_processor(name, located), "right", special_tokens=runner == "pooling")
         try:
-            self.config: Any = classes.AutoConfig.from_pretrained(name, revision=revision)
-            self.inputs = ChatInputs(classes.AutoProcessor.from_pretrained(name, revision=revision), "right")
+            self.config: Any = classes.AutoConfig.from_pretrained(located.folder)
             positions = int(getattr(self.config.get_text_config(), "max_position_embeddings", max_tokens))
             self.max_tokens = min(max_tokens, positions)
             settings: dict[str, Any] = {
+                "load_format": "safetensors",  # other weights are pickles, which may run code
                 "dtype": str(number).removeprefix("torch."),
                 "max_model_len": self.max_tokens,
                 "enforce_eager": target.type == "cpu",
@@ -166,26 +173,30 @@ class VllmEngine:
                     "pooler_config": PoolerConfig(seq_pooling_type="LAST"),
                 }
             with visible_gpu(target.index):
-                self.llm: Any = LLM(model=name, revision=revision, tokenizer_revision=revision, **settings)
+                self.llm: Any = LLM(model=str(located.folder), **settings)
         except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-            first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ModelError(
-                f"vLLM cannot load {name}: {first_line}", hint="VLLM_LOGGING_LEVEL=INFO shows what it does"
+                f"vLLM cannot load {name}: {first_line(error)}", hint="VLLM_LOGGING_LEVEL=INFO shows what it does"
             ) from error
         atexit.register(_end, weakref.ref(self.llm))
-        commit = getattr(self.config, "_commit_hash", None) or revision
-        self.info = ModelInfo(short_name(name), known_revision(name, commit), "vllm")
+        known = known_revision(str(located.folder), located.commit)
+        self.info = ModelInfo(short_name(name), known, "vllm")
 
-    def prompt(self, chat: Chat, text: str) -> dict[str, Any]:
-        """A fitted chat as vLLM takes it: tokens with one placeholder a picture, and the pictures.
+    def prompt(self, chat: Chat, *, until: int | None = None) -> dict[str, Any]:
+        """Write a fitted chat as vLLM takes it: tokens with one placeholder a picture, and the pictures.
 
         Tokens, not text: how a text is cut is decided by the checkpoint's own tokenizer, here as in every engine.
 
         Args:
             chat: Pictures already fitted to the budget.
-            text: The chat as its template writes it.
+            until: Id of the token after whose last place the prompt ends, or None for the whole chat.
+
+        Raises:
+            IncompatibleModel: When the chat lacks that token.
         """
-        tokens = self.inputs.tokenizer(text, add_special_tokens=False)["input_ids"]
+        [tokens] = self.inputs.encode([self.inputs.render(chat)])
+        if until is not None:
+            tokens = tokens[: self.inputs.end_of(tokens, until)]
         prompt: dict[str, Any] = {"prompt_token_ids": tokens}
         media: dict[str, Any] = {}
         if images := images_of(chat):
@@ -219,7 +230,7 @@ class VllmEngine:
             return getattr(self.llm, method)(*arguments, use_tqdm=False)
 
     def stream(self, prompts: Sequence[dict[str, Any]], parameters: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Continue all prompts at once; what is not finished when the caller stops is given up.
+        """Continue all prompts at once; unfinished prompts are cancelled when the caller stops.
 
         Yields:
             Position of a prompt and vLLM's output, in the order in which they are finished.
@@ -248,7 +259,7 @@ def _end(llm: weakref.ref[Any]) -> None:
     """End an engine's processes before Python waits for them at its exit.
 
     vLLM does so from `weakref.finalize`, which comes too late in a program that had something to finalize (a temporary
-    folder, say) before it knew of multiprocessing: it would wait for ever.
+    folder, say) before it knew of multiprocessing: it would never end.
     """
     if (running := llm()) is not None:
         running.llm_engine.engine_core.shutdown()
@@ -259,7 +270,7 @@ def _own_errors() -> Iterator[None]:
     """VLLM's errors as ours.
 
     Raises:
-        ModelError: When vLLM refuses what is asked or has died.
+        ModelError: When vLLM refuses the call or has died.
     """
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 

@@ -3,81 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Form, Generation, Sampling
+from ume_retrieval.engines.base import Generation, Pretrained, ResponseFormat, Sampling, Source, StreamingReasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.vllm.engine import VllmEngine
 from ume_retrieval.tcot.pattern import chat_pattern
 
 
-class VllmReasoner:
+class VllmReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
     """Answers chats with vLLM.
 
     Args:
         engine: A running engine that generates.
         spec: Prompts and visual budget.
-        form: The form of T-CoTs that were asked for without a `Sampling`; "tcot" lets none leave the grammar.
+        response_format: Format of T-CoTs when the caller gives no `Sampling`; "tcot" constrains decoding.
     """
 
-    def __init__(self, engine: VllmEngine, *, spec: ReasonerSpec, form: Form = "tcot") -> None:
+    def __init__(self, engine: VllmEngine, *, spec: ReasonerSpec, response_format: ResponseFormat = "tcot") -> None:
         self.engine = engine
         self.spec = spec
-        self.form = form
+        self.response_format: ResponseFormat = response_format
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        spec: ReasonerSpec,
-        revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> VllmReasoner:
-        """Start an engine on a folder or a hub id.
-
-        Raises:
-            MissingExtra: When vLLM is not installed.
-            ModelError: When the model cannot be found, loaded or fitted into memory.
-        """
-        engine = VllmEngine(
-            name,
-            runner="generate",
-            budget=spec.budget,
-            max_tokens=spec.max_prompt_tokens + spec.max_tokens,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-        )
-        return cls(engine, spec=spec)
+    def _load(cls, source: Source, spec: ReasonerSpec) -> Self:
+        longest = spec.max_prompt_tokens + spec.max_tokens
+        return cls(VllmEngine(source, runner="generate", budget=spec.budget, max_tokens=longest), spec=spec)
 
     @property
     def info(self) -> ModelInfo:
-        """Which weights these are."""
+        """Name and revision of the weights."""
         return self.engine.info
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; the reply to `chats[i]` is at position i.
-
-        Raises:
-            InputError: As in `replies`.
-            ModelError: As in `replies`.
-        """
-        replies = dict(self.replies(chats, sampling))
-        return [replies[position] for position in range(len(chats))]
-
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation]]:
-        """Answer all chats side by side, handing out every reply as soon as it is there.
+        """Answer all chats concurrently, yielding every reply as soon as it is finished.
 
-        Sampled replies follow from `seeds.chat_seeds`, not from a chat's company; only equal chats count among
+        Sampled replies follow from `seeds.chat_seeds`, not from a chat's batch; only equal chats count among
         themselves.
 
         Yields:
-            The chat's position and the reply to it.
+            Position of a chat and its reply.
 
         Raises:
             InputError: When a chat is longer than the model's `max_prompt_tokens`; it is never cut silently.
@@ -87,7 +55,7 @@ class VllmReasoner:
             return
         fitted = [fit_chat(chat, self.spec.budget) for chat in chats]
         self.engine.require_length(fitted, self.spec.max_prompt_tokens, "a prompt")
-        prompts = [self.engine.prompt(chat, self.engine.inputs.render(chat)) for chat in fitted]
+        prompts = [self.engine.prompt(chat) for chat in fitted]
         seeds = chat_seeds(fitted, sampling.seed, pictures=sampling.temperature > 0)
         parameters = [_parameters(chat, sampling, seed) for chat, seed in zip(fitted, seeds, strict=True)]
         for position, output in self.engine.stream(prompts, parameters):
@@ -98,7 +66,7 @@ def _parameters(chat: Chat, sampling: Sampling, seed: int) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    form = StructuredOutputsParams(regex=chat_pattern(chat)) if sampling.form == "tcot" else None
+    form = StructuredOutputsParams(regex=chat_pattern(chat)) if sampling.response_format == "tcot" else None
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,

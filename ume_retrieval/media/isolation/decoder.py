@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import PIL.Image
 
@@ -28,7 +28,9 @@ class Decoder(Protocol):
     def open_image(self, source: ImageInput, limits: Limits, *, page_pixels: int) -> PIL.Image.Image:
         """An image as pixels."""
 
-    def sample_video(self, source: VideoInput, fps: float, max_frames: int, limits: Limits) -> Frames:
+    def sample_video(
+        self, source: VideoInput, fps: float, max_frames: int, limits: Limits, *, min_frames: int | None
+    ) -> Frames:
         """Frames of a video."""
 
     def check_image(self, path: Path, limits: Limits) -> tuple[int, int]:
@@ -41,11 +43,6 @@ class Decoder(Protocol):
         """Pages of a PDF."""
 
 
-def decoder(limits: Limits) -> Decoder:
-    """The decoder that the limits ask for."""
-    return Here() if limits.isolation is None else Apart(pool_of(limits.isolation))
-
-
 class Here:
     """Decodes in this process."""
 
@@ -54,6 +51,14 @@ class Here:
     check_image = staticmethod(check_image)
     probe_video = staticmethod(probe_video)
     count_pages = staticmethod(count_pages)
+
+
+HERE: Final[Decoder] = Here()
+
+
+def decoder(limits: Limits) -> Decoder:
+    """Return the decoder that the limits ask for."""
+    return HERE if limits.isolation is None else Apart(pool_of(limits.isolation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +87,20 @@ class Apart:
 
         return self._ask(path, request, limits, read, body)
 
-    def sample_video(self, source: VideoInput, fps: float, max_frames: int, limits: Limits) -> Frames:
+    def sample_video(
+        self, source: VideoInput, fps: float, max_frames: int, limits: Limits, *, min_frames: int | None
+    ) -> Frames:
         """Frames of a video."""
         if isinstance(source, Frames):
             return sample_video(source, fps, max_frames, limits)
         clip = source if isinstance(source, Clip) else Clip(local_path(source))
-        request = {"do": "video", "span": [clip.start_s, clip.end_s], "fps": fps, "max_frames": max_frames}
+        sampling = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames}
+        request = {"do": "video", "span": [clip.start_s, clip.end_s], **sampling}
 
         def read(header: Mapping[str, Any], pipe: Reader) -> Frames:
             pictures = _pictures(header, pipe, limits, max_frames)
-            return Frames(pictures, tuple(map(float, header["times"])), float(header["duration_s"]))
+            times = tuple(map(float, header["times"]))
+            return Frames(pictures, times, float(header["duration_s"]), from_file=True)
 
         return self._ask(clip.path, request, limits, read)
 

@@ -105,7 +105,8 @@ def _image(request: Mapping[str, Any], body: bytes) -> Answer:
 
 def _video(request: Mapping[str, Any], _: bytes) -> Answer:
     clip = Clip(Path(request["path"]), *request["span"])
-    frames = sample_video(clip, request["fps"], request["max_frames"], Limits(**request["limits"]))
+    limits, least = Limits(**request["limits"]), request["min_frames"]
+    frames = sample_video(clip, request["fps"], request["max_frames"], limits, min_frames=least)
     return _pictures(frames.images, times=frames.timestamps, duration_s=frames.duration_s)
 
 

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.media.files import display_name
-from ume_retrieval.media.formats import HEAD_BYTES, IMAGE_FORMATS, sniff
+from ume_retrieval.media.files import HEAD_BYTES, IMAGE_FORMATS, display_name, sniff
 from ume_retrieval.util.files import atomic_write
 from ume_training.data.faults import PairError, pair_error
 from ume_training.data.files import Located

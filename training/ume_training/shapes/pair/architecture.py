@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, EmbedderSpec, Prompts, ReasonerSpec, VisualBudget
+from ume_retrieval.profiles import OWN
 
 BUDGET = VisualBudget(
     image_min_pixels=PIXELS_PER_TOKEN,
@@ -33,7 +34,7 @@ PROMPTS = Prompts(
 """A small model needs a sign for the side, not an explanation."""
 
 REASONER_SPEC = ReasonerSpec(prompts=PROMPTS, budget=BUDGET, max_tokens=160, max_prompt_tokens=2048)
-EMBEDDER_SPEC = EmbedderSpec(family="embed-rl", summary_prompt="summary:", budget=BUDGET, max_tokens=2048)
+EMBEDDER_SPEC = EmbedderSpec(family="embed-rl", profile=OWN, summary_prompt="summary:", budget=BUDGET, max_tokens=2048)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ import random
 from typing import Any
 
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.families import embedding_chat
+from ume_retrieval.engines.families import embedding_chat, evidence_of
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.inputs import Side
-from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_training.shapes.levels import Level
@@ -62,8 +61,7 @@ def shown_to_embedder(sample: Sample, rng: random.Random, *, with_trace: bool) -
     item = sample.item(rng)
     if not with_trace:
         return embedding_chat(EMBEDDER_SPEC, item, None, None)
-    evidence = extract(sample.tcot, item, BUDGET.evidence_images)
-    return embedding_chat(EMBEDDER_SPEC, item, sample.tcot, evidence)
+    return embedding_chat(EMBEDDER_SPEC, item, sample.tcot, evidence_of(EMBEDDER_SPEC, item, sample.tcot))
 
 
 def also_right(pairs: list[Pair]) -> Any:

@@ -1,0 +1,1 @@
+"""Model cards: what is known about each model, its sources, and its published vectors."""
