@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ume_qdrant import CollectionMeta, EdgeStore, Effort, Layout, Point
+from ume_qdrant import CollectionMeta, EdgeStore, Layout, Point, SearchEffort
 
 LIMIT = 10
 ROUNDS = 5
@@ -39,7 +39,7 @@ def world(kind: str, points: int, queries: int, dimension: int, seed: int) -> tu
     return corpus.astype(np.float32), asked.astype(np.float32)
 
 
-def measure(layout: Layout, efforts: dict[str, Effort], corpus: Rows, asked: Rows) -> list[dict[str, Any]]:
+def measure(layout: Layout, efforts: dict[str, SearchEffort], corpus: Rows, asked: Rows) -> list[dict[str, Any]]:
     """Recall@10 against exact search, and the median over queries of each one's median of five times."""
     dimension = corpus.shape[1]
     truth = [set(np.argsort(-row)[:LIMIT].tolist()) for row in asked @ corpus.T]
@@ -84,14 +84,14 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="+", default=["decaying", "flat"], choices=["decaying", "flat"])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    usual = {f"oversampling {n}": Effort(oversampling=n) for n in (1.0, 4.0, 10.0)}
+    usual = {f"oversampling {n}": SearchEffort(oversampling=n) for n in (1.0, 4.0, 10.0)}
     layouts = {
-        Layout(): {"exact": Effort(exact=True), "index": Effort()},
+        Layout(): {"exact": SearchEffort(exact=True), "index": SearchEffort()},
         Layout(quantization="scalar"): usual,
         Layout(quantization="binary"): usual,
         Layout(quantization="product"): usual,
-        Layout(short=options.dimension // 4): usual,
-        Layout(short=options.dimension // 4, quantization="scalar"): usual,
+        Layout(matryoshka_dim=options.dimension // 4): usual,
+        Layout(matryoshka_dim=options.dimension // 4, quantization="scalar"): usual,
     }
     for kind in options.worlds:
         corpus, asked = world(kind, options.points, options.queries, options.dimension, options.seed)

@@ -1,4 +1,4 @@
-"""`ume cache`: what the Reasoner wrote, kept so that it is never asked twice."""
+"""`ume cache`: the traces that the Reasoner wrote, stored for reuse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ cache_app = typer.Typer(no_args_is_help=True)
 
 @cache_app.command()
 def info(*, as_json: JsonOption = False) -> None:
-    """Say where the traces are, how many, and how large."""
+    """Show where the traces are, how many there are, and their size."""
     with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
         data = {"path": str(default_cache_path()), "traces": len(cache), "bytes": cache.size_bytes}
         output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {plain(str(data['path']))}")
@@ -25,7 +25,7 @@ def info(*, as_json: JsonOption = False) -> None:
 
 @cache_app.command()
 def clear(*, as_json: JsonOption = False) -> None:
-    """Forget every trace."""
+    """Delete all traces."""
     with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
         removed = cache.clear()
         output.result({"removed": removed}, f"{removed} traces removed")
@@ -38,7 +38,7 @@ def prune(
     megabytes: Annotated[float | None, typer.Option(help="Then the oldest, down to this.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old traces."""
+    """Delete old traces."""
     with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
         for name, number in (("--days", days), ("--megabytes", megabytes)):
             if number is not None and not 0 <= number < math.inf:

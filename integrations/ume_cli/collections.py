@@ -1,4 +1,4 @@
-"""`ume store`: what a store holds, aliases, moving a collection, removing one."""
+"""`ume store`: inspect, alias, migrate and delete collections."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import typer
 from rich.table import Table
 
 from ume_cli.indexing import Bars
-from ume_cli.layout_options import FullOption, QuantizationOption, ShortOption, layout_of
+from ume_cli.option_groups import LayoutOptions, StoreOptions, grouped
 from ume_cli.options import (
     API_KEY_VARIABLE,
     DEFAULT_COLLECTION,
     DEFAULT_STORE,
-    CollectionOption,
     JsonOption,
     StoreOption,
     open_named_store,
@@ -25,26 +24,26 @@ if TYPE_CHECKING:
     from ume_qdrant.stores.base import Store
 
 TARGET_KEY_VARIABLE = "QDRANT_TARGET_API_KEY"
-"""Key of the server that `migrate` writes to, where it differs from the source's."""
+"""Key of the server that `migrate` writes to, if it differs from the source's."""
 
 store_app = typer.Typer(no_args_is_help=True)
 
 
 @store_app.command()
+@grouped
 def info(
     *,
-    store: StoreOption = DEFAULT_STORE,
-    collection: CollectionOption = DEFAULT_COLLECTION,
+    place: StoreOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a collection holds, how it keeps it, and which models made it."""
-    with command(as_json=as_json) as output, open_named_store(store, collection) as opened:
+    """Show what a collection contains, how it stores it, and which models made it."""
+    with command(as_json=as_json) as output, place.open() as opened:
         from ume_qdrant import Filter
 
         meta, layout = opened.meta(), opened.layout()
         kinds = {kind: opened.count(Filter(kinds=(kind,))) for kind in ("image", "video", "page", "text")}
         aliases = opened.aliases()
-        named = aliases.get(collection, collection)
+        named = aliases.get(place.collection, place.collection)
         data: dict[str, Any] = {
             "collection": named,
             "aliases": [alias for alias, target in aliases.items() if target == named],
@@ -64,19 +63,20 @@ def info(
 
 
 @store_app.command()
+@grouped
 def alias(
     name: Annotated[str, typer.Argument(help="The alias.")],
     *,
-    store: StoreOption = DEFAULT_STORE,
-    collection: CollectionOption = DEFAULT_COLLECTION,
+    place: StoreOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Let an alias name a collection from now on, at once: so a new index swaps in."""
-    with command(as_json=as_json) as output, open_named_store(store, collection) as opened:
-        before = opened.point_alias(name)
+    """Point an alias at a collection, atomically: for example to swap in a new index."""
+    with command(as_json=as_json) as output, place.open() as opened:
+        before = opened.set_alias(name)
         was = f" (was {before})" if before else ""
         output.result(
-            {"alias": name, "collection": collection, "before": before}, plain(f"{name} is {collection}{was}")
+            {"alias": name, "collection": place.collection, "before": before},
+            plain(f"{name} is {place.collection}{was}"),
         )
 
 
@@ -87,7 +87,7 @@ def unalias(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Forget an alias; the collection stays."""
+    """Remove an alias; the collection is kept."""
     with command(as_json=as_json) as output, open_named_store(store, DEFAULT_COLLECTION) as opened:
         known = opened.aliases()
         opened.drop_alias(name)
@@ -95,38 +95,35 @@ def unalias(
 
 
 @store_app.command()
+@grouped
 def migrate(
     to: Annotated[str, typer.Argument(help=f"A directory or a server's address; its key is ${TARGET_KEY_VARIABLE}.")],
     *,
-    store: StoreOption = DEFAULT_STORE,
-    collection: CollectionOption = DEFAULT_COLLECTION,
-    name: Annotated[str | None, typer.Option("--as", help="Name there; by default the same.")] = None,
-    short: ShortOption = None,
-    quantization: QuantizationOption = None,
-    full: FullOption = None,
+    place: StoreOptions,
+    name: Annotated[str | None, typer.Option("--as", help="Its name there; the same by default.")] = None,
+    layout: LayoutOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a collection to another store or layout; stop and go on as you like."""
+    """Copy a collection to another store or layout; can be stopped and resumed."""
     with command(as_json=as_json) as output:
         from ume_qdrant import migrate as migrate_points
 
-        layout = layout_of(short, quantization, full)
-        target = _target(to, name or collection)
-        with open_named_store(store, collection) as opened, target, Bars(output) as bars:
-            report = migrate_points(opened, target, layout=layout, on_progress=bars.step)
+        target = _target(to, name or place.collection)
+        with place.open() as opened, target, Bars(output) as bars:
+            report = migrate_points(opened, target, layout=layout.layout(), on_progress=bars.step)
         words = f"[bold]{report.copied}[/bold] copied, {report.unchanged} were there, {report.others} others there, "
         output.result(report.to_dict(), words + f"in {report.seconds:.1f} s")
 
 
 @store_app.command()
 def drop(
-    collection: Annotated[str, typer.Argument(help="Name of the collection; never an alias.")],
+    collection: Annotated[str, typer.Argument(help="Name of the collection, not an alias.")],
     *,
     store: StoreOption = DEFAULT_STORE,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a collection for ever, with its points and the aliases that name it."""
+    """Delete a collection, its points and the aliases that point to it."""
     with command(as_json=as_json) as output, open_named_store(store, collection) as opened:
         points = opened.count()
         if not yes:

@@ -1,4 +1,4 @@
-"""`ume demo`: draw a small world, index it, search it both ways, and write a report."""
+"""`ume demo`: draw a small world, index it, search it with and without reasoning, and write a report."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ HITS = 3
 """Queries of each task that the report shows, and hits of each."""
 
 MARKER = ".ume-demo"
-"""Only a folder with this file in it is ever emptied."""
+"""Only a folder that contains this file is emptied."""
 
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option(help="Folder for world, store and report.")] = Path("ume-demo"),
-    seed: Annotated[int, typer.Option(help="Of the world; the bundled pair has seen none of it.")] = SEED,
+    out: Annotated[Path, typer.Option(help="Folder of the world, the store and the report.")] = Path("ume-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the world; the bundled pair was not trained on it.")] = SEED,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Index and search a world of shapes with the bundled pair: direct against reasoned, with a report."""
+    """Index and search a world of shapes with the bundled pair, with and without reasoning, and write a report."""
     with command(as_json=as_json) as output:
         from ume_qdrant import open_store
         from ume_retrieval.report import write_contact_sheet, write_html
@@ -82,10 +82,10 @@ def demo(
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one task's queries found.
+    """Results of one task.
 
     Attributes:
-        direct: Share of right first hits without reasoning, 0..1.
+        direct: Share of queries whose first hit is correct without reasoning, 0..1.
         reasoned: The same with reasoning.
         shown: Queries for the report.
     """
@@ -97,7 +97,7 @@ class Answers:
 
 def _make_empty(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is no folder", hint="name a new folder with --out")
+        raise InputError(f"{out} is not a folder", hint="name a new folder with --out")
     if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
         raise InputError(f"{out} holds something else", hint="name a new folder with --out")
     for old in ("world", "store"):
@@ -127,7 +127,7 @@ def _index(
 
 
 def _ask(embedder: ReasoningEmbedder, store: Store, task: TaskSet) -> Answers:
-    """Ask a task's queries against its own corpus, direct and reasoned."""
+    """Search a task's own corpus with its queries, direct and reasoned."""
     from ume_qdrant import Filter, QueryVectors, search_vectors
     from ume_qdrant.searching.pictures import report_query
 

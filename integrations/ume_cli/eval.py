@@ -3,123 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.table import Table
 
-from ume_cli.options import (
-    DEFAULT_MODEL,
-    DeviceOption,
-    EngineOption,
-    JsonOption,
-    ModelOption,
-    PromptsOption,
-    ReasonerOption,
-    load_embedder,
-)
+from ume_cli.option_groups import ModelOptions, grouped
+from ume_cli.options import JsonOption
 from ume_cli.output import Output, command, plain
 from ume_retrieval.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     from ume_eval import Benchmark, Options, Published, RunResult, TextTable, VisDoc
     from ume_eval.run import Reasoning
-    from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
 FolderArgument = Annotated[
     Path, typer.Argument(help="The benchmark's files, see docs/evaluation.md.", show_default=False)
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="The run's folder; the same one goes on where a run stopped.")]
-TasksOption = Annotated[
-    str, typer.Option("--tasks", help="Tasks, groups or patterns, with commas between; all by default.")
-]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Most queries a task, for a smoke run.")]
-ReasoningOption = Annotated[str, typer.Option("--reasoning", help="both, always or never.")]
-ShardOption = Annotated[
-    str | None, typer.Option("--shard", help="i/n: embed this part only. Run without it afterwards to judge.")
-]
-MergeOption = Annotated[
-    list[Path] | None, typer.Option("--merge", help="Folder of another machine's run to take vectors from; repeatable.")
-]
-BesideOption = Annotated[
-    str | None, typer.Option("--beside", help="Published models to print beside, with commas between, or `none`.")
-]
-SwapOption = Annotated[
-    bool, typer.Option("--swap/--no-swap", help="Check that swapping T-CoTs between queries costs accuracy.")
-]
+OutOption = Annotated[Path, typer.Option("--out", help="The run's folder; the same folder resumes a run.")]
 VisDocOption = Annotated[str, typer.Option("--visdoc", help="Labels of the document tasks: page-fixed or original.")]
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Options of every benchmark."""
+
+    tasks: Annotated[str, typer.Option("--tasks", help="Tasks, groups or patterns, separated by commas.")] = ""
+    reasoning: Annotated[str, typer.Option("--reasoning", help="both, always or never.")] = "both"
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most queries per task, for a smoke run.")] = None
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="i/n: only embed this part. Then run without it to score.")
+    ] = None
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", help="Folder of another machine's run to take vectors from; repeatable."),
+    ] = None
+    beside: Annotated[
+        str | None, typer.Option("--beside", help="Published models to compare with, separated by commas, or `none`.")
+    ] = None
+    swap: Annotated[
+        bool, typer.Option("--swap/--no-swap", help="Check that swapping T-CoTs between queries costs accuracy.")
+    ] = True
+
+    def parsed(self) -> Options:
+        """Return the options of a run.
+
+        Raises:
+            InputError: If one cannot be parsed.
+        """
+        from ume_eval import Options, Shard
+
+        part = None if self.shard is None else Shard.parse(self.shard)
+        return Options(reasoning=cast("Reasoning", self.reasoning), limit=self.limit, swap=self.swap, shard=part)
+
+
+@grouped
 def mmeb_v2(
     folder: FolderArgument,
     *,
     out: OutOption = Path("runs/mmeb-v2"),
-    tasks: TasksOption = "",
-    model: ModelOption = DEFAULT_MODEL,
-    reasoner: ReasonerOption = "auto",
-    prompts: PromptsOption = None,
-    reasoning: ReasoningOption = "both",
-    limit: LimitOption = None,
-    shard: ShardOption = None,
-    merge: MergeOption = None,
     visdoc: VisDocOption = "page-fixed",
-    beside: BesideOption = None,
-    swap: SwapOption = True,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
+    options: RunOptions,
+    models: ModelOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """MMEB-V2: 78 tasks over images, videos and documents, direct, reasoned and fused, beside published scores."""
+    """MMEB-V2: 78 tasks over images, videos and documents, direct, reasoned and fused, next to published scores."""
     with command(as_json=as_json) as output:
-        options = read_options(reasoning, limit, shard, swap=swap)
-        run = Run(output, "mmeb-v2", folder, out, tasks, cast("VisDoc", visdoc))
-        run.merge(merge or [])
-        run.go(Models(model, reasoner, device, engine, prompts), options, beside)
+        Run(output, "mmeb-v2", folder, out, options.tasks, cast("VisDoc", visdoc)).go(models, options)
 
 
+@grouped
 def uvrb(
     folder: FolderArgument,
     *,
     out: OutOption = Path("runs/uvrb"),
-    tasks: TasksOption = "",
-    model: ModelOption = DEFAULT_MODEL,
-    reasoner: ReasonerOption = "auto",
-    prompts: PromptsOption = None,
-    reasoning: ReasoningOption = "both",
-    limit: LimitOption = None,
-    shard: ShardOption = None,
-    merge: MergeOption = None,
-    beside: BesideOption = None,
-    swap: SwapOption = True,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
+    options: RunOptions,
+    models: ModelOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """UVRB: 16 sets of universal video retrieval, direct, reasoned and fused, beside published scores."""
+    """UVRB: 16 sets of universal video retrieval, direct, reasoned and fused, next to published scores."""
     with command(as_json=as_json) as output:
-        options = read_options(reasoning, limit, shard, swap=swap)
-        run = Run(output, "uvrb", folder, out, tasks, "page-fixed")
-        run.merge(merge or [])
-        run.go(Models(model, reasoner, device, engine, prompts), options, beside)
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """Names of what is measured, as `load_embedder` takes them."""
-
-    model: str
-    reasoner: str
-    device: str
-    engine: str
-    prompts: Path | None
-
-    def load(self, reasoning: Reasoning, cache: Path) -> ReasoningEmbedder:
-        """The models; no Reasoner where none is asked."""
-        if reasoning == "never":
-            return load_embedder(self.model, "none", self.device, self.engine, cache=cache)
-        return load_embedder(self.model, self.reasoner, self.device, self.engine, self.prompts, cache=cache)
+        Run(output, "uvrb", folder, out, options.tasks, "page-fixed").go(models, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +93,11 @@ class Run:
     """One call of a command.
 
     Attributes:
-        output: Where its words go.
-        benchmark: Which one.
+        output: Prints the results.
+        benchmark: Name of the benchmark.
         folder: The benchmark's files.
         out: The run's folder.
-        wanted: Tasks as the user wrote them.
+        wanted: Tasks, as given.
         visdoc: Version of the document tasks.
     """
 
@@ -143,7 +109,7 @@ class Run:
     visdoc: VisDoc
 
     def merge(self, runs: Sequence[Path]) -> None:
-        """Take vectors from other runs."""
+        """Copy vectors from other runs."""
         from ume_eval import VectorStore
         from ume_eval.run import VECTORS_FILE
 
@@ -151,21 +117,25 @@ class Run:
             new = VectorStore(self.out / VECTORS_FILE).merge(run / VECTORS_FILE)
             self.output.note(f"{new} vectors from {run}")
 
-    def go(self, models: Models, options: Options, wanted_beside: str | None) -> None:
-        """Run, write the report, and print the tables.
+    def go(self, models: ModelOptions, given: RunOptions) -> None:
+        """Run the benchmark, write the report, and print the tables.
 
         Raises:
-            InputError: When folder, tasks or models beside cannot be used, before a model is loaded where possible.
+            InputError: If the folder, the tasks or the published models are invalid; raised before models are loaded.
         """
         from ume_eval import ProgressCallbacks, choose, comparable_scores, evaluate
         from ume_eval.run import TRACES_FILE
 
+        options = given.parsed()
+        self.merge(given.merge or [])
         tasks = choose(self.benchmark, names(self.wanted), self.visdoc)
         if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is no folder", hint="docs/evaluation.md says what to download")
-        named = None if wanted_beside is None else names(wanted_beside)
+            raise InputError(f"{self.folder} is not a folder", hint="docs/evaluation.md says what to download")
+        named = None if given.beside is None else names(given.beside)
         others = () if named == ["none"] else comparable_scores(tasks, self.visdoc, named)
-        embedder = models.load(options.reasoning, self.out / TRACES_FILE)
+        if options.reasoning == "never":
+            models = replace(models, reasoner="none", prompts=None)
+        embedder = models.load(cache=self.out / TRACES_FILE)
         with self.output.progress() as progress:
             overall = progress.add_task("tasks", total=len(tasks))
             bar = progress.add_task("vectors", total=0)
@@ -187,7 +157,7 @@ class Run:
         self.show(result, others)
 
     def show(self, result: RunResult, others: Sequence[Published]) -> None:
-        """Tables on the screen, report and plots in the run's folder."""
+        """Print tables; write the report and plots to the run's folder."""
         from ume_eval import group_table, notes, task_table, write_report
 
         pictures = self.plots(result, others)
@@ -205,7 +175,7 @@ class Run:
         self.output.failures(tuple(failure for task in result.tasks for failure in task.failures))
 
     def plots(self, result: RunResult, others: Sequence[Published]) -> tuple[Path, ...]:
-        """Plots, where matplotlib is installed."""
+        """Draw plots if matplotlib is installed."""
         from ume_eval import draw_plots
 
         try:
@@ -215,20 +185,8 @@ class Run:
             return ()
 
 
-def read_options(reasoning: str, limit: int | None, shard: str | None, *, swap: bool) -> Options:
-    """Options as the user wrote them.
-
-    Raises:
-        InputError: When one cannot be understood.
-    """
-    from ume_eval import Options, Shard
-
-    part = None if shard is None else Shard.parse(shard)
-    return Options(reasoning=cast("Reasoning", reasoning), limit=limit, swap=swap, shard=part)
-
-
 def names(text: str) -> list[str]:
-    """Names with commas between.
+    """Split names at commas.
 
     Example:
         >>> names("CIRR, video QA,")
@@ -238,7 +196,7 @@ def names(text: str) -> list[str]:
 
 
 def rich_table(table: TextTable) -> Table:
-    """A table for the terminal."""
+    """Convert a table for the terminal."""
     made = Table(title=plain(table.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for place, head in enumerate(table.columns):
         made.add_column(plain(head), justify="right" if place else "left", overflow="fold")

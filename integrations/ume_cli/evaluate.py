@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ume_cli.options import (
-    DEFAULT_MODEL,
-    DeviceOption,
-    EngineOption,
-    JsonOption,
-    ModelOption,
-    PromptsOption,
-    ReasonerOption,
-    load_embedder,
-)
+from ume_cli.option_groups import ModelOptions, grouped
+from ume_cli.options import JsonOption
 from ume_cli.output import command
 
 if TYPE_CHECKING:
@@ -33,26 +25,23 @@ def evaluate() -> None:
 
 
 @eval_app.command()
+@grouped
 def shapes(
     *,
-    seed: Annotated[int, typer.Option(help="Of the data; the bundled pair has seen none of it.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the data; the bundled pair was not trained on it.")] = 1,
     level: Annotated[str, typer.Option(help="default, questions, rich or hard.")] = "default",
-    queries: Annotated[int, typer.Option(min=1, help="Queries a task.")] = 20,
-    candidates: Annotated[int, typer.Option(min=2, help="Least candidates a task, look-alikes among them.")] = 100,
-    model: ModelOption = DEFAULT_MODEL,
-    reasoner: ReasonerOption = "auto",
-    prompts: PromptsOption = None,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
+    queries: Annotated[int, typer.Option(min=1, help="Queries per task.")] = 20,
+    candidates: Annotated[int, typer.Option(min=2, help="Fewest candidates per task, including look-alikes.")] = 100,
+    models: ModelOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Direct against reasoned retrieval on the Shapes world, hit@1 by task."""
+    """Compare direct and reasoned retrieval on the Shapes world: hit@1 by task."""
     with command(as_json=as_json) as output, tempfile.TemporaryDirectory(prefix="ume-shapes-") as folder:
         from ume_training.shapes.benchmark import build_benchmark
         from ume_training.shapes.evaluate import evaluate as run
         from ume_training.shapes.tasks import TASKS
 
-        embedder = load_embedder(model, reasoner, device, engine, prompts, cache=Path(folder) / "traces.sqlite3")
+        embedder = models.load(cache=Path(folder) / "traces.sqlite3")
         output.note("drawing the world …")
         benchmark = build_benchmark(Path(folder), seed=seed, level=level, queries=queries, candidates=candidates)
         with output.progress() as progress:
@@ -62,7 +51,7 @@ def shapes(
 
 
 def scores_table(report: Report) -> Table:
-    """Hit@1 by task and over all, direct, reasoned and fused."""
+    """Tabulate hit@1 by task and overall: direct, reasoned and fused."""
     table = Table(box=None, pad_edge=False)
     table.add_column("hit@1")
     for name in ("queries", "candidates", "direct", "reasoned", "fused"):

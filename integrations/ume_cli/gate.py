@@ -1,4 +1,4 @@
-"""`ume gate`: learn from sample queries when reasoning pays."""
+"""`ume gate`: learn from sample queries when reasoning is worth its tokens."""
 
 from __future__ import annotations
 
@@ -11,21 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ume_cli.options import (
-    DEFAULT_COLLECTION,
-    DEFAULT_MODEL,
-    DEFAULT_STORE,
-    CollectionOption,
-    DeviceOption,
-    EngineOption,
-    JsonOption,
-    ModelOption,
-    PromptsOption,
-    ReasonerOption,
-    StoreOption,
-    load_embedder,
-    open_named_store,
-)
+from ume_cli.option_groups import ModelOptions, StoreOptions, grouped
+from ume_cli.options import JsonOption
 from ume_cli.output import command, plain
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item
@@ -34,38 +21,34 @@ if TYPE_CHECKING:
     from ume_qdrant.stores.base import Store
 
 
+@grouped
 def gate(
     queries: Annotated[
         Path,
         typer.Argument(
-            help="Sample queries: one a line, or .jsonl with text, images, videos, and answer (a source) if known.",
+            help="Sample queries: one per line, or .jsonl with text, images, videos, and answer (a source) if known.",
             show_default=False,
         ),
     ],
     *,
     out: Annotated[Path, typer.Option(help="The gate to write.")] = Path("gate.json"),
     max_loss: Annotated[
-        float, typer.Option(min=0, max=1, help="Most queries that may be spared though reasoning serves them better.")
+        float, typer.Option(min=0, max=1, help="Largest share of queries that may skip reasoning wrongly.")
     ] = 0.005,
-    store: StoreOption = DEFAULT_STORE,
-    collection: CollectionOption = DEFAULT_COLLECTION,
-    model: ModelOption = DEFAULT_MODEL,
-    reasoner: ReasonerOption = "auto",
-    prompts: PromptsOption = None,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
+    place: StoreOptions,
+    models: ModelOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Search sample queries with and without reasoning, and learn when it pays; `ume search --gate` uses the result."""
+    """Search sample queries with and without reasoning; learn when it helps, for `ume search --gate`."""
     with command(as_json=as_json) as output:
         from ume_qdrant import calibrate_gate
 
         items, answers = read_queries(queries)
         writable(out)
-        with open_named_store(store, collection) as opened:
+        with place.open() as opened:
             opened.count()
             answers = answers and located(answers, queries.parent, opened)
-            embedder = load_embedder(model, reasoner, device, engine, prompts)
+            embedder = models.load()
             with output.progress() as progress:
                 bar = progress.add_task("queries", total=len(items))
                 made = calibrate_gate(
@@ -83,13 +66,13 @@ def gate(
 
 
 def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
-    """Queries of a file, and the answers when every one has one.
+    """Read queries from a file, and their answers if every query has one.
 
     Raises:
-        InputError: When the file cannot be read; the line is named.
+        InputError: If the file cannot be read; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold what else ends a line
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may contain other line separators
     except (OSError, UnicodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     items: list[Item] = []
@@ -125,11 +108,11 @@ def _answer(source: object) -> str | None:
 
 
 def located(answers: Sequence[str], folder: Path, store: Store) -> list[str]:
-    """Answers as the collection names its sources: as they are written, or else as files from a folder on.
+    """Return answers as the collection names its sources: unchanged, or as absolute paths.
 
     Args:
-        answers: Sources.
-        folder: Of the file that they stand in.
+        answers: Sources, as written in a file.
+        folder: Folder of that file.
         store: The collection.
     """
     from ume_qdrant.admin.contents import held_sources
@@ -140,10 +123,10 @@ def located(answers: Sequence[str], folder: Path, store: Store) -> list[str]:
 
 
 def writable(path: Path) -> None:
-    """Make the folder of a file that is written when the work is done.
+    """Create the folder of a result file before the work begins.
 
     Raises:
-        InputError: When it cannot be made, or the file cannot be written.
+        InputError: If the folder cannot be created, or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,24 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 
 import typer
 
-from ume_cli.layout_options import FullOption, QuantizationOption, ShortOption, layout_of
-from ume_cli.options import (
-    DEFAULT_COLLECTION,
-    DEFAULT_MODEL,
-    DEFAULT_STORE,
-    CollectionOption,
-    DeviceOption,
-    EngineOption,
-    IsolateOption,
-    JsonOption,
-    ModelOption,
-    PromptsOption,
-    ReasonerOption,
-    StoreOption,
-    limits_of,
-    load_embedder,
-    open_named_store,
-)
+from ume_cli.option_groups import LayoutOptions, ModelOptions, StoreOptions, grouped
+from ume_cli.options import IsolateOption, JsonOption, limits_of
 from ume_cli.output import Output, command
 from ume_retrieval.errors import InputError
 
@@ -38,14 +22,14 @@ if TYPE_CHECKING:
 
 
 When: TypeAlias = Literal["later", "always", "never"]
-"""When to reason over what is indexed."""
+"""When to reason over indexed items."""
 
 WorkersName: TypeAlias = Literal["here", "ray"]
-"""Who does the work: this process, or the workers of a Ray cluster."""
+"""Where the work is done: in this process, or by the workers of a Ray cluster."""
 
 
 class IndexSettings(TypedDict):
-    """What is said alike to one process and to a cluster."""
+    """Settings that one process and a cluster share."""
 
     reasoning: When
     segment_s: float
@@ -57,24 +41,22 @@ class IndexSettings(TypedDict):
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first item that fails.")]
 
 
+@grouped
 def index(
     paths: Annotated[
         list[str],
         typer.Argument(help="Files and folders; with --workers ray also addresses (s3://…).", show_default=False),
     ],
     *,
-    store: StoreOption = DEFAULT_STORE,
-    collection: CollectionOption = DEFAULT_COLLECTION,
-    reasoning: Annotated[When, typer.Option(help="later: searchable soon, `ume enrich` reasons.")] = "later",
+    place: StoreOptions,
+    reasoning: Annotated[When, typer.Option(help="later: searchable soon; `ume enrich` reasons.")] = "later",
     segment: Annotated[float | None, typer.Option(help="Seconds of a video segment.", show_default=False)] = None,
     overlap: Annotated[float | None, typer.Option(help="Seconds that segments overlap.", show_default=False)] = None,
-    short: ShortOption = None,
-    quantization: QuantizationOption = None,
-    full: FullOption = None,
+    layout: LayoutOptions,
     strict: StrictOption = False,
     relative_to: Annotated[
         Path | None,
-        typer.Option(help="Name files from this folder on, not by absolute paths.", show_default=False),
+        typer.Option(help="Name files relative to this folder instead of by absolute paths.", show_default=False),
     ] = None,
     workers: Annotated[
         WorkersName, typer.Option(help="here: this process; ray: the workers of a Ray cluster (pip extra ray).")
@@ -89,15 +71,11 @@ def index(
     replicas: Annotated[
         int | None, typer.Option(help="Copies of each shard on a server.", min=1, show_default=False)
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
-    reasoner: ReasonerOption = "auto",
-    prompts: PromptsOption = None,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
+    models: ModelOptions,
     isolate: IsolateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Index images, videos, PDF pages and texts; run it again after changes, only those are done."""
+    """Index images, videos, PDF pages and texts; a repeated run only processes changes."""
     with command(as_json=as_json) as output:
         from ume_qdrant import Sharding
         from ume_qdrant import index as index_paths
@@ -109,7 +87,7 @@ def index(
             segment_s=SEGMENT_S if segment is None else segment,
             overlap_s=OVERLAP_S if overlap is None else overlap,
             strict=strict,
-            layout=layout_of(short, quantization, full),
+            layout=layout.layout(),
         )
         if workers == "here" and ray_address:
             raise InputError("--ray-address goes with --workers ray")
@@ -120,21 +98,21 @@ def index(
             from ume_ray import index as index_on_ray
 
             pair = Models.named(
-                model,
-                reasoner=None if reasoner == "none" else reasoner,
-                engine=engine,
-                device=device,
+                models.model,
+                reasoner=None if models.reasoner == "none" else models.reasoner,
+                engine=models.engine,
+                device=models.device,
+                prompts=models.prompts,
                 limits=limits_of(isolate=isolate),
-                prompts=prompts,
             )
-            place = StoreAddress(store, collection, sharding=spread)
+            address = StoreAddress(place.store, place.collection, sharding=spread)
             with Bars(output) as bars:
-                report = index_on_ray(pair, place, paths, address=ray_address, on_progress=bars.step, **settings)
+                report = index_on_ray(pair, address, paths, address=ray_address, on_progress=bars.step, **settings)
         else:
-            with open_named_store(store, collection, spread) as opened, Bars(output) as bars:
+            with place.open(spread) as opened, Bars(output) as bars:
                 if opened.exists():
-                    opened.count()  # a store that another process holds shows before models are loaded
-                embedder = load_embedder(model, reasoner, device, engine, prompts, isolate=isolate)
+                    opened.count()  # fails before models are loaded if another process has it open
+                embedder = models.load(isolate=isolate)
                 report = index_paths(
                     embedder, opened, paths, relative_to=relative_to, on_progress=bars.step, **settings
                 )
@@ -144,51 +122,34 @@ def index(
         output.failures(report.failed)
         if reasoning == "later" and report.indexed:
             root = f"UME_MEDIA_ROOT={shlex.quote(str(relative_to))} " if relative_to else ""
-            chosen = {
-                "--store": store,
-                "--collection": collection,
-                **_unusual(model, reasoner, device, engine),
-            }
-            if prompts:
-                chosen["--prompts"] = str(prompts)
+            chosen = {"--store": place.store, "--collection": place.collection, **models.changed()}
             options = [*(word for option in chosen.items() for word in option), *(["--isolate"] if isolate else [])]
             output.note(f"search works now; `{root}{shlex.join(['ume', 'enrich', *options])}` adds reasoning")
 
 
-def _unusual(model: str, reasoner: str, device: str, engine: str) -> dict[str, str]:
-    """The options that say something else than by default; without a Reasoner nothing could be enriched."""
-    usual = {"--model": DEFAULT_MODEL, "--reasoner": "auto", "--device": "auto", "--engine": "auto"}
-    said = dict(zip(usual, (model, reasoner, device, engine), strict=True))
-    return {name: value for name, value in said.items() if value not in {usual[name], "none"}}
-
-
+@grouped
 def enrich(
     *,
-    store: StoreOption = DEFAULT_STORE,
-    collection: CollectionOption = DEFAULT_COLLECTION,
-    retry_failed: Annotated[bool, typer.Option(help="Try again what failed before.")] = False,
+    place: StoreOptions,
+    retry_failed: Annotated[bool, typer.Option(help="Retry items that failed before.")] = False,
     budget: Annotated[
         int | None,
         typer.Option(
-            help="Tokens to spend, about; what looks most like others comes first.", show_default=False, min=1
+            help="Approximate tokens to spend; the most ambiguous items come first.", show_default=False, min=1
         ),
     ] = None,
     strict: StrictOption = False,
-    model: ModelOption = DEFAULT_MODEL,
-    reasoner: ReasonerOption = "auto",
-    prompts: PromptsOption = None,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
+    models: ModelOptions,
     isolate: IsolateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Reason over what was indexed directly; stop and go on as you like."""
+    """Reason over what was indexed without; can be stopped and resumed."""
     with command(as_json=as_json) as output:
         from ume_qdrant import enrich as enrich_points
 
-        with open_named_store(store, collection) as opened, Bars(output) as bars:
-            opened.count()  # a collection that is missing or held shows before models are loaded
-            embedder = load_embedder(model, reasoner, device, engine, prompts, isolate=isolate)
+        with place.open() as opened, Bars(output) as bars:
+            opened.count()  # fails before models are loaded if it is missing or in use
+            embedder = models.load(isolate=isolate)
             report = enrich_points(
                 embedder, opened, retry_failed=retry_failed, budget=budget, strict=strict, on_progress=bars.step
             )
@@ -198,7 +159,7 @@ def enrich(
 
 
 class Bars:
-    """One progress bar a stage of indexing."""
+    """One progress bar per stage of indexing."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -215,7 +176,7 @@ class Bars:
         self._stack.close()
 
     def step(self, step: Step) -> None:
-        """Move the bar of the step's stage."""
+        """Update the bar of the step's stage."""
         if self._progress is None:
             return
         if step.stage not in self._bars:

@@ -12,37 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
 import typer
 from rich.table import Table
 
-from ume_cli.options import (
-    DEFAULT_COLLECTION,
-    DEFAULT_MODEL,
-    DEFAULT_STORE,
-    CollectionOption,
-    DeviceOption,
-    EngineOption,
-    JsonOption,
-    ModelOption,
-    PromptsOption,
-    ReasonerOption,
-    StoreOption,
-    load_embedder,
-    open_named_store,
-)
+from ume_cli.option_groups import ModelOptions, StoreOptions, grouped
+from ume_cli.options import JsonOption
 from ume_cli.output import command, plain
-from ume_retrieval.inputs import Item
 
 if TYPE_CHECKING:
-    from ume_qdrant import Filter, Hit, SearchResult
+    from ume_qdrant import Hit, SearchParams, SearchResult
     from ume_qdrant import Kind as KindName
-    from ume_qdrant.searching.search_plan import QueryReasoning
+    from ume_retrieval.inputs import Item
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
-
 ANSWER_LETTERS = 200
-"""So much of an answer, or of a text, stands in the table; --json and reports have all of it."""
+"""Most characters of an answer or text in the table; --json and reports contain all of it."""
 
 
 class Kind(StrEnum):
-    """What may be found."""
+    """Kinds of media."""
 
     IMAGE = "image"
     VIDEO = "video"
@@ -51,64 +36,90 @@ class Kind(StrEnum):
 
 
 SearchMode: TypeAlias = Literal["fused", "direct", "reasoned"]
-"""Which vectors are compared."""
-
 Group: TypeAlias = Literal["point", "moment", "source"]
-"""What a hit stands for."""
 
-TextArgument = Annotated[str | None, typer.Argument(help="What to look for, in words.", show_default=False)]
-ImageOption = Annotated[list[Path] | None, typer.Option("--image", help="A picture to search with.")]
-VideoOption = Annotated[list[Path] | None, typer.Option("--video", help="A video to search with.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most hits.")]
-ModeOption = Annotated[SearchMode, typer.Option("--mode", help="Which vectors are compared.")]
-KindOption = Annotated[list[Kind] | None, typer.Option("--kind", help="Only hits of this kind; may be repeated.")]
-UnderOption = Annotated[list[Path] | None, typer.Option("--under", help="Only this file or folder; may be repeated.")]
-PageOption = Annotated[list[int] | None, typer.Option("--page", min=1, help="Only this page; may be repeated.")]
-FromOption = Annotated[float | None, typer.Option("--from", help="Only video after this second.")]
-ToOption = Annotated[float | None, typer.Option("--to", help="Only video before this second.")]
-GroupOption = Annotated[Group, typer.Option("--group-by", help="One hit a point, a moment or a source.")]
-DiversityOption = Annotated[float, typer.Option("--diversity", min=0, max=1, help="Weight of unlikeness of hits.")]
-GateOption = Annotated[
-    Path | None,
-    typer.Option("--gate", help="Reason over the query only where this gate finds that it pays.", show_default=False),
-]
-ExactOption = Annotated[bool, typer.Option("--exact", help="Compare with every full vector; slow, misses nothing.")]
+TextArgument = Annotated[str | None, typer.Argument(help="Query text.", show_default=False)]
 
 
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """A query's media, and the settings of its search."""
+
+    image: Annotated[list[Path] | None, typer.Option("--image", help="Query image; may be repeated.")] = None
+    video: Annotated[list[Path] | None, typer.Option("--video", help="Query video; may be repeated.")] = None
+    kind: Annotated[list[Kind] | None, typer.Option("--kind", help="Only hits of this kind; may be repeated.")] = None
+    under: Annotated[list[Path] | None, typer.Option("--under", help="Only this file or folder; may be repeated.")] = (
+        None
+    )
+    page: Annotated[list[int] | None, typer.Option("--page", min=1, help="Only this page; may be repeated.")] = None
+    start: Annotated[float | None, typer.Option("--from", help="Only video after this second.")] = None
+    end: Annotated[float | None, typer.Option("--to", help="Only video before this second.")] = None
+    group_by: Annotated[Group, typer.Option("--group-by", help="One hit per point, moment or source.")] = "point"
+    diversity: Annotated[float, typer.Option("--diversity", min=0, max=1, help="Weight of dissimilarity of hits.")] = (
+        0.0
+    )
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every full vector: slow, but misses nothing.")
+    ] = False
+    gate: Annotated[
+        Path | None,
+        typer.Option("--gate", help="Reason over the query only if this gate expects a benefit.", show_default=False),
+    ] = None
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most hits.")] = 10
+    mode: Annotated[SearchMode, typer.Option("--mode", help="Which vectors are compared.")] = "fused"
+
+    def item(self, text: str | None) -> Item:
+        """Return the query."""
+        from ume_retrieval.inputs import Item
+
+        return Item(text=text, images=tuple(self.image or ()), videos=tuple(self.video or ()))
+
+    def params(self) -> SearchParams:
+        """Return the settings, with reasoning by the gate if there is one."""
+        from ume_qdrant import Filter, SearchEffort, SearchParams
+        from ume_qdrant.indexing.plan import roots_of
+        from ume_retrieval.gate import Gate
+        from ume_retrieval.media import display_name
+
+        where, under, seconds = None, None, (self.start, self.end)
+        if self.under:
+            # Absolute and as given: a collection names its files in one way or the other.
+            names = dict.fromkeys(map(display_name, (*roots_of(self.under), *map(os.path.normpath, self.under))))
+            under = tuple(names)
+        if self.kind or self.under or self.page or seconds != (None, None):
+            end = math.inf if self.end is None else self.end
+            where = Filter(
+                kinds=cast("tuple[KindName, ...]", tuple(one.value for one in self.kind)) if self.kind else None,
+                under=under,
+                pages=tuple(self.page) if self.page else None,
+                time=None if seconds == (None, None) else (self.start or 0.0, end),
+            )
+        gate = Gate.load(self.gate) if self.gate else None
+        return SearchParams(
+            limit=self.limit,
+            reasoning="auto" if gate else "always",
+            gate=gate,
+            mode=self.mode,
+            target="video" if where is not None and where.kinds == ("video",) else None,
+            where=where,
+            group_by=self.group_by,
+            diversity=self.diversity,
+            effort=SearchEffort(exact=self.exact),
+        )
+
+
+@grouped
 def search(
     text: TextArgument = None,
     *,
-    image: ImageOption = None,
-    video: VideoOption = None,
-    kind: KindOption = None,
-    under: UnderOption = None,
-    page: PageOption = None,
-    start: FromOption = None,
-    end: ToOption = None,
-    group_by: GroupOption = "point",
-    diversity: DiversityOption = 0.0,
-    exact: ExactOption = False,
-    gate: GateOption = None,
-    limit: LimitOption = 10,
-    mode: ModeOption = "fused",
-    store: StoreOption = DEFAULT_STORE,
-    collection: CollectionOption = DEFAULT_COLLECTION,
-    model: ModelOption = DEFAULT_MODEL,
-    reasoner: ReasonerOption = "auto",
-    prompts: PromptsOption = None,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
+    options: SearchOptions,
+    place: StoreOptions,
+    models: ModelOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Search with words, pictures and videos, in any mix."""
+    """Search with text, images and videos, in any combination."""
     with command(as_json=as_json) as output:
-        item = Item(text=text, images=tuple(image or ()), videos=tuple(video or ()))
-        _, result = _find(
-            item,
-            Wanted(limit, mode, _where(kind, under, page, (start, end)), group_by, diversity, exact, gate),
-            (store, collection),
-            (model, reasoner, device, engine, prompts),
-        )
+        _, result = _find(options.item(text), options, place, models)
         usage = result.usage
         spent = {
             "reasoned": usage.reasoner_calls + usage.cached_traces,
@@ -118,45 +129,24 @@ def search(
         output.result({"hits": [hit.to_dict() for hit in result.hits], "usage": spent}, _table(result))
 
 
+@grouped
 def report(
     text: TextArgument = None,
     *,
-    image: ImageOption = None,
-    video: VideoOption = None,
     out: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("report.html"),
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) too.")] = None,
-    kind: KindOption = None,
-    under: UnderOption = None,
-    page: PageOption = None,
-    start: FromOption = None,
-    end: ToOption = None,
-    group_by: GroupOption = "point",
-    diversity: DiversityOption = 0.0,
-    exact: ExactOption = False,
-    gate: GateOption = None,
-    limit: LimitOption = 10,
-    mode: ModeOption = "fused",
-    store: StoreOption = DEFAULT_STORE,
-    collection: CollectionOption = DEFAULT_COLLECTION,
-    model: ModelOption = DEFAULT_MODEL,
-    reasoner: ReasonerOption = "auto",
-    prompts: PromptsOption = None,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "auto",
+    sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet (PNG).")] = None,
+    options: SearchOptions,
+    place: StoreOptions,
+    models: ModelOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Search, and write the hits with their evidence drawn as one HTML page."""
+    """Search, and write one HTML page with the hits and their evidence."""
     with command(as_json=as_json) as output:
         from ume_qdrant.searching.pictures import report_query
         from ume_retrieval.report import ReportPage, write_contact_sheet, write_html
 
-        item = Item(text=text, images=tuple(image or ()), videos=tuple(video or ()))
-        embedder, result = _find(
-            item,
-            Wanted(limit, mode, _where(kind, under, page, (start, end)), group_by, diversity, exact, gate),
-            (store, collection),
-            (model, reasoner, device, engine, prompts),
-        )
+        item = options.item(text)
+        embedder, result = _find(item, options, place, models)
         seen = (embedder.reasoner or embedder.embedder).spec.budget
         query = report_query(item, result.hits, result.query_trace, budget=seen)
         drawn = ReportPage(title=text or "Search report", queries=(query,))
@@ -169,69 +159,18 @@ def report(
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the options say of the hits."""
-
-    limit: int
-    mode: SearchMode
-    where: Filter | None
-    group_by: Group
-    diversity: float
-    exact: bool
-    gate: Path | None
-
-
-def _where(
-    kind: list[Kind] | None,
-    under: list[Path] | None,
-    page: list[int] | None,
-    seconds: tuple[float | None, float | None],
-) -> Filter | None:
-    """The filter that the options make, or None where nothing was said."""
-    from ume_qdrant import Filter
-    from ume_qdrant.indexing.discover import roots_of
-    from ume_retrieval.media import display_name
-
-    if not (kind or under or page) and seconds == (None, None):
-        return None
-    start, end = seconds
-    # Absolute, and as they are given: a collection names its files in the one way or in the other.
-    names = dict.fromkeys(map(display_name, (*roots_of(under), *map(os.path.normpath, under)))) if under else None
-    return Filter(
-        kinds=cast("tuple[KindName, ...]", tuple(one.value for one in kind)) if kind else None,
-        under=None if names is None else tuple(names),
-        pages=tuple(page) if page else None,
-        time=None if seconds == (None, None) else (start or 0.0, math.inf if end is None else end),
-    )
-
-
 def _find(
-    item: Item, wanted: Wanted, place: tuple[str, str], models: tuple[str, str, str, str, Path | None]
+    item: Item, options: SearchOptions, place: StoreOptions, models: ModelOptions
 ) -> tuple[ReasoningEmbedder, SearchResult]:
-    from ume_qdrant import Effort
     from ume_qdrant import search as search_store
-    from ume_retrieval.gate import Gate
 
-    gate = Gate.load(wanted.gate) if wanted.gate else None
-    with open_named_store(*place) as opened:
-        opened.count()  # a collection that is missing or held by another process shows before models are loaded
-        embedder = load_embedder(*models)
-        reasoning: QueryReasoning = "never" if embedder.reasoner is None else "auto" if gate else "always"
-        return embedder, search_store(
-            embedder,
-            opened,
-            item,
-            limit=wanted.limit,
-            mode=wanted.mode,
-            reasoning=reasoning,
-            gate=gate,
-            target="video" if wanted.where is not None and wanted.where.kinds == ("video",) else None,
-            where=wanted.where,
-            group_by=wanted.group_by,
-            diversity=wanted.diversity,
-            effort=Effort(exact=wanted.exact),
-        )
+    params = options.params()
+    with place.open() as opened:
+        opened.count()  # fails before models are loaded if the collection is missing or in use
+        embedder = models.load()
+        if embedder.reasoner is None:
+            params = params.merge(reasoning="never")
+        return embedder, search_store(embedder, opened, item, params)
 
 
 def _table(result: SearchResult) -> Table:

@@ -1,4 +1,4 @@
-"""Reasoned multimodal retrieval in LangChain: an embedding for its vector stores, and a retriever that says why.
+"""Reasoning multimodal retrieval in LangChain: an embedding for its vector stores, and a retriever with evidence.
 
 Example:
     >>> import tempfile
@@ -21,7 +21,7 @@ from __future__ import annotations
 from ume_retrieval.errors import MissingExtra
 
 try:
-    import langchain_core  # noqa: F401  # what is missing is said before anything is loaded
+    import langchain_core  # noqa: F401  # fails before anything else is loaded
 except ImportError as error:
     raise MissingExtra("LangChain is not installed", hint="pip install 'ume-retrieval[langchain]'") from error
 

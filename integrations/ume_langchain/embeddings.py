@@ -1,4 +1,4 @@
-"""`UmeEmbeddings`: texts as LangChain's vector stores want them embedded."""
+"""`UmeEmbeddings`: embed texts for LangChain's vector stores."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ume_retrieval.pipeline.encode_options import ReasoningMode
 
 
 class UmeEmbeddings(Embeddings):
-    """A `ReasoningEmbedder` as a LangChain embedding, for texts alone: LangChain has no hook for media.
+    """A `ReasoningEmbedder` as a LangChain embedding. LangChain's interface only embeds texts.
 
-    The async methods are LangChain's own; they run these in a worker thread.
+    The async methods run in a worker thread.
 
     Args:
         embedder: The models.
-        reasoning: "always" or "never"; None reasons when there is a Reasoner. To search the `direct` vectors of a
-            collection of `ume_qdrant` with LangChain's `QdrantVectorStore`, take "never".
+        reasoning: "always" or "never"; None reasons if there is a Reasoner. To search the `direct` vectors of a
+            collection of `ume_qdrant` with LangChain's `QdrantVectorStore`, use "never".
 
     Example:
         >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -30,7 +30,7 @@ class UmeEmbeddings(Embeddings):
         self.reasoning: ReasoningMode = reasoning or ("never" if embedder.reasoner is None else "always")
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of length 1, one a text, made as a corpus is.
+        """Return unit vectors, one per text, encoded as documents.
 
         Raises:
             UmeError: As `ReasoningEmbedder.encode_corpus` does.
@@ -39,7 +39,7 @@ class UmeEmbeddings(Embeddings):
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """A vector of length 1, made as a query is.
+        """Return a unit vector, encoded as a query.
 
         Raises:
             UmeError: As `ReasoningEmbedder.encode_query` does.

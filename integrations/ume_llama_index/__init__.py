@@ -1,4 +1,4 @@
-"""Reasoned multimodal retrieval in LlamaIndex: embedding, reader, vector store, retriever, reranker, query engine.
+"""Reasoning multimodal retrieval in LlamaIndex: embedding, reader, vector store, retriever, reranker, query engine.
 
 Example:
     >>> import tempfile
@@ -21,16 +21,16 @@ from __future__ import annotations
 from ume_retrieval.errors import MissingExtra
 
 try:
-    import llama_index.core  # noqa: F401  # what is missing is said before half of the package is loaded
+    import llama_index.core  # noqa: F401  # fails before anything else is loaded
 except ImportError as error:
     raise MissingExtra("LlamaIndex is not installed", hint="pip install 'ume-retrieval[llama-index]'") from error
 
 from ume_llama_index.embedding import UmeEmbedding
 from ume_llama_index.events import LeftOutEvent, QueryReasonedEvent
 from ume_llama_index.evidence import EvidenceNode, EvidencePictures
+from ume_llama_index.inputs import MediaQuery
 from ume_llama_index.nodes import UmeDocument
 from ume_llama_index.payload import node_payload
-from ume_llama_index.queries import MediaQuery
 from ume_llama_index.query_engine import evidence_query_engine
 from ume_llama_index.reader import Reading, UmeReader
 from ume_llama_index.rerank import TCotRerank

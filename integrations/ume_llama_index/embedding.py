@@ -1,4 +1,4 @@
-"""`UmeEmbedding`: text, images, videos and any mix of them, as queries and as documents, for LlamaIndex."""
+"""`UmeEmbedding`: embed text, images and videos, as queries and as documents, in LlamaIndex."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from llama_index.core.base.embeddings.base import Embedding
@@ -22,10 +22,10 @@ from llama_index_instrumentation import get_dispatcher
 from ume_llama_index.events import LeftOutEvent
 from ume_llama_index.inputs import image_item, image_of, name_of
 from ume_llama_index.nodes import MEDIA_MARK, item_of_node, label_of, note_reasoning
-from ume_llama_index.refusals import made_in_hand, refuse_embeddings_cache
-from ume_llama_index.workers import USUAL, Workers
+from ume_llama_index.workers import DEFAULT_WORKERS, Run, Workers, call_inline
 from ume_qdrant.indexing.points import reasoned_update
 from ume_qdrant.reports import error_of
+from ume_qdrant.stores.async_store import run_inline
 from ume_retrieval.errors import Failure, IncompatibleModel, InputError, UmeError
 from ume_retrieval.inputs import Item, Modality, Side, VideoInput
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
@@ -35,42 +35,40 @@ from ume_retrieval.results import EncodeResult
 
 logger = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
-
 Placed: TypeAlias = tuple[int, BaseNode]
-"""A node with its position among those given."""
+"""A node with its position in the input."""
 
 
 class UmeEmbedding(MultiModalEmbedding):
     """A `ReasoningEmbedder` as a LlamaIndex embedding.
 
-    Queries go through `encode_query`, documents through `encode_corpus`. Used as a transformation (in an
-    `IngestionPipeline`, or called with nodes) it embeds each node by what the node holds, image, video or text, and
-    notes the T-CoT in its metadata.
+    Queries use `encode_query`, documents `encode_corpus`. As a transformation (in an `IngestionPipeline`, or called
+    with nodes) it embeds each node by its image, video or text, and adds the T-CoT to its metadata.
 
-    LlamaIndex's `embeddings_cache` is refused: its key is the text alone, so a query would get a document's vector.
-    T-CoTs, which are what costs, are kept by this library's own cache (`cache`).
+    LlamaIndex's `embeddings_cache` is refused, because its key is only the text: a query would get a document's vector.
+    T-CoTs, the expensive part, are cached by `cache`.
 
     Args:
         model_name: Preset, hub id or folder of the Embedder.
-        embedder: Models that are loaded already, instead of names.
-        reasoner: Preset, hub id or folder of the Reasoner; "auto" takes the one that goes with the Embedder.
-        reasoning: "always" or "never"; None reasons when there is a Reasoner.
-        target: What queries look for, when that is known.
-        truncate_dim: Keep the first components only.
-        strict: Raise when a node cannot be embedded; else it is left out, logged, and named in a `LeftOutEvent`.
-        cache: Where T-CoTs are kept: "auto", a path, a `TraceCache`, or None.
-        engine: What runs the models.
+        embedder: Loaded models, instead of names.
+        reasoner: Preset, hub id or folder of the Reasoner; "auto" uses the Embedder's partner.
+        reasoning: "always" or "never"; None reasons if there is a Reasoner.
+        target: Modality that queries search for, if known.
+        truncate_dim: Keep only the first components.
+        strict: Raise if a node cannot be embedded; otherwise it is left out, logged, and listed in a `LeftOutEvent`.
+        cache: Where T-CoTs are cached: "auto", a path, a `TraceCache`, or None.
+        engine: Engine of the models.
         device: "auto", "cpu", "cuda", …
         dtype: "auto", "float32", "bfloat16", "float16".
-        by_name: Whether names bring the models back, as serialised instances say. One that was made with `embedder` can
-            be neither read back nor sent to another process.
-        weights: Refuse other weights than these, as `weights` of an earlier instance says; for serialised instances.
-        **kwargs: `embed_batch_size`, `num_workers` (threads for async calls, 2 unless given; more where the models are
-            on a server), `callback_manager` and what else LlamaIndex's embeddings take.
+        by_name: Whether the models can be loaded by name; set by serialised instances. An instance made with `embedder`
+            can be neither deserialised nor sent to another process.
+        weights: Raise if the loaded weights differ from these; set by serialised instances.
+        **kwargs: `embed_batch_size`, `num_workers` (threads for async calls, 2 by default; more if the models are on a
+            server), `callback_manager` and other arguments of LlamaIndex's embeddings.
 
     Raises:
-        InputError: When an `embeddings_cache` is given, or reasoning without a Reasoner.
-        ModelError: When a model cannot be loaded.
+        InputError: If an `embeddings_cache` is given, or reasoning without a Reasoner.
+        ModelError: If a model cannot be loaded.
 
     Example:
         >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -110,10 +108,10 @@ class UmeEmbedding(MultiModalEmbedding):
         by_name: bool = True,
         **kwargs: Any,
     ) -> None:
-        refuse_embeddings_cache(kwargs.get("embeddings_cache"))
+        _refuse_embeddings_cache(kwargs.get("embeddings_cache"))
         if embedder is None:
             if not by_name:
-                raise made_in_hand(model_name)
+                raise _without_names(model_name)
             embedder = ReasoningEmbedder.from_pretrained(
                 model_name, reasoner=reasoner, engine=engine, device=device, dtype=dtype, cache=cache
             )
@@ -122,9 +120,7 @@ class UmeEmbedding(MultiModalEmbedding):
             model_name = embedder.info.embedder.name
             reasoner = embedder.info.reasoner.name if embedder.info.reasoner else None
         if reasoning == "always" and embedder.reasoner is None:
-            raise InputError(
-                f"{model_name} has no Reasoner with it", hint="name one with reasoner=…, or use reasoning='never'"
-            )
+            raise InputError(f"{model_name} has no Reasoner", hint="name one with reasoner=…, or use reasoning='never'")
         loaded = _weights(embedder)
         if weights and weights != loaded:
             raise IncompatibleModel(
@@ -142,17 +138,17 @@ class UmeEmbedding(MultiModalEmbedding):
             **kwargs,
         )
         self._embedder = embedder
-        self._workers = Workers(self.num_workers or USUAL)
+        self._workers = Workers(self.num_workers or DEFAULT_WORKERS)
 
     def __getstate__(self) -> dict[str, Any]:
         if not self.by_name:
-            raise made_in_hand(self.model_name)
+            raise _without_names(self.model_name)
         return super().__getstate__()
 
     @field_validator("embeddings_cache", mode="before")
     @classmethod
     def _no_embeddings_cache(cls, value: Any) -> Any:
-        refuse_embeddings_cache(value)
+        _refuse_embeddings_cache(value)
         return value
 
     @classmethod
@@ -172,11 +168,11 @@ class UmeEmbedding(MultiModalEmbedding):
 
     @property
     def workers(self) -> Workers:
-        """What runs the models for async calls."""
+        """The threads of async calls."""
         return self._workers
 
     def to_payload(self) -> dict[str, Any]:
-        """What events say of the model: names and settings, no path, key or address."""
+        """Return names and settings of the models for events, without paths, keys or addresses."""
         info = self._embedder.info
         return {
             **super().to_payload(),
@@ -187,49 +183,48 @@ class UmeEmbedding(MultiModalEmbedding):
         }
 
     def get_item_query_embedding(self, item: Item | str) -> Embedding:
-        """Embed what is searched with: text, images, videos, in any mix."""
-        with self._event([name_of(item)]) as vectors:
-            vectors.extend(_lists(self._encode([item], "query")))
-        return vectors[0]
+        """Embed a query of text, images and videos, in any combination."""
+        return run_inline(self._embed_query(item, call_inline))
 
     async def aget_item_query_embedding(self, item: Item | str) -> Embedding:
         """`get_item_query_embedding` without blocking the event loop."""
+        return await self._embed_query(item, self._workers.run)
+
+    async def _embed_query(self, item: Item | str, run: Run) -> Embedding:
         with self._event([name_of(item)]) as vectors:
-            vectors.extend(_lists(await self._workers.run(self._encode, [item], "query")))
+            vectors.extend(_lists(await run(self._encode, [item], "query")))
         return vectors[0]
 
     def get_image_query_embedding(self, img_file_path: ImageType, text: str | None = None) -> Embedding:
-        """Embed an image to search with, alone or with words about it."""
+        """Embed an image as a query, alone or with text."""
         return self.get_item_query_embedding(Item(text=text or None, images=(image_of(img_file_path),)))
 
     async def aget_image_query_embedding(self, img_file_path: ImageType, text: str | None = None) -> Embedding:
         """`get_image_query_embedding` without blocking the event loop."""
         return await self.aget_item_query_embedding(Item(text=text or None, images=(image_of(img_file_path),)))
 
-    def get_item_embedding_batch(self, items: Sequence[Item | str], show_progress: bool = False) -> list[Embedding]:  # noqa: FBT001  # as LlamaIndex's batches take it
-        """Embed what is to be found: text, images, videos, in any mix; one vector an item, in order."""
-        found: list[Embedding] = []
-        for batch in get_tqdm_iterable(list(self._batches(items)), show_progress, "Generating embeddings"):
-            with self._event([name_of(item) for item in batch]) as vectors:
-                vectors.extend(_lists(self._encode(batch, "corpus")))
-            found += vectors
-        return found
+    def get_item_embedding_batch(self, items: Sequence[Item | str], show_progress: bool = False) -> list[Embedding]:  # noqa: FBT001  # LlamaIndex's signature
+        """Embed documents of text, images and videos, in any combination; one vector per item, in order."""
+        return run_inline(self._embed_items(items, call_inline, show_progress=show_progress))
 
     async def aget_item_embedding_batch(
         self,
         items: Sequence[Item | str],
-        show_progress: bool = False,  # noqa: FBT001  # as LlamaIndex's batches take it
+        show_progress: bool = False,  # noqa: FBT001  # LlamaIndex's signature
     ) -> list[Embedding]:
         """`get_item_embedding_batch` without blocking the event loop."""
+        return await self._embed_items(items, self._workers.run, show_progress=show_progress)
+
+    async def _embed_items(self, items: Sequence[Item | str], run: Run, *, show_progress: bool) -> list[Embedding]:
         found: list[Embedding] = []
         for batch in get_tqdm_iterable(list(self._batches(items)), show_progress, "Generating embeddings"):
             with self._event([name_of(item) for item in batch]) as vectors:
-                vectors.extend(_lists(await self._workers.run(self._encode, batch, "corpus")))
+                vectors.extend(_lists(await run(self._encode, batch, "corpus")))
             found += vectors
         return found
 
     def get_video_embedding(self, video: VideoInput) -> Embedding:
-        """Embed a video file, a stretch of one, or frames, to be found."""
+        """Embed a video file, a segment of one, or frames, as a document."""
         return self.get_item_embedding_batch([Item(videos=(video,))])[0]
 
     async def aget_video_embedding(self, video: VideoInput) -> Embedding:
@@ -237,7 +232,7 @@ class UmeEmbedding(MultiModalEmbedding):
         return (await self.aget_item_embedding_batch([Item(videos=(video,))]))[0]
 
     def get_image_embedding(self, img_file_path: ImageType) -> Embedding:
-        """Embed an image to be found."""
+        """Embed an image as a document."""
         return self.get_item_embedding_batch([image_item(img_file_path)])[0]
 
     async def aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
@@ -249,7 +244,7 @@ class UmeEmbedding(MultiModalEmbedding):
         img_file_paths: list[ImageType],
         show_progress: bool = False,  # noqa: FBT001  # LlamaIndex's signature
     ) -> list[Embedding]:
-        """Embed images to be found."""
+        """Embed images as documents."""
         return self.get_item_embedding_batch([image_item(image) for image in img_file_paths], show_progress)
 
     async def aget_image_embedding_batch(
@@ -261,31 +256,27 @@ class UmeEmbedding(MultiModalEmbedding):
         return await self.aget_item_embedding_batch([image_item(image) for image in img_file_paths], show_progress)
 
     def __call__(self, nodes: Sequence[BaseNode], **_: Any) -> Sequence[BaseNode]:
-        """Embed nodes as documents, each by what it holds; a node that cannot be embedded is left out and reported.
+        """Embed nodes as documents; a node that cannot be embedded is left out and reported.
 
-        Sets `embedding`. With reasoning, metadata get `trace` (JSON text) and its provenance, kept from embedding and
-        from the language model.
+        Sets `embedding`. With reasoning, also sets the metadata `trace` (JSON text) and its provenance, hidden from
+        embedding and from the language model.
 
         Raises:
             UmeError: If `strict`, the first failure.
         """
-        done: list[BaseNode] = []
-        failures: list[Failure] = []
-        for batch in self._batches(list(enumerate(nodes))):
-            items, kept = self._readable(batch, failures)
-            with self._event([label_of(node) for _, node in kept]) as vectors:
-                result = self._encode_nodes(items)
-                done += self._settle(kept, result, failures, vectors)
-        return self._report(done, failures)
+        return run_inline(self._embed_nodes(nodes, call_inline))
 
     async def acall(self, nodes: Sequence[BaseNode], **_: Any) -> Sequence[BaseNode]:
         """`__call__` without blocking the event loop."""
+        return await self._embed_nodes(nodes, self._workers.run)
+
+    async def _embed_nodes(self, nodes: Sequence[BaseNode], run: Run) -> list[BaseNode]:
         done: list[BaseNode] = []
         failures: list[Failure] = []
         for batch in self._batches(list(enumerate(nodes))):
             items, kept = self._readable(batch, failures)
             with self._event([label_of(node) for _, node in kept]) as vectors:
-                result = await self._workers.run(self._encode_nodes, items)
+                result = await run(self._encode_nodes, items)
                 done += self._settle(kept, result, failures, vectors)
         return self._report(done, failures)
 
@@ -363,19 +354,17 @@ class UmeEmbedding(MultiModalEmbedding):
         return await self._workers.run(self._get_image_embedding, img_file_path)
 
     def _encode(self, inputs: Sequence[Item | str], side: Side) -> np.ndarray[Any, Any]:
-        settings: dict[str, Any] = {"reasoning": self.reasoning, "truncate_dim": self.truncate_dim}
+        reasoning, dim = self.reasoning, self.truncate_dim
         if side == "query":
-            vectors: np.ndarray[Any, Any] = self._embedder.encode_query(list(inputs), target=self.target, **settings)
-        else:
-            vectors = self._embedder.encode_corpus(list(inputs), **settings)
-        return vectors
+            return self._embedder.encode_query(list(inputs), target=self.target, reasoning=reasoning, truncate_dim=dim)
+        return self._embedder.encode_corpus(list(inputs), reasoning=reasoning, truncate_dim=dim)
 
     def _batches(self, rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
         return (rows[start : start + self.embed_batch_size] for start in range(0, len(rows), self.embed_batch_size))
 
     @contextmanager
     def _event(self, chunks: list[str]) -> Iterator[list[Embedding]]:
-        """Both kinds of LlamaIndex's embedding events around one batch, whose vectors the block appends."""
+        """Send both kinds of LlamaIndex's embedding events around one batch; the block appends its vectors."""
         vectors: list[Embedding] = []
         said = self.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=said))
@@ -387,12 +376,25 @@ class UmeEmbedding(MultiModalEmbedding):
 
 def _weights(embedder: ReasoningEmbedder) -> str:
     info = embedder.info
-    parts = [f"{info.embedder.name}@{info.embedder.revision}"]
-    if info.reasoner:
-        parts.append(f"{info.reasoner.name}@{info.reasoner.revision} prompts {info.prompt_version}")
-    return " + ".join(parts)
+    made = f"{info.embedder.name}@{info.embedder.revision}"
+    reasoner = info.reasoner
+    return f"{made} + {reasoner.name}@{reasoner.revision} prompts {info.prompt_version}" if reasoner else made
 
 
 def _lists(vectors: np.ndarray[Any, Any]) -> list[Embedding]:
-    rows: list[Embedding] = vectors.astype(np.float32).tolist()
-    return rows
+    return cast("list[Embedding]", vectors.astype(np.float32).tolist())
+
+
+def _refuse_embeddings_cache(value: Any) -> None:
+    if value is not None:
+        raise InputError(
+            "embeddings_cache gives a query the vector of a document with the same words",
+            hint="leave it out and pass cache=…: ume_retrieval.TraceCache stores the T-CoTs by content and side",
+        )
+
+
+def _without_names(model: str) -> InputError:
+    return InputError(
+        f"this embedding was made with {model} in hand, so no name brings its models back",
+        hint="make it with names, as in UmeEmbedding('ume-tiny'), to store it or to send it to another process",
+    )

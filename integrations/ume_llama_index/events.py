@@ -1,4 +1,4 @@
-"""What the adapter tells LlamaIndex's instrumentation beyond LlamaIndex's own events."""
+"""Events of the adapter for LlamaIndex's instrumentation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LeftOutEvent(BaseEvent):
     """Nodes that could not be embedded and were left out.
 
     Attributes:
-        failures: One a node: index, source, error, message, hint, retryable.
+        failures: One per node: index, source, error, message, hint, retryable.
     """
 
     failures: list[dict[str, Any]]
@@ -31,12 +31,12 @@ class LeftOutEvent(BaseEvent):
 
 
 class QueryReasonedEvent(BaseEvent):
-    """What a query was taken to mean.
+    """The Reasoner's interpretation of a query.
 
     Attributes:
-        answer: What a perfect match shows, in the Reasoner's words.
+        answer: Description of a perfect match.
         tcot: The whole T-CoT.
-        cached: Whether the trace was known already.
+        cached: Whether the trace came from the cache.
     """
 
     answer: str

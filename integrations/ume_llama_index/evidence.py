@@ -1,4 +1,4 @@
-"""Nodes that show a language model crops and key frames instead of whole files."""
+"""Show a language model crops and key frames instead of whole files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
 
 PICTURE_PIXELS: Final = 768 * 768
-"""Most pixels of a picture that a language model gets, by default."""
+"""Default for the most pixels of a picture that a language model gets."""
 
 LOSSLESS_PIXELS: Final = 256 * 256
-"""Pictures of at most this many pixels become PNG, larger ones JPEG."""
+"""Pictures of at most this many pixels are encoded as PNG, larger ones as JPEG."""
 
 
 class EvidenceNode(Node):
-    """A node that shows pictures cut out of its medium.
+    """A node with pictures cut out of its media.
 
     Attributes:
         pictures: Encoded pictures, each with its caption as `text`. Their bytes are not serialised.
@@ -49,7 +49,7 @@ class EvidenceNode(Node):
         return "EvidenceNode"
 
     def get_content_blocks(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> list[BaseContentBlock]:
-        """Metadata, words, then caption and picture by turns."""
+        """Return metadata, text, then each caption with its picture."""
         blocks = self.get_metadata_content_blocks(metadata_mode)
         if self.text_resource and self.text_resource.text:
             blocks.append(TextBlock(text=self.text_resource.text))
@@ -60,17 +60,17 @@ class EvidenceNode(Node):
 
 
 class EvidencePictures(BaseNodePostprocessor):
-    """Puts crops and key frames in the place of images, pages and videos.
+    """Replaces images, pages and videos by crops and key frames.
 
-    What the T-CoT points at is cut out of the medium as the Reasoner saw it. A medium without a T-CoT, or whose T-CoT
-    points at nothing, is shown as one small picture, a video as frames spread over it. Text nodes pass. A medium that
-    cannot be read any more is named in its node, logged, and reported in a `LeftOutEvent`; no file is ever handed on.
+    The evidence of the T-CoT is cut out of the media as the Reasoner saw them. Media without evidence are shown as one
+    small picture, videos as evenly spaced frames. Text nodes are unchanged. Media that can no longer be read are noted
+    in the node, logged, and reported in a `LeftOutEvent`; files themselves are never passed on.
 
     Attributes:
-        embedding: Its budget decides how videos are sampled, its limits what is decoded.
-        limit: Most pictures of a node.
-        max_pixels: Most pixels of a picture.
-        without_evidence: What to show of a medium without evidence: the "whole" in small, or "nothing".
+        embedding: Its budget determines how videos are sampled, its limits what is decoded.
+        limit: Most pictures per node.
+        max_pixels: Most pixels per picture.
+        without_evidence: What to show of media without evidence: the "whole" at small size, or "nothing".
     """
 
     embedding: UmeEmbedding = Field(exclude=True)
@@ -127,7 +127,7 @@ class EvidencePictures(BaseNodePostprocessor):
         )
 
     def _pictures(self, one: NodeWithScore) -> Iterator[tuple[str, PIL.Image.Image]]:
-        """Pictures with their captions."""
+        """Yield pictures with their captions."""
         embedder = self.embedding.embedder
         spec = embedder.reasoner.spec if embedder.reasoner else embedder.embedder.spec
         item = load(item_of_node(one.node), spec.budget, embedder.limits, allow_remote=embedder.allow_remote)

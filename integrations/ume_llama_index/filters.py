@@ -1,4 +1,4 @@
-"""LlamaIndex's metadata filters as filters of `ume_qdrant`."""
+"""Convert LlamaIndex's metadata filters to filters of `ume_qdrant`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELDS: Final = {
     "reasoning": "reasoning",
     "file_digest": "digests",
 }
-"""Metadata that can be filtered on, with the condition of `Filter` that does it."""
+"""Filterable metadata, with the corresponding condition of `Filter`."""
 
 HINT: Final = (
     f"filter on {', '.join(FIELDS)} with == or in (all of which must hold), on start_s with < and end_s with >, "
@@ -27,14 +27,14 @@ HINT: Final = (
 
 
 def filter_of(filters: MetadataFilters | None, where: Filter | None = None) -> Filter | None:
-    """Both filters as one.
+    """Combine both filters.
 
     Args:
-        filters: LlamaIndex's; a stretch of time is `start_s < end` and `end_s > start`.
+        filters: LlamaIndex's filters; an interval of time is `start_s < end` and `end_s > start`.
         where: A filter that must hold too.
 
     Raises:
-        InputError: When a condition cannot be expressed, or both filters restrict the same field.
+        InputError: If a condition is not supported, or both filters restrict the same field.
 
     Example:
         >>> wanted = MetadataFilters(filters=[MetadataFilter(key="kind", value="video")])
@@ -64,7 +64,7 @@ def filter_of(filters: MetadataFilters | None, where: Filter | None = None) -> F
     base = where or Filter()
     twice = [name for name in found if getattr(base, name) is not None]
     if twice:
-        raise InputError(f"{', '.join(twice)} is filtered twice", hint="say it in filters or in where, not in both")
+        raise InputError(f"{', '.join(twice)} is filtered twice", hint="use either filters or where for it")
     return replace(base, **found)
 
 

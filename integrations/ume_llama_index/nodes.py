@@ -1,4 +1,4 @@
-"""Nodes: what a file's parts look like in LlamaIndex, and what any node is for the models."""
+"""Convert parts of files to LlamaIndex nodes, and nodes to inputs of the models."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from ume_retrieval.media import Entry
 from ume_retrieval.tcot.trace import TCot
 
 PLACE_KEYS: Final = ("source", "kind", "start_s", "end_s", "page")
-"""Metadata that say what a node shows and where it lies."""
+"""Metadata with the kind and place of a node's content."""
 
 FILE_KEYS: Final = ("file_digest", "size", "mtime_ns", "parts", "segment_s", "overlap_s")
-"""Metadata by which a file is known again."""
+"""Metadata that identify a version of a file."""
 
 REASONING_KEYS: Final = ("reasoning", "trace", "reasoner", "prompt_version", "reasoning_error")
-"""Metadata that reasoning adds; `trace` is JSON text, so that stores with flat metadata take it."""
+"""Metadata that reasoning adds; `trace` is JSON text, so that stores with flat metadata accept it."""
 
 DISPLACED: Final = "ume_displaced"
-"""Metadata of the node's own that reasoning has taken the names of, as JSON text, until the node is written or read."""
+"""The node's own metadata whose names reasoning uses, as JSON text, until the node is written or read."""
 
 TRACE_FIELDS: Final = frozenset(field.name for field in fields(TCot))
-"""What a trace has, and a `trace` of the node's own has not."""
+"""Fields that distinguish our `trace` from a foreign value of that name."""
 
 MEDIA_MARK: Final = "\N{OBJECT REPLACEMENT CHARACTER} "
-"""Begins the text under which a medium without words would be embedded as text; the embedding refuses it."""
+"""Prefix of the embedding text of media without text; the embedding refuses it."""
 
 
 class UmeDocument(Document):
     """An image, a segment of a video, a page or a text, as `UmeReader` reads it.
 
-    LlamaIndex reads a stored `Document` or `ImageDocument` back as bare text, and hashes nodes without text alike or by
-    their path. This one is stored under the name of `Node`, which keeps its media, and its hash follows its content.
+    LlamaIndex reads a stored `Document` or `ImageDocument` back as text only, and hashes nodes without text alike or
+    by their path. This class is stored under the name of `Node`, which keeps media, and its hash follows its content.
     """
 
     @classmethod
     def class_name(cls) -> str:
-        """The class that stores build from it."""
+        """Class name that stores deserialise."""
         return Node.class_name()
 
     @classmethod
@@ -67,14 +67,14 @@ class UmeDocument(Document):
 
     @property
     def hash(self) -> str:
-        """Digest of source, place, content and metadata of your own; touching the file does not change it."""
+        """Digest of source, place, content and your own metadata; independent of the file's time."""
         ours = (*PLACE_KEYS, *FILE_KEYS, *REASONING_KEYS, DISPLACED)
         own = {key: value for key, value in sorted(self.metadata.items()) if key not in ours}
         shown = [self.id_, *(self.metadata.get(key) for key in ("file_digest", *PLACE_KEYS)), self.text, own]
         return sha256(json.dumps(shown, default=str).encode("utf-8", "surrogatepass")).hexdigest()
 
     def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:
-        """The words; for a medium without words asked for embedding, a mark that text embedding refuses."""
+        """Return the text; for embedding of media without text, a marker that text embedding refuses."""
         content = super().get_content(metadata_mode)
         if metadata_mode is MetadataMode.EMBED and not (self.text_resource and self.text_resource.text):
             return f"{MEDIA_MARK}{self.metadata.get('source', self.id_)}"
@@ -82,11 +82,11 @@ class UmeDocument(Document):
 
 
 def document_of(entry: Entry, *, parts: int, cut: Cut) -> UmeDocument:
-    """A discovered entry as a document; id and metadata are those of its point in `ume_qdrant`.
+    """Convert a discovered entry to a document with the id and metadata of its point in `ume_qdrant`.
 
     Args:
-        entry: What was discovered.
-        parts: How many entries its file has.
+        entry: The entry.
+        parts: Number of entries of its file.
         cut: Length and overlap of video segments in seconds.
     """
     payload = Part(entry, parts, cut).payload("later")
@@ -109,14 +109,14 @@ def document_of(entry: Entry, *, parts: int, cut: Cut) -> UmeDocument:
 
 
 def names_file(node: BaseNode) -> bool:
-    """Whether a node's metadata say which part of which file it is or comes from, as `UmeReader` writes them."""
+    """Return whether a node has the metadata of `UmeReader`, which name its file and part."""
     return all(key in node.metadata for key in ("source", "kind", "file_digest", "size", "mtime_ns", "parts"))
 
 
 def is_file_part(node: BaseNode) -> bool:
-    """Whether a node is a whole part of a file, under the id of the part's point in `ume_qdrant`.
+    """Return whether a node is a whole part of a file, with the id of the part's point in `ume_qdrant`.
 
-    What a splitter makes of a part has its metadata too, and an id of its own.
+    Pieces made by a splitter have the same metadata but other ids.
     """
     if not names_file(node):
         return False
@@ -126,9 +126,7 @@ def is_file_part(node: BaseNode) -> bool:
 
 
 def trace_of(known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The trace that reasoning has noted, as a payload holds it; nodes carry it as JSON text.
-
-    Any other `trace` is not ours.
+    """Return the trace that reasoning added, in payload form (nodes have it as JSON text); None for a foreign `trace`.
 
     Example:
         >>> trace_of({"trace": "req-123"}) is None
@@ -144,11 +142,11 @@ def trace_of(known: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def note_reasoning(node: BaseNode, noted: Mapping[str, Any]) -> None:
-    """Note in a node's metadata what reasoning has found, out of sight, and keep what stood under these names.
+    """Add the result of reasoning to a node's metadata, hidden, and keep its own metadata of these names.
 
     Args:
         node: The node; changed.
-        noted: Values of `REASONING_KEYS`, as a payload holds them.
+        noted: Values of `REASONING_KEYS`, in payload form.
     """
     own: dict[str, Any] = {}
     if not names_file(node):
@@ -160,7 +158,7 @@ def note_reasoning(node: BaseNode, noted: Mapping[str, Any]) -> None:
 
 
 def own_metadata(node: BaseNode) -> dict[str, Any]:
-    """A node's metadata as they were before reasoning."""
+    """Return a node's metadata without those that reasoning added."""
     known = node.metadata
     if not names_file(node) and trace_of(known) is None:
         return dict(known)
@@ -169,13 +167,13 @@ def own_metadata(node: BaseNode) -> dict[str, Any]:
 
 
 def item_of_node(node: BaseNode) -> Item:
-    """What the models are to see of a node: its media, with its words if it has some.
+    """Convert a node to an input: its media, with its text if it has any.
 
-    Works for the nodes of `UmeReader`, and for any other `Node`, `ImageNode` or text node. Metadata count as words for
-    text nodes only, as LlamaIndex writes them for embedding.
+    Accepts nodes of `UmeReader` and any other `Node`, `ImageNode` or text node. Metadata are part of the text for text
+    nodes only, as LlamaIndex writes them for embedding.
 
     Raises:
-        InputError: When the node holds nothing that can be embedded: sound, video as bytes, no words.
+        InputError: If the node has nothing that can be embedded: audio, video as bytes, or no content.
 
     Example:
         >>> item_of_node(Node(image_resource=MediaResource(path="cat.png"))).images
@@ -192,7 +190,7 @@ def item_of_node(node: BaseNode) -> Item:
             return Item(text=node.text or None, images=(_file(image),))
     if isinstance(node, Node):
         if node.audio_resource is not None:
-            raise InputError(f"node {node.node_id} holds sound", hint="embed its words, or the frames of its video")
+            raise InputError(f"node {node.node_id} holds sound", hint="embed its text, or the frames of its video")
         images = [_image(node.image_resource, node)] if node.image_resource else []
         videos = [_video(node.video_resource, node)] if node.video_resource else []
         if images or videos:
@@ -205,7 +203,7 @@ def item_of_node(node: BaseNode) -> Item:
 
 
 def label_of(node: BaseNode) -> str:
-    """What a report calls a node: its source and place, else its id."""
+    """Return a node's name in reports: its source and place, or its id."""
     source = node.metadata.get("source")
     if not isinstance(source, str):
         return node.node_id
@@ -216,13 +214,13 @@ def label_of(node: BaseNode) -> str:
 
 
 def exclude(node: BaseNode, embed: Sequence[str], llm: Sequence[str]) -> None:
-    """Keep metadata from what is embedded and from what the language model reads."""
+    """Exclude metadata from embedding and from the language model."""
     node.excluded_embed_metadata_keys = list(dict.fromkeys([*node.excluded_embed_metadata_keys, *embed]))
     node.excluded_llm_metadata_keys = list(dict.fromkeys([*node.excluded_llm_metadata_keys, *llm]))
 
 
 def is_text(node: BaseNode) -> bool:
-    """Whether a node is words alone."""
+    """Return whether a node has text only."""
     if isinstance(node, ImageNode):
         return not (node.image or node.image_path or node.image_url)
     if isinstance(node, TextNode):
@@ -255,5 +253,5 @@ def _named(resource: MediaResource, node: BaseNode) -> Any:
 
 
 def _file(image: str | bytes) -> Any:
-    # A path stays a path; an address stays text, so that the pipeline can refuse it by name.
+    # An address stays a string, so that the pipeline can refuse it by name.
     return Path(image) if isinstance(image, str) and "://" not in image else image

@@ -1,4 +1,4 @@
-"""Points as nodes and nodes as points: one payload that `ume_qdrant`, LlamaIndex and a bare Qdrant client read."""
+"""Convert points to nodes and back, with one payload for `ume_qdrant`, LlamaIndex and plain Qdrant clients."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from ume_llama_index.nodes import (
     own_metadata,
     trace_of,
 )
-from ume_qdrant.stores.schema import MAX_TEXT, NAMESPACE, within
+from ume_qdrant.stores.schema import MAX_TEXT, NAMESPACE, clean, within
 from ume_qdrant.stores.sources import source_path
-from ume_qdrant.stores.traces import clean, evidence_of, tcot_of
+from ume_qdrant.stores.traces import evidence_of, tcot_of
 from ume_retrieval.errors import InputError
 from ume_retrieval.tcot.grammar import render
 
 NODE_KEYS: Final = ("_node_content", "_node_type", "doc_id", "document_id", "ref_doc_id")
-"""Payload fields that LlamaIndex's stores read nodes from."""
+"""Payload fields from which LlamaIndex's stores read nodes."""
 
 EVIDENCE_KEYS: Final = ("answer", "keywords", "boxes", "key_frames", "tcot")
-"""Metadata that a retrieved node has of its T-CoT."""
+"""Metadata of a retrieved node from its T-CoT."""
 
 SHOWN: Final = ("source", "start_s", "end_s", "page", "answer")
-"""Metadata of a retrieved node that the language model reads unless asked otherwise."""
+"""Metadata of a retrieved node that the language model reads by default."""
 
 SPLIT_FROM: Final = "split_from"
-"""Payload field of what was split from a part of a file: the file's digest."""
+"""Payload field of pieces split from a file: the file's digest."""
 
 KEPT_BACK: Final = frozenset({*FILE_KEYS, *REASONING_KEYS, "cut", SPLIT_FROM})
-"""Metadata that do not become payload fields: `ume_qdrant` would read them as its own."""
+"""Metadata that must not become payload fields, because `ume_qdrant` uses these names."""
 
 
 def node_payload(payload: Mapping[str, Any], point_id: str) -> dict[str, Any]:
-    """The fields that let LlamaIndex's own stores read a point of `ume_qdrant` as a node with its media.
+    """Return the fields with which LlamaIndex's stores read a point of `ume_qdrant` as a node with its media.
 
     Args:
         payload: The point's fields.
@@ -61,16 +61,16 @@ def node_payload(payload: Mapping[str, Any], point_id: str) -> dict[str, Any]:
 
 
 def node_of_payload(payload: Mapping[str, Any], point_id: str, shown: Sequence[str] = SHOWN) -> BaseNode:
-    """A point as a node with its evidence in metadata.
+    """Convert a point to a node with its evidence in metadata.
 
-    Metadata: `source`, `kind`, `start_s`, `end_s`, `page`; where the point was reasoned over `answer`, `keywords`,
-    `boxes` (`{x1, y1, x2, y2, image}`, 0..1000), `key_frames` (`{frame, time_s}`) and `tcot`, its written form; and
-    what the node that was stored had, which wins where names are the same.
+    Metadata: `source`, `kind`, `start_s`, `end_s`, `page`; after reasoning also `answer`, `keywords`, `boxes`
+    (`{x1, y1, x2, y2, image}`, 0..1000), `key_frames` (`{frame, time_s}`) and `tcot`, its text; and the metadata of the
+    stored node, which take precedence.
 
     Args:
         payload: The point's fields.
         point_id: The point's id.
-        shown: Which of these the language model reads.
+        shown: Names of metadata that the language model reads.
     """
     if payload.get("_node_content"):
         return with_evidence(metadata_dict_to_node(dict(payload)), payload, shown)
@@ -78,12 +78,12 @@ def node_of_payload(payload: Mapping[str, Any], point_id: str, shown: Sequence[s
 
 
 def with_evidence(node: BaseNode, fields: Mapping[str, Any], shown: Sequence[str] = SHOWN) -> BaseNode:
-    """Note in a node's metadata where it lies and what its T-CoT points at; see `node_of_payload`.
+    """Add place and evidence to a node's metadata; see `node_of_payload`.
 
     Args:
         node: The node; changed and returned.
-        fields: What is known of it: a point's payload, or the metadata that it was stored with.
-        shown: Which of these the language model reads.
+        fields: A point's payload, or the metadata of the stored node.
+        shown: Names of metadata that the language model reads.
     """
     trace = trace_of(fields)
     tcot = tcot_of(trace)
@@ -98,22 +98,22 @@ def with_evidence(node: BaseNode, fields: Mapping[str, Any], shown: Sequence[str
             "key_frames": [asdict(frame) for frame in evidence.key_frames],
             "tcot": render(tcot),
         }
-        if "tcot" in own:  # the evidence of an earlier reading, which this is put in place of
+        if "tcot" in own:  # evidence of an earlier reading, replaced by this
             own = {key: value for key, value in own.items() if key not in EVIDENCE_KEYS}
     node.metadata = {**noted, **own}
     names = (*PLACE_KEYS, *FILE_KEYS, *EVIDENCE_KEYS, *REASONING_KEYS)
     ours = names if names_file(node) else [key for key in names if key not in own]
     exclude(node, ours, ours)
-    told = {key for key in shown if key in ours}
-    node.excluded_llm_metadata_keys = [key for key in node.excluded_llm_metadata_keys if key not in told]
+    visible = {key for key in shown if key in ours}
+    node.excluded_llm_metadata_keys = [key for key in node.excluded_llm_metadata_keys if key not in visible]
     return node
 
 
 def point_payload(node: BaseNode) -> dict[str, Any]:
-    """The fields of a node's point.
+    """Return the payload of a node's point.
 
     Raises:
-        InputError: When the node shows a medium but does not say which part of which file it is.
+        InputError: If the node has media but its metadata do not name file and part.
     """
     part = is_file_part(node)
     if names_file(node):
@@ -140,7 +140,7 @@ def point_payload(node: BaseNode) -> dict[str, Any]:
     trace = trace_of(node.metadata)
     if trace is not None:
         state |= {key: node.metadata[key] for key in REASONING_KEYS if key in node.metadata} | {"trace": trace}
-    # As `ume_qdrant` does: the answer stands in for the words of a medium, for tools that show this field.
+    # As in `ume_qdrant`: media have the answer as text, for tools that show this field.
     payload["text"] = (text or state.get("trace", {}).get("answer", ""))[:MAX_TEXT]
     own = {key: value for key, value in own_metadata(node).items() if _goes_along(key, value)}
     cleaned: dict[str, Any] = clean({**own, **payload, **state, **_node_fields(node, payload["source"])})
@@ -148,13 +148,13 @@ def point_payload(node: BaseNode) -> dict[str, Any]:
 
 
 def content_digest(payload: Mapping[str, Any]) -> str:
-    """Digest of the file that a point of a file shows, or was split from."""
+    """Return the digest of the file that a point belongs to, or was split from."""
     digest: str = payload.get(SPLIT_FROM, payload["file_digest"])
     return digest
 
 
 def _part_fields(node: BaseNode) -> dict[str, Any]:
-    """What a point says of its file when it is one of the file's parts."""
+    """Return the file fields of a whole part of a file."""
     payload: dict[str, Any] = {key: node.metadata[key] for key in (*PLACE_KEYS, *FILE_KEYS) if key in node.metadata}
     if "segment_s" in payload:
         payload["cut"] = [payload.pop("segment_s"), payload.pop("overlap_s")]
@@ -162,10 +162,9 @@ def _part_fields(node: BaseNode) -> dict[str, Any]:
 
 
 def _split_fields(node: BaseNode, text: str) -> dict[str, Any]:
-    """What a point says of its file when it was split from one of the file's parts.
+    """Return the file fields of a piece that was split from a part of a file.
 
-    `ume index` must take it neither for the part nor for a sign that the file is done, so its digest is its own, and
-    its file has no such parts.
+    `ume index` must not mistake it for the part or count it as one, so it has its own digest and `parts` is 0.
     """
     place: dict[str, Any] = {key: node.metadata[key] for key in PLACE_KEYS if key in node.metadata}
     split_from = node.metadata["file_digest"]
@@ -181,13 +180,13 @@ def _split_fields(node: BaseNode, text: str) -> dict[str, Any]:
 
 
 def _goes_along(key: str, value: Any) -> bool:
-    """Whether a node's own metadata can be a payload field, where no field of ours has the name."""
+    """Return whether a node's own metadata can be a payload field, unless one of our fields has its name."""
     numbers = key in ("start_s", "end_s", "page")
     return value is not None and key not in KEPT_BACK and (not numbers or isinstance(value, (int, float)))
 
 
 def point_id_of(node_id: str) -> str:
-    """A node's id as a point's: itself when it is a UUID, else a UUID that follows from it.
+    """Return the id of a node's point: the node's id if it is a UUID, otherwise a UUID derived from it.
 
     Example:
         >>> point_id_of("doc-1") == point_id_of("doc-1") != point_id_of("doc-2")
@@ -216,10 +215,10 @@ def _bare_node(payload: Mapping[str, Any], point_id: str) -> BaseNode:
 
 
 def _node_fields(node: BaseNode, source: str) -> dict[str, Any]:
-    # The trace stands in the payload once, as a value.
+    # The trace is stored in the payload only once, as a value.
     copy = node.model_copy(update={"metadata": own_metadata(node), "embedding": None})
     fields = node_to_metadata_dict(copy)
     if node.ref_doc_id is None:
-        # So that a store's delete(ref_doc_id) takes the whole file, and nothing is of a document called "None".
+        # So that delete(ref_doc_id) of a store deletes the whole file, and no document is called "None".
         fields |= dict.fromkeys(("doc_id", "document_id", "ref_doc_id"), source)
     return {key: fields[key] for key in NODE_KEYS}

@@ -1,4 +1,4 @@
-"""A query engine in which a multimodal language model sees the evidence."""
+"""A query engine whose multimodal language model sees the evidence."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def evidence_query_engine(
     pictures: EvidencePictures | None = None,
     **kwargs: Any,
 ) -> RetrieverQueryEngine:
-    """Retrieve, rerank if asked, and let a language model answer from crops and key frames instead of whole files.
+    """Retrieve, optionally rerank, and answer from crops and key frames instead of whole files.
 
     Args:
         retriever: Finds the nodes.
-        llm: A chat model that reads images.
+        llm: A multimodal chat model.
         rerank: Reorders them.
-        pictures: How evidence is shown; by default up to four pictures a node.
-        **kwargs: What else `RetrieverQueryEngine.from_args` takes (`response_mode`, `streaming`, …).
+        pictures: How evidence is shown; by default up to four pictures per node.
+        **kwargs: Other arguments of `RetrieverQueryEngine.from_args` (`response_mode`, `streaming`, …).
     """
     shown = pictures or EvidencePictures(embedding=retriever.embedding)
     return RetrieverQueryEngine.from_args(

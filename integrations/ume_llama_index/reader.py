@@ -1,4 +1,4 @@
-"""A reader for folders of images, clips, PDFs and texts."""
+"""Read folders of images, videos, PDFs and texts as documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama_index.core.readers.base import BasePydanticReader
 from llama_index.core.schema import Document
 
 from ume_llama_index.nodes import UmeDocument, document_of
-from ume_qdrant.indexing.discover import roots_of
+from ume_qdrant.indexing.plan import roots_of
 from ume_qdrant.reports import error_of
 from ume_retrieval.errors import Failure, UmeError
 from ume_retrieval.media import DEFAULT_LIMITS, OVERLAP_S, SEGMENT_S, FoundFile, Limits, entries, walk
@@ -25,10 +25,10 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reader found.
+    """Documents and failures of a reader.
 
     Attributes:
-        documents: One an image, segment of a video, page or text, in a fixed order.
+        documents: One per image, video segment, page or text, in a fixed order.
         failures: Files that cannot be read, by name.
     """
 
@@ -39,15 +39,15 @@ class Reading:
 class UmeReader(BasePydanticReader):
     """Reads images, segments of videos, pages of PDFs and texts as documents.
 
-    What a file is, its bytes say. An id follows from source, place and content, the same as in `ume_qdrant`, so that
-    both name one thing alike. Nothing is decoded here. Metadata say `source`, `kind`, `start_s`, `end_s` and `page`.
+    File types are detected by content. Ids follow from source, place and content, as in `ume_qdrant`. Nothing is
+    decoded here. Metadata: `source`, `kind`, `start_s`, `end_s` and `page`.
 
     Attributes:
         segment_s: Length of a video segment in seconds.
         overlap_s: Overlap of neighbouring segments in seconds.
         follow_symlinks: Whether links out of the given folders are followed.
-        strict: Raise the first failure; else `load_data` logs a warning a file and goes on.
-        limits: Ceilings on what a file may cost.
+        strict: Raise the first failure; otherwise `load_data` logs a warning per file.
+        limits: Limits on the cost of a file.
 
     Example:
         >>> import tempfile
@@ -70,10 +70,10 @@ class UmeReader(BasePydanticReader):
         return "UmeReader"
 
     def read(self, paths: Paths) -> Reading:
-        """Everything under `paths`, with what could not be read.
+        """Read all files under `paths`, and list those that could not be read.
 
         Raises:
-            InputError: When there is no path, or segments cannot be cut so.
+            InputError: If there is no path, or the segment settings are invalid.
             UmeError: If strict, the first failure.
         """
         documents: list[UmeDocument] = []
@@ -88,11 +88,11 @@ class UmeReader(BasePydanticReader):
     def lazy_load_data(
         self, paths: Paths, *, extra_info: Mapping[str, Any] | None = None, **_: Any
     ) -> Iterator[Document]:
-        """Documents one by one; files that cannot be read are logged.
+        """Yield documents; files that cannot be read are logged.
 
         Args:
             paths: Files and folders.
-            extra_info: Metadata for every document, as `SimpleDirectoryReader` hands it to its `file_extractor`.
+            extra_info: Metadata for every document, as `SimpleDirectoryReader` passes to its `file_extractor`.
         """
         for found in self._found(paths):
             if isinstance(found, Failure):

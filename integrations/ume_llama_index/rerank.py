@@ -1,4 +1,4 @@
-"""`TCotRerank`: candidates reordered by what a Reasoner thought of them."""
+"""`TCotRerank`: reorder candidates by their T-CoTs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from llama_index_instrumentation import get_dispatcher
 
 from ume_llama_index.embedding import UmeEmbedding
 from ume_llama_index.events import LeftOutEvent
+from ume_llama_index.inputs import item_of_query
 from ume_llama_index.nodes import item_of_node, label_of
-from ume_llama_index.queries import item_of_query
 from ume_retrieval.chat import Message, TextPart
 from ume_retrieval.engines.base import Sampling
 from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
@@ -30,20 +30,20 @@ dispatcher = get_dispatcher(__name__)
 
 
 class TCotRerank(BaseNodePostprocessor):
-    """Asks a Reasoner which candidate's T-CoT belongs to the query's, takes that one, and asks again.
+    """Asks a Reasoner repeatedly which of the remaining candidates' T-CoTs matches that of the query best.
 
     The question is that of the process reward (arXiv 2602.13823, section 3.3): the judge sees T-CoTs, no pixels. Each
-    time the candidates are listed in another order that follows from their words, so that no place in the list has an
-    advantage. Where the judge names none, the rest keeps the retriever's order. Scores stay the retriever's.
+    question lists the candidates in another order, derived from their text, so that no position has an advantage. If
+    the judge chooses none, the rest keeps the retriever's order. Scores are the retriever's.
 
-    A candidate without a T-CoT is reasoned over first; one that cannot be keeps its place behind the others.
+    Candidates without a T-CoT are reasoned over first; those that cannot be are ranked behind the others.
 
     Attributes:
         embedding: Its models reason over the query and over candidates without a T-CoT.
-        judge: Whose Reasoner is asked; by default that of `embedding`. The bundled `ume-tiny` cannot judge.
-        top_n: Most nodes that are returned, and most questions.
-        window: Most candidates that are looked at, the retriever's best.
-        target: What is looked for, when that is known.
+        judge: Models whose Reasoner judges; by default those of `embedding`. The bundled `ume-tiny` cannot judge.
+        top_n: Most nodes returned, and most questions.
+        window: Number of the retriever's best candidates that are judged.
+        target: Modality that is searched for, if known.
     """
 
     embedding: UmeEmbedding = Field(exclude=True)
@@ -96,7 +96,7 @@ class TCotRerank(BaseNodePostprocessor):
         return render(trace.tcot)
 
     def _tcots(self, nodes: Sequence[NodeWithScore]) -> dict[int, str]:
-        """T-CoTs by position; those that are not in the metadata are asked for in one batch."""
+        """Return T-CoTs by position; those missing in the metadata are generated in one batch."""
         known: dict[int, str] = {}
         missing: dict[int, Item] = {}
         failures: list[Failure] = []
@@ -126,7 +126,7 @@ class TCotRerank(BaseNodePostprocessor):
 
 
 def _rank(judge: ReasoningEmbedder, wanted: str, known: dict[int, str], top_n: int) -> list[int]:
-    """Positions, best first: those that the judge named, then the other known ones in their old order."""
+    """Return positions, best first: those that the judge chose, then the other ones with a T-CoT in their order."""
     left = dict(known)
     ranked: list[int] = []
     while len(ranked) < top_n and len(left) > 1:

@@ -1,10 +1,11 @@
-"""`UmeRetriever`: text, image, video or a mix in; images, videos, pages and texts with their evidence out."""
+"""`UmeRetriever`: retrieve images, videos, pages and texts with their evidence."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import fields
+from typing import Any, Final
 
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
@@ -15,46 +16,46 @@ from llama_index_instrumentation import get_dispatcher
 from ume_llama_index.embedding import UmeEmbedding
 from ume_llama_index.events import QueryReasonedEvent
 from ume_llama_index.filters import filter_of
+from ume_llama_index.inputs import item_of_query
 from ume_llama_index.payload import SHOWN, node_of_payload, with_evidence
-from ume_llama_index.queries import item_of_query
 from ume_llama_index.vector_store import UmeVectorStore
-from ume_qdrant import Filter, search
-from ume_qdrant.searching.fusion import Grouping, Place, group
-from ume_qdrant.searching.search import REASONED_WEIGHT, Mode
+from ume_qdrant import SearchParams, search
+from ume_qdrant.searching.fusion import Place, group
+from ume_qdrant.searching.params import DEFAULT_PARAMS
 from ume_qdrant.stores.base import Store
 from ume_retrieval.errors import InputError, StoreMismatch
-from ume_retrieval.inputs import Item, Modality
+from ume_retrieval.inputs import Item
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import render
 
 dispatcher = get_dispatcher(__name__)
 
+SETTINGS: Final = frozenset(setting.name for setting in fields(SearchParams)) - {"limit", "reasoning"}
+
 DEPTH = 10
-"""Nodes that are asked of a store that cannot group, for each that is wanted."""
+"""Nodes requested per wanted node from a store that cannot group."""
 
 
 class UmeRetriever(BaseRetriever):
-    """Retrieves what answers a query, with the reasons.
+    """Retrieves nodes that answer a query, with their evidence.
 
-    A query is a string, a `QueryBundle` (its `image_path` counts), or a `MediaQuery` of text, images and videos. On a
+    A query is a string, a `QueryBundle` (with its `image_path`), or a `MediaQuery` of text, images and videos. On a
     collection of `ume_qdrant` (`UmeVectorStore`, a store of `open_store`, or a `QdrantVectorStore` on one) the
-    rankings by `direct` and `reasoned` vectors are fused, and nodes carry the T-CoT's answer, boxes and key frames; see
-    `payload.node_of_payload`. Any other LlamaIndex vector store that keeps nodes is searched with the one vector it
-    has.
+    rankings by `direct` and `reasoned` vectors are fused, and nodes have the T-CoT's answer, boxes and key frames; see
+    `payload.node_of_payload`. Any other LlamaIndex vector store that stores nodes is searched with its single vector.
 
     Args:
-        embedding: The embedding that the vectors were made with.
-        store: What to search.
+        embedding: The embedding that made the vectors.
+        store: The collection or vector store.
         similarity_top_k: Most nodes.
-        filters: Which nodes count, in LlamaIndex's words.
-        where: Which nodes count, in `ume_qdrant`'s words; only with its collections.
-        mode: "fused", "direct" or "reasoned".
-        target: What is looked for; "video" when only videos count.
-        group_by: One node a "point" (a page, a segment), a "moment" or a "source".
-        diversity: Weight of unlikeness among the nodes, 0..1.
-        weight: Share of the reasoned score in a fused one, 0..1.
-        shown: Which of the place and evidence in the metadata a language model reads.
-        **kwargs: `callback_manager`, `verbose` and what else LlamaIndex's retrievers take.
+        filters: LlamaIndex's filters.
+        params: Settings of the search; `limit` and `reasoning` are those of `similarity_top_k` and `embedding`.
+        shown: Which place and evidence metadata the language model reads.
+        **kwargs: Settings of `ume_qdrant.SearchParams` by keyword (`where`, `mode`, `target`, `group_by`, …), which
+            override `params`; `callback_manager`, `verbose` and other arguments of LlamaIndex's retrievers.
+
+    Raises:
+        InputError: If a setting is invalid.
 
     Example:
         >>> import tempfile
@@ -76,12 +77,7 @@ class UmeRetriever(BaseRetriever):
         *,
         similarity_top_k: int = 10,
         filters: MetadataFilters | None = None,
-        where: Filter | None = None,
-        mode: Mode = "fused",
-        target: Modality | None = None,
-        group_by: Grouping = "point",
-        diversity: float = 0.0,
-        weight: float = REASONED_WEIGHT,
+        params: SearchParams = DEFAULT_PARAMS,
         shown: Sequence[str] = SHOWN,
         **kwargs: Any,
     ) -> None:
@@ -89,20 +85,15 @@ class UmeRetriever(BaseRetriever):
         self._given = store
         self._found: Store | BasePydanticVectorStore | None = None
         self._finding = threading.Lock()
-        self._top_k = similarity_top_k
         self._filters = filters
-        self._where = where
-        self._mode: Mode = mode
-        self._target = target or embedding.target
-        self._group_by: Grouping = group_by
-        self._diversity = diversity
-        self._weight = weight
+        settings = {name: kwargs.pop(name) for name in SETTINGS & kwargs.keys()}
+        self._params = params.merge(**{**settings, "limit": similarity_top_k, "reasoning": embedding.reasoning})
         self._shown = tuple(shown)
         super().__init__(**kwargs)
 
     @property
     def embedding(self) -> UmeEmbedding:
-        """The embedding that the vectors were made with."""
+        """The embedding that made the vectors."""
         return self._embedding
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -110,21 +101,10 @@ class UmeRetriever(BaseRetriever):
         store = self._store()
         if isinstance(store, BasePydanticVectorStore):
             return self._nearest(store, item)
-        where = filter_of(self._filters, self._where)
+        where = filter_of(self._filters, self._params.where)
         only_videos = where is not None and where.kinds == ("video",)
-        result = search(
-            self._embedding.embedder,
-            store,
-            item,
-            limit=self._top_k,
-            reasoning=self._embedding.reasoning,
-            mode=self._mode,
-            target=self._target or ("video" if only_videos else None),
-            where=where,
-            group_by=self._group_by,
-            diversity=self._diversity,
-            weight=self._weight,
-        )
+        target = self._params.target or self._embedding.target or ("video" if only_videos else None)
+        result = search(self._embedding.embedder, store, item, self._params, where=where, target=target)
         if result.query_trace is not None:
             dispatcher.event(_reasoned(result.query_trace))
         points = {point.id: point for point in store.retrieve([hit.point_id for hit in result.hits])}
@@ -140,18 +120,19 @@ class UmeRetriever(BaseRetriever):
         return await self._embedding.workers.run(self._retrieve, query_bundle)
 
     def _nearest(self, store: BasePydanticVectorStore, item: Item) -> list[NodeWithScore]:
-        """Search a store of single vectors."""
-        if self._where is not None or self._mode != "fused" or self._diversity:
+        """Search a vector store with a single vector per node."""
+        params = self._params
+        if params.where is not None or params.mode != "fused" or params.diversity:
             raise InputError(
-                f"where, mode and diversity need a collection of ume_qdrant, and {store.class_name()} is none",
+                f"where, mode and diversity need a collection of ume_qdrant, not a {store.class_name()}",
                 hint="write nodes with UmeVectorStore, or use filters",
             )
         vector = self._embedding.get_item_query_embedding(item)
-        depth = self._top_k if self._group_by == "point" else DEPTH * self._top_k
+        depth = params.limit if params.group_by == "point" else DEPTH * params.limit
         found = store.query(VectorStoreQuery(query_embedding=vector, similarity_top_k=depth, filters=self._filters))
         if found.ids and not found.nodes:
             raise InputError(
-                f"{store.class_name()} keeps vectors without their nodes", hint="use the as_retriever() of its index"
+                f"{store.class_name()} stores vectors without their nodes", hint="use the as_retriever() of its index"
             )
         scores = found.similarities or [0.0] * len(found.nodes or [])
         nodes = {
@@ -161,7 +142,7 @@ class UmeRetriever(BaseRetriever):
         places = {key: _place(one.node) for key, one in nodes.items()}
         for one in nodes.values():
             with_evidence(one.node, one.node.metadata, self._shown)
-        return [nodes[key] for key in group(list(nodes), places, self._group_by)[: self._top_k]]
+        return [nodes[key] for key in group(list(nodes), places, params.group_by)[: params.limit]]
 
     def _store(self) -> Store | BasePydanticVectorStore:
         with self._finding:
@@ -171,7 +152,7 @@ class UmeRetriever(BaseRetriever):
 
 
 def _collection_of(store: Store | BasePydanticVectorStore) -> Store | BasePydanticVectorStore:
-    """The collection of `ume_qdrant` behind a vector store, or the vector store where there is none."""
+    """Return the collection of `ume_qdrant` behind a vector store, or the vector store itself."""
     if isinstance(store, UmeVectorStore):
         return store.client
     if not isinstance(store, BasePydanticVectorStore):

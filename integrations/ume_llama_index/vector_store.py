@@ -1,4 +1,4 @@
-"""`UmeVectorStore`: a collection of `ume_qdrant` as a LlamaIndex vector store, in this process or on a server."""
+"""`UmeVectorStore`: a collection of `ume_qdrant` as a LlamaIndex vector store."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ DELETED_AT_A_TIME: Final = 500
 
 
 class UmeVectorStore(BasePydanticVectorStore):
-    """Nodes as points with a `direct` and a `reasoned` vector, pinned to the models that made them.
+    """Stores nodes as points with a `direct` and a `reasoned` vector, for one pair of models.
 
-    What an `IngestionPipeline` writes here, `ume search`, `UmeRetriever`, LlamaIndex's own `QdrantVectorStore` and a
-    bare Qdrant client read; what `ume index` wrote, this reads. Nodes that `UmeEmbedding` reasoned over get both
-    vectors (their direct one is made here); others wait for `enrich`.
+    Nodes that an `IngestionPipeline` writes here can be read by `ume search`, `UmeRetriever`, LlamaIndex's
+    `QdrantVectorStore` and plain Qdrant clients; this class also reads what `ume index` wrote. Nodes that
+    `UmeEmbedding` reasoned over get both vectors (the direct one is computed here); others are queued for `enrich`.
 
     Args:
-        store: The collection; made when the first nodes are added.
+        store: The collection; created when the first nodes are added.
         embedding: The embedding that makes the vectors.
 
     Example:
@@ -67,7 +67,7 @@ class UmeVectorStore(BasePydanticVectorStore):
     def open(
         cls, location: str | Path, collection: str, embedding: UmeEmbedding, *, api_key: str | None = None
     ) -> UmeVectorStore:
-        """A collection in a folder (Qdrant Edge) or at a server's address; see `ume_qdrant.open_store`."""
+        """Open a collection in a folder (Qdrant Edge) or on a server; see `ume_qdrant.open_store`."""
         return cls(open_store(location, collection, api_key=api_key), embedding)
 
     @classmethod
@@ -87,17 +87,17 @@ class UmeVectorStore(BasePydanticVectorStore):
         self._store.close()
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Write nodes; those of a file's former content go, and what was split from a file that now comes whole.
+        """Write nodes; removes nodes of a file's former content, and pieces of a file that is now written whole.
 
-        A node that is there with a `reasoned` vector keeps it when the new one has none, and takes its metadata: its
-        id says that the content has not changed.
+        If an existing node has a `reasoned` vector and the new one has not, the vector is kept and the metadata are
+        updated: equal ids mean equal content.
 
         Returns:
             Ids of the nodes' points.
 
         Raises:
-            StoreMismatch: When the collection was made with other models or prompts.
-            InputError: When a node has no vector of the right length, or shows a medium and names no file.
+            StoreMismatch: If the collection was made with other models or prompts.
+            InputError: If a node lacks a vector of the right length, or has media without the name of their file.
         """
         if not nodes:
             return []
@@ -121,14 +121,14 @@ class UmeVectorStore(BasePydanticVectorStore):
         return await self._embedding.workers.run(self.add, nodes)
 
     def enrich(self, *, where: Filter | None = None, retry_failed: bool = False) -> EnrichReport:
-        """Reason over nodes that were added without; see `ume_qdrant.enrich`."""
+        """Reason over nodes that were added without reasoning; see `ume_qdrant.enrich`."""
         return enrich(self._embedding.embedder, self._store, where=where, retry_failed=retry_failed)
 
     def query(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
-        """The points nearest to a vector, compared with both kinds of vectors where there are both.
+        """Return the points nearest to a vector, compared with both kinds of vectors if there are both.
 
         Raises:
-            InputError: When the mode is not DEFAULT or MMR, or a filter cannot be expressed.
+            InputError: If the mode is not DEFAULT or MMR, or a filter is not supported.
         """
         if query.mode not in MODES:
             raise InputError(f"queries by {query.mode.value!r} are not possible here", hint="use DEFAULT or MMR")
@@ -158,7 +158,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         return await self._embedding.workers.run(self.query, query)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes by id, by filter, or all; an empty list of ids names none."""
+        """Return nodes by id, by filter, or all; an empty list of ids selects none."""
         if node_ids == []:
             return []
         where = _narrowed(filter_of(filters), _point_ids(node_ids))
@@ -171,7 +171,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         return await self._embedding.workers.run(self.get_nodes, node_ids, filters)
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
-        """Remove a document: the node of that id, the nodes of that source, and what was split from it."""
+        """Remove a document: the node with that id, the nodes of that source, and the pieces split from it."""
         if self._store.exists():
             self._store.delete(sorted(self._of_documents([ref_doc_id])))
 
@@ -180,10 +180,10 @@ class UmeVectorStore(BasePydanticVectorStore):
         await self._embedding.workers.run(self.delete, ref_doc_id)
 
     def delete_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any) -> None:
-        """Remove nodes by id, by filter, or by both; an empty list of ids names none.
+        """Remove nodes by id, by filter, or both; an empty list of ids selects none.
 
         Raises:
-            InputError: When neither restricts anything; `clear` removes all.
+            InputError: If neither restricts anything; `clear` removes all.
         """
         if node_ids == []:
             return
@@ -199,7 +199,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         await self._embedding.workers.run(self.delete_nodes, node_ids, filters)
 
     def clear(self) -> None:
-        """Remove every node; the collection stays."""
+        """Remove all nodes; the collection is kept."""
         if self._store.exists():
             self._remove(None)
 
@@ -213,7 +213,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         held = self._store.meta()
         held.check(wanted, self.collection)
         if reasoned and not held.reasoner:
-            self._store.pin(wanted)
+            self._store.set_metadata(wanted)
 
     def _direct(self, nodes: Sequence[BaseNode]) -> list[Vector]:
         items = [item_of_node(node) for node in nodes]
@@ -234,7 +234,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         held = {point.id: point.payload for point in self._store.retrieve(ids)}
         same = {p.id: p for p in points if p.id in held and held[p.id].get("file_digest") == p.payload["file_digest"]}
         kept = {key for key in same if held[key].get("reasoning") == "done"}
-        self._store.update([Point(key, {}, _beside_reasoning(same[key].payload)) for key in kept])
+        self._store.update([Point(key, {}, _without_reasoning(same[key].payload)) for key in kept])
         return kept
 
     def _sweep(self, points: Sequence[Point]) -> None:
@@ -250,7 +250,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         self._store.delete([*former, *pieces])
 
     def _of_documents(self, doc_ids: Sequence[str]) -> set[str]:
-        """Ids of the points of documents; found beforehand, as conditions of a `Filter` must all hold."""
+        """Return the ids of the points of documents, by source or document id."""
         found = {point_id_of(doc_id) for doc_id in doc_ids}
         for where in (Filter(sources=tuple(doc_ids)), Filter(doc_ids=tuple(doc_ids))):
             found |= {point.id for point in self._store.scroll(where, fields=("source",))}
@@ -270,15 +270,15 @@ class UmeVectorStore(BasePydanticVectorStore):
 
 
 def _point_ids(node_ids: list[str] | None) -> set[str] | None:
-    """Ids of the nodes' points. As in the queries of LlamaIndex's stores, an empty list does not restrict."""
+    """Return the ids of nodes' points. As in LlamaIndex's stores, an empty list does not restrict."""
     return set(map(point_id_of, node_ids)) if node_ids else None
 
 
-def _beside_reasoning(payload: Payload) -> Payload:
-    """What a payload says beside what reasoning finds; the answer stands in `text` for a medium's words."""
+def _without_reasoning(payload: Payload) -> Payload:
+    """Return a payload without the fields of reasoning; `text` is one of them, as media have the answer there."""
     return {field: value for field, value in payload.items() if field not in (*REASONING_KEYS, "text")}
 
 
 def _narrowed(where: Filter | None, ids: set[str] | None) -> Filter | None:
-    """The filter with ids; None does not restrict."""
+    """Restrict the filter to ids, unless None."""
     return where if ids is None else replace(where or Filter(), ids=tuple(sorted(ids)))

@@ -1,4 +1,4 @@
-"""Threads that do the models' work while an event loop goes on."""
+"""Run models in threads while the event loop continues."""
 
 from __future__ import annotations
 
@@ -9,36 +9,48 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-USUAL: Final = 2
-"""Workers unless asked otherwise: models in this process serve one call at a time, while another call decodes."""
+DEFAULT_WORKERS: Final = 2
+"""Models in this process serve one call at a time, while another call decodes."""
+
+
+class Run(Protocol):
+    """Calls a function, here or in a worker."""
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` and return its result."""
+        ...
+
+
+async def call_inline(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function at once, for `run_inline`."""
+    return function(*args, **kwargs)
 
 
 class Workers:
-    """A few threads, running before they are needed.
+    """A few threads, started in advance.
 
-    The event loop's own threads will not do: it starts one for each of the first calls and waits until it runs, which
-    takes tens of milliseconds each while models compute; and fifty waiting queries would leave none for the rest of an
-    app, not even for looking up a host name.
+    The event loop's default threads are unsuitable: starting one takes tens of milliseconds while models compute, and
+    fifty waiting queries would leave none for the rest of an app, not even for resolving a host name.
 
     Args:
-        count: How many calls run at a time, >= 1.
+        count: Number of threads, >= 1.
 
     Example:
         >>> asyncio.run(Workers(1).run(max, 1, 2))
         2
     """
 
-    def __init__(self, count: int = USUAL) -> None:
+    def __init__(self, count: int = DEFAULT_WORKERS) -> None:
         self._count = count
         self._start()
 
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` in a worker, in the caller's context, and wait without blocking the event loop."""
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` in a worker, in the caller's context, without blocking the event loop."""
         if self._process != os.getpid():
             self._start()  # threads do not survive a fork
         call = partial(contextvars.copy_context().run, function, *args, **kwargs)

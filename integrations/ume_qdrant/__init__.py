@@ -27,13 +27,14 @@ from ume_qdrant.inference import register_inference, unregister_inference
 from ume_qdrant.reports import EnrichReport, IndexReport, Progress
 from ume_qdrant.searching.gating import calibrate_gate
 from ume_qdrant.searching.hits import Hit, SearchResult
+from ume_qdrant.searching.params import SearchParams
 from ume_qdrant.searching.pictures import report_query
 from ume_qdrant.searching.search import QueryVectors, asearch, asearch_vectors, search, search_vectors
 from ume_qdrant.stores.async_store import AsyncStore, ThreadStore
 from ume_qdrant.stores.base import Point, Scored, Store
 from ume_qdrant.stores.edge import EdgeStore
 from ume_qdrant.stores.filters import Filter, Kind, ReasoningState
-from ume_qdrant.stores.layout import Effort, Layout, Sharding
+from ume_qdrant.stores.layout import Layout, SearchEffort, Sharding
 from ume_qdrant.stores.open import open_async_store, open_store
 from ume_qdrant.stores.schema import CollectionMeta
 from ume_qdrant.stores.traces import HitEvidence, KeyFrame
@@ -49,7 +50,6 @@ __all__ = [
     "ClientStore",
     "CollectionMeta",
     "EdgeStore",
-    "Effort",
     "EnrichReport",
     "Filter",
     "Hit",
@@ -66,6 +66,8 @@ __all__ = [
     "ReasoningState",
     "Retry",
     "Scored",
+    "SearchEffort",
+    "SearchParams",
     "SearchResult",
     "Sharding",
     "SourceSummary",
@@ -91,7 +93,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # qdrant_client takes most of a second to import, and a directory does not need it.
+    # Importing qdrant_client takes most of a second, which a directory does not need.
     if name == "ClientStore":
         from ume_qdrant.stores.client import ClientStore
 
@@ -100,4 +102,9 @@ def __getattr__(name: str) -> Any:
         from ume_qdrant.stores.async_client import AsyncClientStore
 
         return AsyncClientStore
+    if name == "Effort":
+        import warnings
+
+        warnings.warn("Effort is deprecated: use SearchEffort", DeprecationWarning, stacklevel=2)
+        return SearchEffort
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,19 +1,19 @@
-"""Our models behind Qdrant's own inference: `models.Document` and `models.Image` that name them.
+"""Our models in qdrant-client's inference, by name in `models.Document` and `models.Image`.
 
-qdrant-client resolves such objects through the registries of FastEmbed (`pip install 'ume-retrieval[fastembed]'`).
-`register_inference` adds a class of ours to them, in this process. What does not fit through that door:
+qdrant-client resolves such objects through the registries of FastEmbed (`pip install 'ume-retrieval[fastembed]'`), to
+which `register_inference` adds our classes, in this process. Limits of this interface:
 
-- A query by picture: the client embeds every `models.Image` as a document. Encode it with `encode_query` and pass the
+- Queries by image: the client embeds every `models.Image` as a document. Encode it with `encode_query` and pass the
   vector.
-- Videos, pages, and texts together with pictures: there is no such object. Use `index`.
-- Reasons: only a vector comes back, so no trace is stored, and hits by the bare client carry no evidence.
-- Worker processes (`upload_points(..., parallel=2)`), which know nothing of this process's registry.
-- Async: `AsyncQdrantClient` embeds in the event loop and blocks it meanwhile. Encode with `aencode_query` instead.
+- Videos, pages, and text together with images cannot be expressed. Use `index`.
+- Evidence: only a vector is returned, so no trace is stored.
+- Worker processes (`upload_points(..., parallel=2)`) lack this process's registry.
+- Async: `AsyncQdrantClient` embeds in the event loop and blocks it. Use `aencode_query` instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
@@ -32,27 +32,29 @@ if TYPE_CHECKING:
 Row = npt.NDArray[np.float32]
 
 REGISTERED: Final[dict[str, tuple[type, type]]] = {}
-"""Classes for texts and for images, by model name."""
+"""Text and image classes by model name."""
 
 
 def register_inference(embedder: ReasoningEmbedder, name: str | None = None) -> str:
     """Let qdrant-client find a model by name, for texts (both sides) and for images (documents).
 
-    By default nothing is reasoned over; `options={"reasoning": "always"}` in a `Document` or `Image` asks for it.
+    Items are embedded without reasoning unless a `Document` or `Image` has `options={"reasoning": "always"}`.
 
     Args:
         embedder: The models.
-        name: What `models.Document(model=...)` says; by default "ume/" and the Embedder's name.
+        name: Name for `models.Document(model=...)`; by default "ume/" and the Embedder's name.
 
     Returns:
         The name.
 
     Raises:
-        MissingExtra: When FastEmbed is not installed.
-        InputError: When the name is taken.
+        MissingExtra: If FastEmbed is not installed.
+        InputError: If the name is taken.
     """
     try:
         from fastembed import ImageEmbedding, TextEmbedding
+        from fastembed.image.image_embedding_base import ImageEmbeddingBase
+        from fastembed.text.text_embedding_base import TextEmbeddingBase
     except ImportError as error:
         raise MissingExtra(
             "inference by qdrant-client needs FastEmbed", hint="pip install 'ume-retrieval[fastembed]'"
@@ -61,7 +63,10 @@ def register_inference(embedder: ReasoningEmbedder, name: str | None = None) -> 
     known = [*TextEmbedding.list_supported_models(), *ImageEmbedding.list_supported_models()]
     if called.lower() in {entry["model"].lower() for entry in known}:
         raise InputError(f"FastEmbed has a model {called!r} already", hint="pass another name, or unregister it first")
-    classes = _text_class(embedder, called), _image_class(embedder, called)
+    classes = (
+        _model_class(TextEmbeddingBase, embedder, called, _texts),
+        _model_class(ImageEmbeddingBase, embedder, called, _images),
+    )
     TextEmbedding.EMBEDDINGS_REGISTRY.append(classes[0])
     ImageEmbedding.EMBEDDINGS_REGISTRY.append(classes[1])
     REGISTERED[called] = classes
@@ -69,10 +74,10 @@ def register_inference(embedder: ReasoningEmbedder, name: str | None = None) -> 
 
 
 def unregister_inference(name: str) -> None:
-    """Forget a name. Clients that have used it keep their reference to the models.
+    """Remove a name. Clients that have used it keep their reference to the models.
 
     Raises:
-        InputError: When the name was not registered here.
+        InputError: If the name is not registered.
     """
     if name not in REGISTERED:
         raise InputError(f"{name!r} is not registered", hint=f"registered: {', '.join(REGISTERED) or 'nothing'}")
@@ -86,7 +91,7 @@ def unregister_inference(name: str) -> None:
 def _description(embedder: ReasoningEmbedder, name: str) -> Any:
     from fastembed.common.model_description import DenseModelDescription, ModelSource
 
-    # FastEmbed asks every model where it could be downloaded from; ours is in memory already.
+    # FastEmbed requires a download source of every model; ours is in memory.
     return DenseModelDescription(
         model=name,
         sources=ModelSource(url="memory"),
@@ -106,11 +111,20 @@ def _mode(options: dict[str, Any]) -> ReasoningMode:
     return chosen
 
 
-def _text_class(embedder: ReasoningEmbedder, name: str) -> type:
-    from fastembed.text.text_embedding_base import TextEmbeddingBase
+def _model_class(
+    base: Any, embedder: ReasoningEmbedder, name: str, items_of: Callable[[Any], list[Item | str]]
+) -> type[Any]:
+    """Create a class for a registry of FastEmbed.
 
-    class UmeTextEmbedding(TextEmbeddingBase):  # type: ignore[misc]  # FastEmbed may be missing where types are checked
-        """Texts as documents and as queries."""
+    Args:
+        base: Its base class there.
+        embedder: The models.
+        name: Name of the model.
+        items_of: Converts the inputs of a call.
+    """
+
+    class UmeModel(base):  # type: ignore[misc]  # the base is chosen at run time
+        """Documents, and queries if they are texts."""
 
         def __init__(self, model_name: str, *args: Any, **options: Any) -> None:
             self._reasoning = _mode(options)
@@ -122,46 +136,23 @@ def _text_class(embedder: ReasoningEmbedder, name: str) -> type:
 
         @property
         def embedding_size(self) -> int:
-            """Values of a vector."""
+            """Length of a vector."""
             return embedder.dimension
 
-        def embed(self, documents: str | Iterable[str], *_: Any, **__: Any) -> Iterator[Row]:
+        def embed(self, inputs: Any, *_: Any, **__: Any) -> Iterator[Row]:
             """Embed documents."""
-            yield from embedder.encode_corpus(_listed(documents), reasoning=self._reasoning)
+            yield from embedder.encode_corpus(items_of(inputs), reasoning=self._reasoning)
 
         def query_embed(self, query: str | Iterable[str], **_: Any) -> Iterator[Row]:
             """Embed queries."""
-            yield from embedder.encode_query(_listed(query), reasoning=self._reasoning)
+            yield from embedder.encode_query(items_of(query), reasoning=self._reasoning)
 
-    return UmeTextEmbedding
-
-
-def _image_class(embedder: ReasoningEmbedder, name: str) -> type:
-    from fastembed.image.image_embedding_base import ImageEmbeddingBase
-
-    class UmeImageEmbedding(ImageEmbeddingBase):  # type: ignore[misc]  # as above
-        """Images as documents."""
-
-        def __init__(self, model_name: str, *args: Any, **options: Any) -> None:
-            self._reasoning = _mode(options)
-            super().__init__(model_name, *args)
-
-        @classmethod
-        def _list_supported_models(cls) -> list[Any]:
-            return [_description(embedder, name)]
-
-        @property
-        def embedding_size(self) -> int:
-            """Values of a vector."""
-            return embedder.dimension
-
-        def embed(self, images: Iterable[str | Path | PIL.Image.Image], *_: Any, **__: Any) -> Iterator[Row]:
-            """Embed images: paths or PIL images."""
-            items = [Item(images=(image,)) for image in images]
-            yield from embedder.encode_corpus(items, reasoning=self._reasoning)
-
-    return UmeImageEmbedding
+    return UmeModel
 
 
-def _listed(texts: str | Iterable[str]) -> list[str]:
+def _texts(texts: str | Iterable[str]) -> list[Item | str]:
     return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _images(images: Iterable[str | Path | PIL.Image.Image]) -> list[Item | str]:
+    return [Item(images=(image,)) for image in images]

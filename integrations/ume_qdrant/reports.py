@@ -1,4 +1,4 @@
-"""What indexing and enriching report, as values."""
+"""Reports and progress of indexing and enriching."""
 
 from __future__ import annotations
 
@@ -14,83 +14,76 @@ from ume_retrieval.util.progress import OnProgress, Progress
 __all__ = ["EnrichReport", "IndexReport", "OnProgress", "Progress", "error_of", "once_a_source"]
 
 
-@dataclass(frozen=True, slots=True)
-class IndexReport:
-    """What `index` did. `indexed`, `unchanged` and files that failed wholly add up to the files that are there.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunReport:
+    """What `IndexReport` and `EnrichReport` have in common."""
+
+    failed: tuple[Failure, ...]
+    usage: Usage
+    seconds: float
+
+    @property
+    def model_calls(self) -> int:
+        """Calls of the Reasoner and the Embedder."""
+        return self.usage.reasoner_calls + self.usage.embedder_calls
+
+    def _with_counts(self, **counts: int) -> dict[str, Any]:
+        return {
+            **counts,
+            "failed": [failure_dict(failure) for failure in self.failed],
+            "model_calls": self.model_calls,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexReport(_RunReport):
+    """Result of `index`. `indexed`, `unchanged` and the files that failed entirely add up to all files.
 
     Attributes:
         indexed: Files that are new, moved or changed, or that an earlier run left unfinished.
-        unchanged: Files that needed nothing.
-        removed: Files that are gone and were taken out of the collection.
-        failed: Files of which something could not be indexed, each once.
-        moved: Those of `indexed` whose vectors were all taken over from another file with the same bytes.
+        unchanged: Files that needed no work.
+        removed: Deleted files whose points were removed.
+        failed: Files with an item that could not be indexed, each once.
+        moved: Those of `indexed` whose vectors were all reused from another file with the same content.
         points: Points that were written.
-        usage: What the models were asked.
+        usage: Calls of the models.
         seconds: Wall-clock time.
     """
 
     indexed: int
     unchanged: int
     removed: int
-    failed: tuple[Failure, ...]
     moved: int
     points: int
-    usage: Usage
-    seconds: float
-
-    @property
-    def model_calls(self) -> int:
-        """Chats that the Reasoner answered and the Embedder embedded."""
-        return self.usage.reasoner_calls + self.usage.embedder_calls
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "indexed": self.indexed,
-            "unchanged": self.unchanged,
-            "removed": self.removed,
-            "failed": [failure_dict(failure) for failure in self.failed],
-            "model_calls": self.model_calls,
-            "seconds": round(self.seconds, 3),
-        }
+        """Return JSON values."""
+        return self._with_counts(indexed=self.indexed, unchanged=self.unchanged, removed=self.removed)
 
 
-@dataclass(frozen=True, slots=True)
-class EnrichReport:
-    """What `enrich` did.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrichReport(_RunReport):
+    """Result of `enrich`.
 
     Attributes:
         enriched: Points that got a `reasoned` vector.
-        remaining: Points that still wait for one.
-        failed: Files of which something could not be reasoned over, each once.
-        usage: What the models were asked.
+        remaining: Points that are still queued.
+        failed: Files with an item that could not be reasoned over, each once.
+        usage: Calls of the models.
         seconds: Wall-clock time.
     """
 
     enriched: int
     remaining: int
-    failed: tuple[Failure, ...]
-    usage: Usage
-    seconds: float
-
-    @property
-    def model_calls(self) -> int:
-        """Chats that the Reasoner answered and the Embedder embedded."""
-        return self.usage.reasoner_calls + self.usage.embedder_calls
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "enriched": self.enriched,
-            "remaining": self.remaining,
-            "failed": [failure_dict(failure) for failure in self.failed],
-            "model_calls": self.model_calls,
-            "seconds": round(self.seconds, 3),
-        }
+        """Return JSON values."""
+        return self._with_counts(enriched=self.enriched, remaining=self.remaining)
 
 
 def failure_dict(failure: Failure) -> dict[str, str]:
-    """A failure as JSON values.
+    """Convert a failure to JSON values.
 
     Example:
         >>> failure_dict(Failure(0, "a.jpg", "broken_media", "a.jpg is cut off", "copy it again"))
@@ -100,7 +93,7 @@ def failure_dict(failure: Failure) -> dict[str, str]:
 
 
 def once_a_source(failures: Iterable[Failure]) -> tuple[Failure, ...]:
-    """The first failure of each file, saying how many more there are, ordered by file.
+    """Return the first failure of each file with the number of further ones, ordered by file.
 
     Example:
         >>> [one] = once_a_source([Failure(0, "a.pdf", "broken_media", "page 2"), Failure(1, "a.pdf", "x", "page 3")])
@@ -117,7 +110,7 @@ def once_a_source(failures: Iterable[Failure]) -> tuple[Failure, ...]:
 
 
 def error_of(failure: Failure) -> UmeError:
-    """The error that a failure describes, for callers that want it raised.
+    """Return the error that a failure describes, to be raised.
 
     Example:
         >>> error_of(Failure(0, "a.jpg", "broken_media", "cut off"))

@@ -109,7 +109,7 @@ def index(
             held.check(described.meta, store.collection)
             Naming().check(collection)
             if always and not held.reasoner:
-                collection.pin(described.meta)
+                collection.set_metadata(described.meta)
             job = Job(
                 models=models,
                 described=described,

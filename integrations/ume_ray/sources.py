@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeAlias
 
-from ume_qdrant.indexing.discover import roots_of
+from ume_qdrant.indexing.plan import roots_of
 from ume_retrieval.errors import Failure, InputError, MediaNotFound, MediaTooLarge, MissingExtra, UmeError
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media import Entry, FoundFile, Limits, display_name, walk

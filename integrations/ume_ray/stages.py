@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from ume_qdrant.indexing.plan import Explored, Holdings, Plan, make_plan
 from ume_qdrant.indexing.points import Cut, Part, entry_id, entry_key, reasoned_update, refused_update
-from ume_qdrant.indexing.reuse import Donors
+from ume_qdrant.indexing.write import VectorReuse
 from ume_qdrant.stores.base import Point, Store, batches
 from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.models import Description, Models
@@ -327,14 +327,14 @@ class Compare(Operator):
     ) -> Iterator[Unit | Outcome]:
         """Yield units for missing points; writes at once those whose content the collection has under another name."""
         parts = [(work, part) for work in plan.work for part in work.missing]
-        known = Donors(store, [part.entry for _, part in parts]).of([part.entry for _, part in parts])
+        known = VectorReuse(store, [part.entry for _, part in parts]).find([part.entry for _, part in parts])
         twins: list[Point] = []
         for work, part in parts:
             donor = known.get(entry_key(part.entry))
             if donor is None:
                 yield Unit(part, places[work.source], direct=True, reason=self.job.reasoning == "always")
                 continue
-            twins.append(part.twin(donor, self.job.state))
+            twins.append(part.copy_of(donor, self.job.state))
             yield Outcome("taken over", work.source)
             if self.job.reasoning == "always" and twins[-1].payload["reasoning"] == "later":
                 yield Unit(part, places[work.source], direct=False, reason=True)

@@ -315,7 +315,7 @@ def test_demo_refuses_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("keep me")
     result = run("demo", "--out", tmp_path / "file", "--json")
     assert result.exit_code == 1
-    assert "is no folder" in json.loads(result.stdout)["message"]
+    assert "is not a folder" in json.loads(result.stdout)["message"]
     assert (tmp_path / "file").read_text() == "keep me"
 
 

@@ -89,7 +89,7 @@ def test_a_collection_moves_and_changes_its_layout(place: Path, tmp_path: Path) 
     report = run_json(*move, "--short", "2", "--quantization", "binary", "--full", "disk")
     assert (report["copied"], report["unchanged"], report["others"]) == (3, 0, 0)
     with EdgeStore(tmp_path / "there", "small") as store:
-        assert store.layout() == Layout(short=2, quantization="binary", full="disk")
+        assert store.layout() == Layout(matryoshka_dim=2, quantization="binary", on_disk=True)
     assert run_json(*move)["unchanged"] == 3
     refused = run(*move, "--short", "3", "--json")
     assert json.loads(refused.stdout)["error"] == "store_mismatch"
@@ -106,7 +106,7 @@ def test_search_narrows_groups_and_spreads(tmp_path: Path, monkeypatch: pytest.M
     index = run_json("index", tmp_path / "near", tmp_path / "far", *options, "--short", "8", "--quantization", "scalar")
     assert index["indexed"] == 3
     with EdgeStore(tmp_path / "vectors", "default") as store:
-        assert store.layout() == Layout(short=8, quantization="scalar")
+        assert store.layout() == Layout(matryoshka_dim=8, quantization="scalar")
 
     def found(*narrowed: str | Path) -> list[tuple[str, int]]:
         hits = run_json("search", "find image: red circle", *options, *narrowed)["hits"]

@@ -101,7 +101,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
 def test_a_folder_without_the_benchmark(tmp_path: Path) -> None:
     missing = run("mmeb-v2", tmp_path / "nowhere", "--out", tmp_path / "run")
     assert missing.exit_code == 1
-    assert "is no folder" in missing.output
+    assert "is not a folder" in missing.output
     empty = run("uvrb", tmp_path, "--tasks", "CMRB", "--reasoning", "never", "--out", tmp_path / "run")
     assert empty.exit_code == 1
     assert "hf download" in empty.output

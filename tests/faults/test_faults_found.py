@@ -16,7 +16,7 @@ from small_media import fill
 from ume_qdrant.indexing.enrich import enrich
 from ume_qdrant.indexing.ingest import index
 from ume_qdrant.stores.edge import EdgeStore
-from ume_qdrant.stores.edge_folder import ROOM
+from ume_qdrant.stores.edge_folder import MIN_FREE
 from ume_qdrant.stores.filters import Filter
 from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Generation, Sampling
@@ -71,7 +71,7 @@ def test_a_disc_that_is_nearly_full_is_not_written_to(tmp_path: Path, monkeypatc
     """Qdrant Edge writes through memory maps: a full disc killed the process with SIGBUS."""
     folder = fill(tmp_path / "things")
     usage = shutil.disk_usage(tmp_path)
-    free = [10 * ROOM] * 2 + [ROOM - 1]
+    free = [10 * MIN_FREE] * 2 + [MIN_FREE - 1]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free.pop(0) if free[1:] else free[0]))
     with EdgeStore(tmp_path / "vectors", "things") as store:
         with pytest.raises(StoreError, match=r"67\.1 MB left, and writing needs 67") as caught:

@@ -11,7 +11,7 @@ import pytest
 
 from ume_qdrant.stores.base import Point, Store
 from ume_qdrant.stores.edge import EdgeStore
-from ume_qdrant.stores.edge_folder import Shelf
+from ume_qdrant.stores.edge_folder import EdgeDirectory
 from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreError
@@ -29,7 +29,7 @@ def made(store: Store, *ids: str, layout: Layout | None = None) -> Store:
 
 def test_an_alias_stands_for_its_collection_in_every_call(open_collection: Any) -> None:
     original = made(open_collection("one"), IDS[0], IDS[1])
-    original.point_alias("films")
+    original.set_alias("films")
     original.close()  # Edge: one store at a time holds a collection
     store = open_collection("films")
     assert store.exists()
@@ -39,7 +39,7 @@ def test_an_alias_stands_for_its_collection_in_every_call(open_collection: Any) 
     store.upsert([Point(IDS[2], {"direct": ONE}, {"source": "x"})])
     store.update([Point(IDS[2], {"reasoned": ONE}, {"page": 2})])
     store.delete([IDS[0]])
-    store.pin(CollectionMeta("model", "rev", "embed-rl", 4, "thinker", "r", "p"))
+    store.set_metadata(CollectionMeta("model", "rev", "embed-rl", 4, "thinker", "r", "p"))
     assert [hit.id for hit in store.search("reasoned", ONE, limit=9)] == [IDS[2]]
     store.close()
     assert [point.id for point in original.scroll()] == [IDS[1], IDS[2]]
@@ -47,23 +47,26 @@ def test_an_alias_stands_for_its_collection_in_every_call(open_collection: Any) 
 
 
 def test_a_swap_is_seen_by_a_store_that_is_open(open_collection: Any) -> None:
-    one, two = made(open_collection("one"), IDS[0]), made(open_collection("two"), IDS[1], layout=Layout(short=2))
-    assert one.point_alias("films") is None
+    one, two = (
+        made(open_collection("one"), IDS[0]),
+        made(open_collection("two"), IDS[1], layout=Layout(matryoshka_dim=2)),
+    )
+    assert one.set_alias("films") is None
     store = open_collection("films")
     one.close()
     assert [hit.id for hit in store.search("direct", ONE, limit=9)] == [IDS[0]]
     two.close()
-    assert two.point_alias("films") == "one"
+    assert two.set_alias("films") == "one"
     assert [hit.id for hit in store.search("direct", ONE, limit=9)] == [IDS[1]]
-    assert store.layout() == Layout(short=2)
+    assert store.layout() == Layout(matryoshka_dim=2)
     store.upsert([Point(IDS[3], {"direct": ONE}, {})])
     assert {hit.id for hit in store.search("direct", ONE, limit=9)} == {IDS[1], IDS[3]}, "written in the new layout"
     assert two.aliases() == {"films": "two"}
 
 
 def test_an_alias_of_an_alias_names_the_collection(open_collection: Any) -> None:
-    made(open_collection("one")).point_alias("films")
-    open_collection("films").point_alias("movies")
+    made(open_collection("one")).set_alias("films")
+    open_collection("films").set_alias("movies")
     assert open_collection("movies").aliases() == {"films": "one", "movies": "one"}
 
 
@@ -71,19 +74,19 @@ def test_the_name_of_a_collection_is_no_alias(open_collection: Any) -> None:
     one = made(open_collection("one"))
     made(open_collection("films"))
     with pytest.raises(StoreError, match="is the name of a collection") as caught:
-        one.point_alias("films")
+        one.set_alias("films")
     assert caught.value.hint
     assert one.aliases() == {}
 
 
 def test_only_what_is_there_gets_an_alias(open_collection: Any) -> None:
     with pytest.raises(CollectionNotFound):
-        open_collection("nothing").point_alias("films")
+        open_collection("nothing").set_alias("films")
 
 
 def test_an_alias_is_forgotten(open_collection: Any) -> None:
     one = made(open_collection("one"))
-    one.point_alias("films")
+    one.set_alias("films")
     one.drop_alias("films")
     one.drop_alias("films")
     assert one.aliases() == {}
@@ -95,7 +98,7 @@ def test_what_is_forgotten_is_an_alias_and_no_other_file(tmp_path: Path, name: s
     outside = tmp_path / "outside"
     outside.touch()
     with EdgeStore(tmp_path / "vectors", "one") as one:
-        made(one).point_alias("films")
+        made(one).set_alias("films")
         with pytest.raises(InputError):
             one.drop_alias(name)
         assert one.exists()
@@ -104,7 +107,7 @@ def test_what_is_forgotten_is_an_alias_and_no_other_file(tmp_path: Path, name: s
 
 def test_a_collection_is_removed_with_its_aliases(open_collection: Any) -> None:
     one, two = made(open_collection("one"), IDS[0]), made(open_collection("two"), IDS[1])
-    one.point_alias("films")
+    one.set_alias("films")
     with pytest.raises(StoreError, match="is an alias"):
         open_collection("films").drop()
     assert one.count() == 1
@@ -117,7 +120,7 @@ def test_a_collection_is_removed_with_its_aliases(open_collection: Any) -> None:
 
 def test_a_missing_collection_names_aliases_too(tmp_path: Path) -> None:
     with EdgeStore(tmp_path, "one") as one:
-        made(one).point_alias("films")
+        made(one).set_alias("films")
     with pytest.raises(CollectionNotFound) as caught:
         EdgeStore(tmp_path, "flims").count()
     assert caught.value.hint == "it has films, one"
@@ -126,7 +129,7 @@ def test_a_missing_collection_names_aliases_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../films", ".films", "a/b", ""])
 def test_an_alias_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
     with EdgeStore(tmp_path, "one") as one, pytest.raises(InputError, match="cannot name"):
-        made(one).point_alias(name)
+        made(one).set_alias(name)
 
 
 def test_a_held_collection_is_not_removed(tmp_path: Path) -> None:
@@ -141,8 +144,8 @@ def test_threads_share_one_store_while_the_alias_moves(tmp_path: Path) -> None:
     for name, key in (("one", IDS[0]), ("two", IDS[1])):
         with EdgeStore(tmp_path, name) as store:
             made(store, key)
-    shelf = Shelf(tmp_path)
-    shelf.point("films", "one")
+    directory = EdgeDirectory(tmp_path)
+    directory.set_alias("films", "one")
     wrong: list[object] = []
     with EdgeStore(tmp_path, "films") as films:
 
@@ -158,7 +161,7 @@ def test_threads_share_one_store_while_the_alias_moves(tmp_path: Path) -> None:
         threads = [threading.Thread(target=look) for _ in range(4)]
         for thread in threads:
             thread.start()
-        shelf.point("films", "two")
+        directory.set_alias("films", "two")
         for thread in threads:
             thread.join()
         assert wrong == []

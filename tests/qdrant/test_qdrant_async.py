@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -20,11 +21,11 @@ from ume_qdrant import (
     AsyncClientStore,
     AsyncStore,
     EdgeStore,
-    Effort,
     Filter,
     Layout,
     QueryVectors,
     Retry,
+    SearchEffort,
     ThreadStore,
     asearch,
     asearch_vectors,
@@ -69,8 +70,8 @@ async def test_every_call_of_a_store_is_there(open_collection: Opener) -> None:
     assert not await store.exists()
     with pytest.raises(CollectionNotFound):
         await store.count()
-    await store.create(META, Layout(short=2))
-    assert (await store.meta(), await store.layout()) == (META, Layout(short=2))
+    await store.create(META, Layout(matryoshka_dim=2))
+    assert (await store.meta(), await store.layout()) == (META, Layout(matryoshka_dim=2))
     await store.upsert([Point(key, {"direct": ONE}, {"source": "a", "kind": "image"}) for key in IDS[:3]])
     await store.update([Point(IDS[1], {"reasoned": TWO}, {"page": 2})])
     await store.delete([IDS[2]])
@@ -78,13 +79,13 @@ async def test_every_call_of_a_store_is_there(open_collection: Opener) -> None:
     assert [point.id async for point in store.scroll(fields=("source",))] == IDS[:2]
     [read] = await store.retrieve([IDS[1]], vectors=("reasoned",))
     assert set(read.vectors) == {"reasoned"}
-    hits = await store.search("reasoned", TWO, limit=5, effort=Effort(exact=True))
+    hits = await store.search("reasoned", TWO, limit=5, effort=SearchEffort(exact=True))
     assert [(hit.id, round(hit.score, 5)) for hit in hits] == [(IDS[1], 1.0)]
     with pytest.raises(StoreMismatch, match="vectors of 4 values"):
         await store.search("direct", np.ones(3, dtype=np.float32), limit=1)
-    await store.pin(CollectionMeta("model", "rev", "embed-rl", 4, "thinker", "r", "p"))
+    await store.set_metadata(CollectionMeta("model", "rev", "embed-rl", 4, "thinker", "r", "p"))
     assert (await store.meta()).reasoner == "thinker"
-    assert await store.point_alias("films") is None
+    assert await store.set_alias("films") is None
     assert await store.aliases() == {"films": "one"}
     assert await open_collection("films").exists()
     await store.drop_alias("films")
@@ -234,3 +235,18 @@ async def test_a_closed_client_is_made_anew(stub: Stub) -> None:
     await store.close()
     assert await store.count() == 7
     await store.close()
+
+
+async def test_requests_run_side_by_side_and_can_be_cancelled(stub: Stub) -> None:
+    stub.script, stub.delay_s = [(200, {"result": {"count": 7}, **OK}, {})], 0.5
+    async with open_async_store(stub.url, "films", retry=Retry(attempts=1)) as store:
+        started = time.perf_counter()
+        assert await asyncio.gather(*(store.count() for _ in range(20))) == [7] * 20
+        assert time.perf_counter() - started < 20 * 0.5
+        stub.delay_s = 2.0
+        started = time.perf_counter()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(store.count(), 0.1)
+        assert time.perf_counter() - started < 2.0
+        stub.delay_s = 0.0
+        assert await store.count() == 7

@@ -145,14 +145,14 @@ def test_a_file_that_changed_or_went_away_stays_waiting(store: Store, folder: Pa
     report = enrich(models(), store)
     assert (report.enriched, report.remaining) == (6, 2)
     assert [Path(failure.source).name for failure in report.failed] == ["green.png", "red.png"]
-    assert "no longer what was indexed" in report.failed[1].message
+    assert "changed since it was indexed" in report.failed[1].message
     assert report.failed[1].hint
     index(models(), store, folder, reasoning="always")
     assert store.count(Filter(reasoning=("done",))) == store.count() == 7
 
 
 def test_arguments_are_checked(store: Store, folder: Path) -> None:
-    with pytest.raises(InputError, match="no Reasoner"):
+    with pytest.raises(InputError, match="without a Reasoner"):
         enrich(ReasoningEmbedder(HashEmbedder()), store)
     with pytest.raises(InputError, match="batch_size"):
         enrich(models(), store, batch_size=0)

@@ -325,7 +325,7 @@ def test_other_models_are_refused(store: Store, folder: Path) -> None:
 
 
 def test_arguments_are_checked(store: Store, folder: Path) -> None:
-    with pytest.raises(InputError, match="no Reasoner"):
+    with pytest.raises(InputError, match="without a Reasoner"):
         index(ReasoningEmbedder(HashEmbedder()), store, folder, reasoning="always")
     with pytest.raises(InputError, match="unknown reasoning"):
         index(models(), store, folder, reasoning="sometimes")  # type: ignore[arg-type]  # the mistake

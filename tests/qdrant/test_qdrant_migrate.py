@@ -26,10 +26,15 @@ def edge(tmp_path: Path) -> Iterator[EdgeStore]:
 
 
 @pytest.fixture
-def server() -> Iterator[ClientStore]:
-    client = QdrantClient(":memory:")
-    yield ClientStore(client, "things")
-    client.close()
+def client() -> Iterator[QdrantClient]:
+    made = QdrantClient(":memory:")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server(client: QdrantClient) -> ClientStore:
+    return ClientStore(client, "things")
 
 
 @pytest.fixture
@@ -68,10 +73,12 @@ class Failing(ClientStore):
         super().upsert(points)
 
 
-def test_a_migration_that_was_stopped_goes_on(edge: EdgeStore, server: ClientStore, folder: Path) -> None:
+def test_a_migration_that_was_stopped_goes_on(
+    edge: EdgeStore, client: QdrantClient, server: ClientStore, folder: Path
+) -> None:
     index(models(), edge, folder)
     with pytest.raises(StoreError, match="lost"):
-        migrate(edge, Failing(server._client, "things"), batch_size=3)
+        migrate(edge, Failing(client, "things"), batch_size=3)
     assert server.count() == 3
     report = migrate(edge, server, batch_size=3)
     assert (report.copied, report.unchanged) == (5, 3)
@@ -95,12 +102,12 @@ def test_what_changed_since_is_sent_anew(edge: EdgeStore, server: ClientStore, f
 def test_a_collection_gets_another_layout(tmp_path: Path, edge: EdgeStore, folder: Path) -> None:
     index(models(), edge, folder)
     with EdgeStore(tmp_path / "vectors", "small") as small:
-        layout = Layout(short=8, quantization="scalar")
+        layout = Layout(matryoshka_dim=8, quantization="scalar")
         migrate(edge, small, layout=layout)
         assert small.layout() == layout
         same(dump(edge), dump(small))
         with pytest.raises(StoreMismatch, match="not truncated vectors of 4"):
-            migrate(edge, small, layout=Layout(short=4))
+            migrate(edge, small, layout=Layout(matryoshka_dim=4))
         assert migrate(edge, small).unchanged == 8, "without a wish the target's layout stays"
 
 
@@ -128,10 +135,10 @@ class Forgetful(ClientStore):
         super().upsert(points[1:])
 
 
-def test_points_that_are_missing_in_the_end_are_an_error(edge: EdgeStore, server: ClientStore) -> None:
+def test_points_that_are_missing_in_the_end_are_an_error(edge: EdgeStore, client: QdrantClient) -> None:
     edge.create(CollectionMeta("model", "", "hash", 4))
     row = np.ones(4, dtype=np.float32)
     edge.upsert([Point(f"00000000-0000-0000-0000-00000000000{n}", {"direct": row}, {"source": "a"}) for n in range(3)])
-    target: Store = Forgetful(server._client, "things")
+    target: Store = Forgetful(client, "things")
     with pytest.raises(StoreError, match="2 of 3 points"):
         migrate(edge, target)

@@ -289,7 +289,7 @@ def test_what_cannot_be_searched_is_said(tmp_path: Path) -> None:
     vectors = QueryVectors(direct=unit(1))
     with pytest.raises(InputError, match="arrays"):
         QueryVectors(direct=[1.0, 0.0])  # type: ignore[arg-type]
-    for store, message in ((QdrantClient(":memory:"), "is no store"), (open_async_store(tmp_path, "x"), "asearch")):
+    for store, message in ((QdrantClient(":memory:"), "is not a store"), (open_async_store(tmp_path, "x"), "asearch")):
         with pytest.raises(InputError, match=message):
             search(models(), store, "red")  # type: ignore[arg-type]
         with pytest.raises(InputError, match=message):

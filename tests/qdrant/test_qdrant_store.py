@@ -50,7 +50,7 @@ def test_missing_collection_is_said_by_every_call(store: Store) -> None:
         lambda: store.delete([uid(1)]),
         lambda: store.retrieve([uid(1)]),
         lambda: store.search("direct", vector(1.0), limit=1),
-        lambda: store.pin(META),
+        lambda: store.set_metadata(META),
     ]
     assert not store.exists()
     for call in calls:
@@ -66,7 +66,7 @@ def test_metadata_are_kept_and_pinned(made: Store) -> None:
     made.create(CollectionMeta("other", "x", "y", 4))
     assert made.meta() == META, "create keeps what is there"
     pinned = CollectionMeta("model", "rev", "embed-rl", 4, "thinker", "r1", "p1")
-    made.pin(pinned)
+    made.set_metadata(pinned)
     assert made.meta() == pinned
 
 

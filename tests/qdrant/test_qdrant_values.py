@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_qdrant.searching.fusion import Place, diversify, fuse, group
-from ume_qdrant.searching.search_plan import Wish
-from ume_qdrant.stores.client import BusyError
+from ume_qdrant.searching.params import SearchParams
+from ume_qdrant.stores.client_errors import BusyError
 from ume_qdrant.stores.filters import Filter, any_of
 from ume_qdrant.stores.open import open_store
-from ume_qdrant.stores.schema import point_id, within
+from ume_qdrant.stores.schema import clean, point_id, within
 from ume_qdrant.stores.sources import item_of, source_path
-from ume_qdrant.stores.traces import clean, evidence_of, tcot_of, to_payload
+from ume_qdrant.stores.traces import evidence_of, tcot_of, to_payload
 from ume_retrieval.errors import InputError, StoreError
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media.files import display_name
@@ -248,4 +248,4 @@ def test_folders_of_a_filter_count_from_the_root_too() -> None:
     typed = Filter(under=("photos/", Path("photos"), Path("/data/./a/"), "s3://shelf/a/"))
     assert typed.from_here().under == ("photos", str(Path("photos").absolute()), "/data/a", "s3://shelf/a/")
     assert any_of(typed) == [("within", ["photos", "photos", "/data/a", "s3://shelf/a"])]
-    assert Wish(where=typed).where == typed.from_here()
+    assert SearchParams(where=typed).where == typed.from_here()

@@ -39,7 +39,7 @@ def here(
     store = shared.store()
     store.create(described.plain_meta)
     if described.meta.reasoner:
-        store.pin(described.meta)
+        store.set_metadata(described.meta)
     job = Job(models, described, shared, reasoning, CUT, False, folders_left_out(store), 4)
     batches: Any = [batch_of([[0]])]
     for stage in operators(job, places):

@@ -9,11 +9,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from ume_retrieval.errors import InputError, UmeError
 
 T = TypeVar("T")
+
+BUSY_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses after which the same request may succeed.
+
+409 is left out: a model server means a timed-out lock by it, Qdrant a collection that exists already.
+"""
 
 
 class Busy(UmeError):

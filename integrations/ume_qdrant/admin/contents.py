@@ -1,4 +1,4 @@
-"""What a collection holds: listed by source, exported, deleted."""
+"""List, export and delete the contents of a collection."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, Final
 from ume_qdrant.stores.base import VECTORS, Store, batches
 from ume_qdrant.stores.filters import Filter, Kind, ReasoningState
 from ume_retrieval.errors import InputError
+from ume_retrieval.util.files import atomic_path
 
 LOOKED_UP: Final = 500
-"""Sources that are looked up at a time."""
+"""Sources per query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,9 @@ class SourceSummary:
 
     Attributes:
         source: The file.
-        kind: What its points show.
-        points: How many it has: segments, pages, or one.
-        states: How many of them are in each state of reasoning.
+        kind: Kind of its media.
+        points: Number of its points: segments, pages, or one.
+        states: Number of points in each state of reasoning.
     """
 
     source: str
@@ -34,7 +35,7 @@ class SourceSummary:
 
 
 def list_sources(store: Store, where: Filter | None = None) -> list[SourceSummary]:
-    """Every file that has matching points, by name."""
+    """Return every file that has matching points, by name."""
     found: dict[str, tuple[Kind, dict[ReasoningState, int]]] = {}
     for point in store.scroll(where, fields=("source", "kind", "reasoning")):
         _, states = found.setdefault(point.payload["source"], (point.payload["kind"], {}))
@@ -46,7 +47,7 @@ def list_sources(store: Store, where: Filter | None = None) -> list[SourceSummar
 
 
 def held_sources(store: Store, sources: Iterable[str]) -> set[str]:
-    """Those of the sources that have points."""
+    """Return those of the sources that have points."""
     return {
         point.payload["source"]
         for some in batches(sorted(set(sources)), LOOKED_UP)
@@ -55,10 +56,10 @@ def held_sources(store: Store, sources: Iterable[str]) -> set[str]:
 
 
 def delete_sources(store: Store, sources: Sequence[str]) -> int:
-    """Remove all points of these sources and return how many there were. Sources that are not there are no error.
+    """Remove all points of these sources and return their number; unknown sources are ignored.
 
     Raises:
-        InputError: When one source stands where several belong.
+        InputError: If `sources` is a single string.
     """
     if isinstance(sources, str):
         raise InputError("delete_sources takes several sources", hint=f"write delete_sources(store, [{sources!r}])")
@@ -68,9 +69,9 @@ def delete_sources(store: Store, sources: Sequence[str]) -> int:
 
 
 def export(store: Store, *, vectors: bool = False, where: Filter | None = None) -> Iterator[dict[str, Any]]:
-    """Points as JSON values, ordered by id: `id`, the payload's fields, and on request `vectors` by name.
+    """Yield points as JSON values, ordered by id: `id`, the payload's fields, and optionally `vectors` by name.
 
-    The vectors are what the engine gives back, of length 1 up to rounding.
+    The vectors are those of the engine, of length 1 up to rounding.
     """
     for point in store.scroll(where, vectors=VECTORS if vectors else ()):
         record: dict[str, Any] = {"id": point.id, **point.payload}
@@ -80,16 +81,14 @@ def export(store: Store, *, vectors: bool = False, where: Filter | None = None) 
 
 
 def export_jsonl(store: Store, path: str | Path, *, vectors: bool = False, where: Filter | None = None) -> int:
-    """Write points to a file, one JSON object a line, and return how many.
+    """Write points to a file atomically, one JSON object per line, and return their number.
 
-    The file appears only when it is whole.
+    Raises:
+        InputError: If the file cannot be written.
     """
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.new")
     count = 0
-    with aside.open("w", encoding="utf-8") as file:
+    with atomic_path(path, what="the export") as part, part.open("w", encoding="utf-8") as file:
         for record in export(store, vectors=vectors, where=where):
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             count += 1
-    aside.replace(path)
     return count

@@ -1,4 +1,4 @@
-"""From one store to another: a directory to a server, a server to a directory, or a collection to another layout."""
+"""Copy a collection to another store or layout."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ume_retrieval.errors import InputError, StoreError
 
 @dataclass(frozen=True, slots=True)
 class MigrationReport:
-    """What `migrate` did. `copied` and `unchanged` add up to the points of the source.
+    """Result of `migrate`. `copied` and `unchanged` add up to the points of the source.
 
     Attributes:
         copied: Points that were written.
-        unchanged: Points that the target had already, with the same payload.
-        others: Points of the target that the source has not; they stay.
+        unchanged: Points that the target already had with the same payload.
+        others: Points of the target that the source lacks; they are kept.
         seconds: Wall-clock time.
     """
 
@@ -29,7 +29,7 @@ class MigrationReport:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
@@ -41,23 +41,23 @@ def migrate(
     batch_size: int = 256,
     on_progress: OnProgress | None = None,
 ) -> MigrationReport:
-    """Copy every point, with vectors, payload and trace, and what the collection says of itself. No model is asked.
+    """Copy all points with vectors, payloads and traces, and the metadata. No model is called.
 
-    It may be stopped and started again: points that the target has with the same payload are not sent twice, and points
-    that have changed since are sent anew. Ids stay, so `index` and `enrich` go on with the target where they were.
+    A stopped run can be repeated: points that the target has with the same payload are not sent again, changed ones
+    are. Ids stay the same, so `index` and `enrich` continue on the target.
 
     Args:
-        source: Where the points are; it is only read.
-        target: Where they go; made when it is not there.
-        layout: How a new target keeps its vectors; None is as the source does.
+        source: The collection to copy; only read.
+        target: The copy; created if it does not exist.
+        layout: How a new target stores its vectors; None uses the layout of the source.
         batch_size: Points that are compared and written together, >= 1.
         on_progress: Called after each batch.
 
     Raises:
-        CollectionNotFound: When the source is not there.
-        StoreMismatch: When the target was made with other models, or has another layout than the one asked for.
-        StoreUnsupported: When the target's engine cannot keep vectors so.
-        StoreError: When a store cannot be reached, or does not hold all points in the end.
+        CollectionNotFound: If the source does not exist.
+        StoreMismatch: If the target was made with other models, or has another layout than `layout`.
+        StoreUnsupported: If the target's engine does not support the layout.
+        StoreError: If a store cannot be reached, or the target lacks points in the end.
 
     Example:
         >>> import tempfile
@@ -79,7 +79,7 @@ def migrate(
     held = target.meta()
     held.check(meta, target.collection)
     if meta.reasoner and not held.reasoner:
-        target.pin(meta)
+        target.set_metadata(meta)
     copied = done = 0
     for batch in batches(source.scroll(), batch_size):
         there = {point.id: point.payload for point in target.retrieve([point.id for point in batch])}

@@ -1,4 +1,4 @@
-"""Reasoning over what was indexed without it: resumable, and never twice over the same content."""
+"""Reason over points that were indexed without it; resumable."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ from ume_retrieval.pipeline.run import Encoded
 from ume_retrieval.results import Usage
 
 BUDGETED_ITEMS: Final = 16
-"""Points of a batch under a budget: few, so that it is known early what a T-CoT costs."""
+"""Points per batch under a budget; small, so that the cost of a T-CoT is known early."""
 
-CHANGED: Final = "its content is no longer what was indexed"
+VECTORS_READ: Final = 256
+"""Points whose vectors are read per call."""
+
+CHANGED: Final = "its content has changed since it was indexed"
 
 
 def enrich(
@@ -41,32 +44,32 @@ def enrich(
     relative_to: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> EnrichReport:
-    """Give points that wait for it their `reasoned` vector and trace.
+    """Add `reasoned` vectors and traces to points that are queued for reasoning.
 
-    Files are read again, so they must still be where they were indexed. A batch is written when it is finished, and
-    every trace is kept before it is used: a run that is killed and started again goes on where it was.
+    Files are read again, so they must still be where they were indexed. Each batch is written when it is finished, and
+    every trace is cached before it is used, so an interrupted run resumes where it stopped.
 
-    A point whose trace cannot be made (an unusable reply, an input that a model refuses) is marked, named once and left
-    alone until `retry_failed`. A point whose file has changed or is out of reach, that failed for a passing reason, or
-    because of a server and not of itself (a wrong key), stays waiting.
+    A point that cannot be reasoned over (an unusable reply, an input that a model refuses) is marked as failed and
+    skipped until `retry_failed`. A point stays queued if its file has changed or is unreachable, or if the failure is
+    temporary or the server's (such as a wrong key).
 
     Args:
-        embedder: The models that the collection was made with; it needs a Reasoner.
+        embedder: The models that the collection was made with, including a Reasoner.
         store: The collection.
-        where: Which points to look at; its `reasoning` is not used.
-        retry_failed: Try marked points again.
-        budget: Tokens that the Reasoner may write, about; files that look most like others come first, and the rest
-            stays waiting. None reasons over everything.
-        strict: Raise the first failure. What was written until then stays.
+        where: Which points to process; its `reasoning` is ignored.
+        retry_failed: Also process points that are marked as failed.
+        budget: Approximate number of tokens that the Reasoner may write. The most ambiguous files come first, the rest
+            stays queued. None processes all.
+        strict: Raise the first failure. Points written before it are kept.
         batch_size: Points that are reasoned over and written together, >= 1.
-        relative_to: Where files are whose names have no root; None is where `sources.MEDIA_ROOT` says, or here.
+        relative_to: Folder of files with relative names; None uses `sources.MEDIA_ROOT`, or the working folder.
         on_progress: Called after each batch.
 
     Raises:
-        CollectionNotFound: When there is no such collection.
-        StoreMismatch: When it was made with other models or prompts.
-        InputError: When the embedder has no Reasoner.
-        UmeError: If strict, the first failure; always, what strikes the run as a whole.
+        CollectionNotFound: If the collection does not exist.
+        StoreMismatch: If it was made with other models or prompts.
+        InputError: If the embedder lacks a Reasoner.
+        UmeError: If strict, the first failure; always, an error of the whole run.
     """
     started = time.perf_counter()
     need_reasoner(embedder)
@@ -80,12 +83,12 @@ def enrich(
     for point in store.scroll(waiting, fields=("source", "cut")):
         pending.setdefault(point.payload["source"], []).append(point)
     if pending and not held.reasoner:
-        store.pin(wanted)
+        store.set_metadata(wanted)
     run = _Run(embedder, store, strict, relative_to)
     total = sum(map(len, pending.values()))
-    # What comes next is found, decoded, reasoned over and embedded while a batch is written.
+    # The next items are located, decoded, reasoned over and embedded while a batch is written.
     ahead: deque[_Located] = deque()
-    order = dict(sorted(pending.items())) if budget is None else crowded_first(store, pending)
+    order = dict(sorted(pending.items())) if budget is None else prioritise_ambiguous(store, pending)
     items = _items(run.locate(order), ahead)
     if budget is not None:
         items = affordable(items, budget, lambda: stream.usage)
@@ -109,21 +112,21 @@ def enrich(
 
 
 def need_reasoner(embedder: ReasoningEmbedder) -> None:
-    """Refuse an embedder that cannot reason.
+    """Raise unless the embedder has a Reasoner.
 
     Raises:
-        InputError: With what to do.
+        InputError: With a hint how to load one.
     """
     if embedder.reasoner is None:
         raise InputError(
-            f"{embedder.info.embedder.name} has no Reasoner with it",
+            f"{embedder.info.embedder.name} was loaded without a Reasoner",
             hint="load one with from_pretrained(..., reasoner=...), or index with reasoning='never'",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Located:
-    """A waiting point with its media."""
+    """A queued point with its media."""
 
     key: str
     entry: Entry
@@ -131,6 +134,8 @@ class _Located:
 
 @dataclass(slots=True)
 class _Run:
+    """Locates, writes and counts the points of one run."""
+
     embedder: ReasoningEmbedder
     store: Store
     strict: bool
@@ -142,7 +147,7 @@ class _Run:
     usage: Usage = field(default_factory=Usage)
 
     def locate(self, pending: Mapping[str, Sequence[Point]]) -> Iterator[_Located]:
-        """Find the points' media again, file by file; a file with other content than was indexed is refused."""
+        """Find the media of points again, file by file; fails for files whose content has changed."""
         for source, points in pending.items():
             segment_s, overlap_s = points[0].payload.get("cut", (SEGMENT_S, OVERLAP_S))
             found: dict[str, Entry] = {}
@@ -161,7 +166,7 @@ class _Run:
                     self._fail(failure)
 
     def write(self, batch: Sequence[tuple[_Located, Encoded]]) -> None:
-        """Write what came of a batch."""
+        """Write the results of a batch."""
         updates: list[Point] = []
         for located, one in batch:
             if one.vector is not None and one.trace is not None:
@@ -186,42 +191,39 @@ class _Run:
 
 
 def _items(found: Iterable[_Located], ahead: deque[_Located]) -> Iterator[Item]:
-    """Items of located points; the points wait in `ahead` for their results."""
+    """Yield the items of located points, and queue the points in `ahead` for their results."""
     for located in found:
         ahead.append(located)
         yield located.entry.item
 
 
-PAGE: Final = 256
-
-
-def crowded_first(store: Store, pending: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
-    """Order files by their most crowded point: the one whose direct vector has the nearest neighbour.
+def prioritise_ambiguous(store: Store, pending: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
+    """Order files by their most ambiguous point: the one with the nearest neighbour by direct vectors.
 
     Args:
-        store: Where the points are; asked for one search a point.
+        store: The collection; searched once per point.
         pending: Points by file.
     """
     nearest: dict[str, float] = {}
     ids = [point.id for points in pending.values() for point in points]
-    for start in range(0, len(ids), PAGE):
-        for point in store.retrieve(ids[start : start + PAGE], vectors=("direct",), fields=()):
+    for batch in batches(ids, VECTORS_READ):
+        for point in store.retrieve(batch, vectors=("direct",), fields=()):
             near = store.search("direct", point.vectors["direct"], limit=2, fields=())
             nearest[point.id] = max((hit.score for hit in near if hit.id != point.id), default=-1.0)
-    crowding = {source: max(nearest.get(point.id, -1.0) for point in points) for source, points in pending.items()}
-    return {source: pending[source] for source in sorted(pending, key=lambda source: (-crowding[source], source))}
+    ambiguity = {source: max(nearest.get(point.id, -1.0) for point in points) for source, points in pending.items()}
+    return {source: pending[source] for source in sorted(pending, key=lambda source: (-ambiguity[source], source))}
 
 
 def affordable(items: Iterable[Item], tokens: int, usage: Callable[[], Usage]) -> Iterator[Item]:
-    """Items in order, until their T-CoTs will have taken `tokens` tokens.
+    """Yield items in order until the budget of tokens is used.
 
-    Items on their way to the Reasoner count with the mean length of its T-CoTs so far, so a budget is overdrawn by
-    little more than the first items.
+    Items that have been yielded but not answered count with the mean length of the T-CoTs so far, so the budget is
+    exceeded by little more than the first items.
 
     Args:
-        items: What may be reasoned over.
-        tokens: What the Reasoner may write.
-        usage: What it has written by now.
+        items: The items.
+        tokens: Tokens that the Reasoner may write.
+        usage: Returns its usage so far.
     """
     for drawn, item in enumerate(items):
         now = usage()

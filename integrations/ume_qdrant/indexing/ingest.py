@@ -1,4 +1,4 @@
-"""Indexing: folders in, points out; what is there already is not done again."""
+"""Index files and folders; a repeated run only processes changes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from ume_qdrant.indexing.discover import explore, roots_of
 from ume_qdrant.indexing.enrich import enrich, need_reasoner
-from ume_qdrant.indexing.plan import Holdings, make_plan
+from ume_qdrant.indexing.plan import Holdings, explore, make_plan, roots_of
 from ume_qdrant.indexing.write import Writer
-from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
+from ume_qdrant.reports import IndexReport, OnProgress, error_of, once_a_source
 from ume_qdrant.stores.base import Store
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import Layout
@@ -24,7 +23,7 @@ from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS
 
 IndexReasoning: TypeAlias = Literal["later", "always", "never"]
-"""Reason over what is indexed when `enrich` is called, at once, or not at all."""
+"""When to reason over indexed items: in `enrich`, at once, or never."""
 
 
 def index(
@@ -43,40 +42,40 @@ def index(
     relative_to: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> IndexReport:
-    """Make a collection hold what files and folders hold.
+    """Bring a collection up to date with files and folders.
 
-    Everything gets its `direct` vector first, so that the collection can be searched soon; with "always" the `reasoned`
-    vectors follow. Each batch is written when it is finished, and every point's id follows from its content: a run that
-    is killed and started again ends with the same points as one that was not.
+    All items get their `direct` vector first, so that the collection can be searched soon; with "always" the `reasoned`
+    vectors follow. Each batch is written when it is finished, and ids follow from content, so an interrupted run that
+    is repeated ends with the same points as an uninterrupted one.
 
-    - A file whose size and time are those of its points is not read (its first bytes are looked at).
-    - A file with known bytes under a new name takes over vectors and traces: no model is asked.
-    - Points of a file's former content go when those of the new content are written.
-    - A file that is gone loses its points. A file or folder that is there but cannot be read keeps them, and is
-      named in `failed`; so does a root that is missing as a whole: more often an unmounted disc than a deletion.
+    - A file with the size and time of its points is not read beyond its first bytes.
+    - A file with known content under a new name reuses vectors and traces; no model is called.
+    - Points of a file's former content are removed once those of the new content are written.
+    - Points of deleted files are removed. A file or folder that exists but is unreadable keeps its points and is listed
+      in `failed`. So does a missing root: it is more often an unmounted disk than a deletion.
 
     Args:
-        embedder: The models; its limits hold for discovery too.
-        store: The collection; made when it is not there.
+        embedder: The models; its limits apply to reading files too.
+        store: The collection; created if it does not exist.
         paths: Files and folders.
         reasoning: "later" leaves reasoning to `enrich`, "always" does it now, "never" excludes new points from it.
         segment_s: Length of a video segment in seconds.
         overlap_s: Overlap of neighbouring segments in seconds.
         follow_symlinks: Whether links to folders are followed.
-        prune: Whether points of files that are gone are removed; only below `paths`.
-        strict: Raise the first failure. What was written until then stays.
+        prune: Whether points of deleted files below `paths` are removed.
+        strict: Raise the first failure. Points written before it are kept.
         batch_size: Points that are embedded and written together, >= 1.
-        layout: How a new collection keeps its vectors; None is plain, and takes an existing one as it is.
-        relative_to: A folder above all `paths`, from which on files are named, so that a collection and what is made of
-            it tell nothing of what lies above, and also work where the files are elsewhere (see `sources.MEDIA_ROOT`).
-            None names them by absolute paths.
+        layout: How a new collection stores its vectors; None is the plain layout, and accepts any existing one.
+        relative_to: A folder above all `paths`; files are named relative to it. Such a collection does not reveal
+            where the files are, and works where they are elsewhere (see `sources.MEDIA_ROOT`). None uses absolute
+            paths.
         on_progress: Called after each step.
 
     Raises:
-        StoreMismatch: When the collection was made with other models or prompts, or has another layout.
-        StoreLocked: When another process holds the store.
-        InputError: When an argument cannot be used.
-        UmeError: If strict, the first failure; always, what strikes the run as a whole, such as a lost server.
+        StoreMismatch: If the collection was made with other models or prompts, or has another layout.
+        StoreLocked: If another process has the store open.
+        InputError: If an argument is invalid.
+        UmeError: If strict, the first failure; always, an error of the whole run, such as a lost server.
     """
     started = time.perf_counter()
     if reasoning not in get_args(IndexReasoning):
@@ -88,7 +87,7 @@ def index(
     check_segments(segment_s, overlap_s)
     roots = roots_of(paths)
     naming = Naming.below(relative_to, roots)
-    report = on_progress or _silent
+    report = on_progress or (lambda _: None)
     store.create(meta_of(embedder, reasoned=False), layout)
     store.meta().check(meta_of(embedder, reasoned=reasoning == "always"), store.collection)
 
@@ -127,19 +126,15 @@ def index(
         failures += reasoned.failed
         usage += reasoned.usage
     store.optimize()
-    without_models = writer.written - writer.embedded
-    taken_over = [work for work in plan.work if work.missing and work.source in without_models]
+    reused = writer.written - writer.embedded
+    moved = [work for work in plan.work if work.missing and work.source in reused]
     return IndexReport(
         indexed=len(writer.written),
         unchanged=plan.unchanged,
         removed=len(plan.gone) if prune else 0,
         failed=once_a_source(map(naming.of_failure, failures)),
-        moved=len(taken_over),
+        moved=len(moved),
         points=writer.points,
         usage=usage,
         seconds=time.perf_counter() - started,
     )
-
-
-def _silent(_: Progress) -> None:
-    """Nobody listens."""

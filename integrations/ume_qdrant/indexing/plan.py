@@ -1,29 +1,33 @@
-"""What has to be done so that a collection holds what the folders hold; decided before any model is asked."""
+"""Explore folders, compare them with a collection, and plan the work before any model is called."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ume_qdrant.indexing.points import Cut, Part, entry_id
+from ume_qdrant.reports import OnProgress, Progress
 from ume_qdrant.stores.base import Point, Store
 from ume_qdrant.stores.filters import Filter
-from ume_retrieval.errors import Failure
-from ume_retrieval.media import Entry
+from ume_qdrant.stores.sources import Naming
+from ume_retrieval.errors import Failure, InputError, UmeError
+from ume_retrieval.media import Entry, FoundFile, Limits, display_name, entries, walk
+from ume_retrieval.media.files import is_remote
 
 FIELDS = ("source", "kind", "file_digest", "size", "mtime_ns", "parts", "cut", "reasoning")
 
 
 class Holdings:
-    """What a collection holds of some files or folders, by source.
+    """The points of some files or folders in a collection, by source.
 
     Args:
         store: The collection.
-        roots: Files or folders, as sources are written.
-        cut: How videos are to be cut.
+        roots: Files or folders, named as sources are.
+        cut: How videos are cut now.
     """
 
     def __init__(self, store: Store, roots: Sequence[str], cut: Cut) -> None:
@@ -33,15 +37,15 @@ class Holdings:
             self._points.setdefault(point.payload["source"], []).append(point)
 
     def sources(self) -> list[str]:
-        """Every source, by name."""
+        """List the sources by name."""
         return sorted(self._points)
 
     def points(self, source: str) -> list[Point]:
-        """Points of a source, without vectors."""
+        """Return the points of a source, without vectors."""
         return self._points.get(source, [])
 
     def is_current(self, source: str, size: int, mtime_ns: int) -> bool:
-        """Whether all points of a file of this size and time are there, so that it need not be read."""
+        """Return whether all points of a file with this size and time exist, so that it need not be read."""
         points = self.points(source)
         digests = {point.payload["file_digest"] for point in points}
         return (
@@ -54,12 +58,12 @@ class Holdings:
 
 @dataclass(slots=True)
 class Explored:
-    """What files and folders hold.
+    """Contents of files and folders.
 
     Attributes:
         entries: Parts of each file that was opened, by source.
-        current: Files that were passed over because all of their points are there.
-        failures: What could not be opened.
+        current: Files that were skipped because all of their points exist.
+        failures: Files that could not be opened.
     """
 
     entries: dict[str, list[Entry]] = field(default_factory=dict)
@@ -67,15 +71,76 @@ class Explored:
     failures: list[Failure] = field(default_factory=list)
 
 
+def roots_of(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """Return absolute paths without "..", with links kept. Addresses are kept too, to be refused by name.
+
+    Raises:
+        InputError: If there is no path.
+    """
+    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not given:
+        raise InputError("there is nothing to index", hint="give at least one file or folder")
+    # Path.absolute keeps "..", and Path.resolve would name files by the targets of links.
+    return [path if is_remote(path) else Path(os.path.abspath(path)) for path in given]  # noqa: PTH100
+
+
+def explore(
+    roots: Sequence[str | Path],
+    holdings: Holdings,
+    *,
+    limits: Limits,
+    follow_symlinks: bool,
+    leave_out: Sequence[Path],
+    naming: Naming,
+    on_progress: OnProgress,
+) -> Explored:
+    """List the files; those of unchanged size and time are not read beyond their first bytes.
+
+    Args:
+        roots: Files and folders, absolute.
+        holdings: What the collection has of them.
+        limits: Limits on the cost of a file.
+        follow_symlinks: Follow links out of the given folders.
+        leave_out: Folders to skip.
+        naming: How files are named.
+        on_progress: Called for each file.
+    """
+    explored = Explored()
+    own = tuple(display_name(folder) + os.sep for folder in leave_out)
+    done = 0
+    for found in walk(roots, limits=limits, follow_symlinks=follow_symlinks):
+        if found.source.startswith(own):
+            continue
+        if isinstance(found, FoundFile):
+            named = replace(found, source=naming.of(found.source))
+            _explore_file(named, holdings, explored, limits)
+        else:
+            explored.failures.append(naming.of_failure(found))
+        done += 1
+        on_progress(Progress("discover", done, None, naming.of(found.source)))
+    return explored
+
+
+def _explore_file(found: FoundFile, holdings: Holdings, explored: Explored, limits: Limits) -> None:
+    if holdings.is_current(found.source, found.size, found.mtime_ns):
+        explored.current.add(found.source)
+        return
+    segment_s, overlap_s = holdings.cut
+    try:
+        explored.entries[found.source] = entries(found, limits=limits, segment_s=segment_s, overlap_s=overlap_s)
+    except UmeError as error:
+        explored.failures.append(Failure.of(error, index=len(explored.failures), source=found.source))
+
+
 @dataclass(frozen=True, slots=True)
 class FileWork:
-    """One file that the collection lacks, wholly or in part.
+    """One file that is not fully in the collection.
 
     Attributes:
         source: The file.
         missing: Parts that the collection lacks.
-        stale: Ids of points of its former content or cut; they go when the missing parts are written.
-        present: Whether the collection has some of its parts already.
+        stale: Ids of points of its former content or cut; removed once the missing parts are written.
+        present: Whether the collection has some of its parts.
     """
 
     source: str
@@ -86,14 +151,14 @@ class FileWork:
 
 @dataclass(slots=True)
 class Plan:
-    """What has to be done.
+    """The work of an index run.
 
     Attributes:
         work: Files to index, by name.
-        unchanged: Files that need no model.
-        refreshed: Payload fields to set on points that stay as they are.
-        gone: Ids of the points of each file that is no longer there.
-        failures: What could not be discovered.
+        unchanged: Number of files that need no model.
+        refreshed: Payload fields to set on existing points.
+        gone: Ids of the points of each deleted file.
+        failures: Files that could not be opened.
     """
 
     work: list[FileWork] = field(default_factory=list)
@@ -104,16 +169,16 @@ class Plan:
 
 
 def make_plan(holdings: Holdings, found: Explored) -> Plan:
-    """Compare what was found with what is held.
+    """Compare the files with the collection.
 
-    A file is gone when it is held but was neither found nor named in a failure, itself or a folder above it: what
-    cannot be looked at is not taken for deleted.
+    A file counts as deleted if it has points but was neither found nor covered by a failure of its own or of a folder
+    above it: an unreadable file is not a deleted one.
     """
     plan = Plan(unchanged=len(found.current), failures=list(found.failures))
     failed_parts = Counter(failure.source for failure in found.failures)
-    for source, entries in sorted(found.entries.items()):
-        parts = len(entries) + failed_parts[source]
-        _plan_file(plan, holdings.points(source), source, [Part(entry, parts, holdings.cut) for entry in entries])
+    for source, parts in sorted(found.entries.items()):
+        count = len(parts) + failed_parts[source]
+        _plan_file(plan, holdings.points(source), source, [Part(entry, count, holdings.cut) for entry in parts])
     for source in holdings.sources():
         seen = source in found.entries or source in found.current
         if not seen and not any(_is_above(name, source) for name in failed_parts):
@@ -137,7 +202,7 @@ def _plan_file(plan: Plan, held: Sequence[Point], source: str, parts: Sequence[P
 
 
 def _changes(held: Mapping[str, Any], part: Part) -> dict[str, Any]:
-    """Fields in which a point of the same content differs: the file was touched, or other parts of it could be read."""
+    """Return the fields that differ for the same content: the file was touched, or other parts of it were readable."""
     wanted = part.payload(held["reasoning"])
     return {name: wanted[name] for name in ("size", "mtime_ns", "parts", "cut") if wanted.get(name) != held.get(name)}
 

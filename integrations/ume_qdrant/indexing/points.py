@@ -1,4 +1,4 @@
-"""From a discovered entry to a point, and from a point to its twin under another name."""
+"""Convert discovered entries and results of reasoning to points."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from ume_qdrant.stores.base import Point, Vector
 from ume_qdrant.stores.filters import ReasoningState
-from ume_qdrant.stores.schema import MAX_TEXT, point_id, within
+from ume_qdrant.stores.schema import MAX_TEXT, clean, point_id, within
 from ume_qdrant.stores.sources import is_relative
-from ume_qdrant.stores.traces import clean, to_payload
+from ume_qdrant.stores.traces import to_payload
 from ume_retrieval.errors import Failure, ServerError
 from ume_retrieval.media import Entry
 from ume_retrieval.results import PipelineInfo, Trace
@@ -19,16 +19,16 @@ Cut: TypeAlias = tuple[float, float]
 """Length and overlap of video segments, in seconds."""
 
 ContentKey: TypeAlias = tuple[str, str, float | None, float | None, int | None]
-"""What an entry shows, whatever its file is called: digest, kind, start, end, page."""
+"""Identity of an entry's content, independent of file names: digest, kind, start, end, page."""
 
 
 def entry_id(entry: Entry) -> str:
-    """The id of an entry's point."""
+    """Return the id of an entry's point."""
     return point_id(entry.source, entry.file_digest, start_s=entry.start_s, end_s=entry.end_s, page=entry.page)
 
 
 def entry_key(entry: Entry) -> ContentKey:
-    """What an entry shows."""
+    """Return the content key of an entry."""
     return entry.file_digest, entry.kind, entry.start_s, entry.end_s, entry.page
 
 
@@ -37,9 +37,9 @@ class Part:
     """An entry as a part of its file.
 
     Attributes:
-        entry: What was discovered.
-        parts: How many points the file has in all; fewer in the store mean that it is not done yet.
-        cut: How its video was cut.
+        entry: The entry.
+        parts: Number of points of the file; fewer in the store mean that indexing is incomplete.
+        cut: How videos are cut.
     """
 
     entry: Entry
@@ -47,12 +47,12 @@ class Part:
     cut: Cut
 
     def payload(self, state: ReasoningState) -> dict[str, Any]:
-        """The point's fields. None is left out: engines differ in whether they keep it."""
+        """Return the point's fields, without None, which only some engines keep."""
         entry = self.entry
         fields = {
             "source": entry.source,
             "doc_id": entry.source,
-            # "." holds files of relative names, and nothing that others keep in the collection.
+            # "." matches files with relative names, and no points of other writers.
             "within": [*within(entry.source), *([os.curdir] if is_relative(entry.source) else [])],
             "kind": entry.kind,
             "start_s": entry.start_s,
@@ -70,11 +70,11 @@ class Part:
         return {name: value for name, value in fields.items() if value is not None}
 
     def point(self, vector: Vector, state: ReasoningState) -> Point:
-        """A point with its direct vector."""
+        """Return a new point with its direct vector."""
         return Point(entry_id(self.entry), {"direct": vector}, self.payload(state))
 
-    def twin(self, donor: Point, state: ReasoningState) -> Point:
-        """A point with the vectors and the trace of a point that shows the same."""
+    def copy_of(self, donor: Point, state: ReasoningState) -> Point:
+        """Return a point with the vectors and the trace of a point with the same content."""
         if "reasoned" in donor.vectors:
             kept: ReasoningState = "done"
         else:
@@ -85,17 +85,17 @@ class Part:
 
 
 REASONING_FIELDS = ("trace", "reasoner", "prompt_version", "reasoning_error", "text")
-"""Payload fields that come from reasoning."""
+"""Payload fields that reasoning writes."""
 
 
 def refused_update(key: str, failure: Failure) -> Point:
-    """What a failure to reason makes of a point that exists: marked when it is for good, else nothing.
+    """Return the update of an existing point after a failure: marked as failed if permanent, else empty.
 
-    What a server refuses today (a wrong key, say) it may take tomorrow; what an item lacks it lacks for good.
+    A refusal by a server, such as for a wrong key, is not permanent.
 
     Args:
         key: The point's id.
-        failure: Why there is no trace.
+        failure: Why it has no trace.
     """
     if failure.retryable or failure.error == ServerError.code:
         return Point(key)
@@ -103,14 +103,14 @@ def refused_update(key: str, failure: Failure) -> Point:
 
 
 def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo, *, text: str | None = None) -> Point:
-    """What reasoning adds to a point that exists.
+    """Return the update of an existing point after reasoning.
 
     Args:
         key: The point's id.
         vector: Its `reasoned` vector.
-        trace: What the Reasoner wrote.
+        trace: The Reasoner's trace.
         info: The models.
-        text: What stands in for a text, so that tools which read that field have something to show; None leaves it.
+        text: New value of the `text` field, for tools that show this field of media; None keeps it.
     """
     reasoner = f"{info.reasoner.name}@{info.reasoner.revision}" if info.reasoner else ""
     payload = {

@@ -1,9 +1,9 @@
-"""Carrying out a plan: embed what is missing, take over what is known, write batch by batch."""
+"""Carry out a plan: embed missing content, reuse vectors of known content, write batch by batch."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -11,36 +11,96 @@ import numpy as np
 
 from ume_qdrant.indexing.plan import FileWork, Plan
 from ume_qdrant.indexing.points import ContentKey, Part, entry_key
-from ume_qdrant.indexing.reuse import CONTENT_FIELDS, Donors, content_key
 from ume_qdrant.reports import OnProgress, Progress, error_of
-from ume_qdrant.stores.base import Point, Store, Vector, batches
+from ume_qdrant.stores.base import VECTORS, Payload, Point, Store, Vector, batches
 from ume_qdrant.stores.filters import Filter, ReasoningState
 from ume_retrieval.errors import Failure
+from ume_retrieval.media import Entry
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.run import Encoded
 from ume_retrieval.results import Usage
 
 BATCH: Final = 500
-"""Points whose payload is set, or that are removed, at a time."""
+"""Points per update or delete call."""
+
+
+CONTENT_FIELDS = ("file_digest", "kind", "start_s", "end_s", "page")
+"""Payload fields that identify the content of a point."""
+
+
+class VectorReuse:
+    """Vectors and traces of points with the same content, for the entries of one run.
+
+    The collection is queried once per file content, before its first entry; points that the run itself writes are
+    remembered while further entries have the same content.
+
+    Args:
+        store: The collection.
+        entries: All entries that the run writes.
+    """
+
+    def __init__(self, store: Store, entries: Iterable[Entry]) -> None:
+        self._store = store
+        self._left = Counter(entry.file_digest for entry in entries)
+        self._known: dict[str, dict[ContentKey, Point]] = {}
+
+    def find(self, entries: Iterable[Entry]) -> dict[ContentKey, Point]:
+        """Return points with the same content as these entries, with their vectors."""
+        wanted = {entry_key(entry): entry.file_digest for entry in entries}
+        self._query({digest for digest in wanted.values() if digest not in self._known})
+        return {key: self._known[digest][key] for key, digest in wanted.items() if key in self._known[digest]}
+
+    def settle(self, entries: Iterable[Entry], written: Mapping[ContentKey, Point]) -> None:
+        """Remember what was written for these entries as long as it can be reused."""
+        for entry in entries:
+            digest, key = entry.file_digest, entry_key(entry)
+            self._left[digest] -= 1
+            if self._left[digest] == 0:
+                self._known.pop(digest, None)
+            elif key in written:
+                self._known.setdefault(digest, {})[key] = written[key]
+
+    def _query(self, digests: set[str]) -> None:
+        for digest in digests:
+            self._known[digest] = {}
+        if not digests:
+            return
+        for point in self._store.scroll(Filter(digests=tuple(sorted(digests))), vectors=VECTORS):
+            key = content_key(point.payload)
+            known = self._known[point.payload["file_digest"]]
+            # Prefer a point that was reasoned over.
+            if "direct" in point.vectors and (key not in known or "reasoned" in point.vectors):
+                known[key] = point
+
+
+def content_key(payload: Payload) -> ContentKey:
+    """Return the content key of a point from its `CONTENT_FIELDS`."""
+    return (
+        payload["file_digest"],
+        payload["kind"],
+        payload.get("start_s"),
+        payload.get("end_s"),
+        payload.get("page"),
+    )
 
 
 @dataclass(slots=True)
 class Writer:
-    """One run's writing.
+    """Writes the points of one run.
 
     Args:
-        embedder: The models; only the Embedder is asked.
+        embedder: The models; only the Embedder is used.
         store: The collection.
         state: State of reasoning of new points.
         strict: Raise the first failure, after the rest of its batch is written.
-        report: Told of each batch.
+        report: Called after each batch.
 
     Attributes:
-        written: Files of which something was written or removed.
-        embedded: Those of them for which the Embedder was asked.
-        failures: What could not be embedded.
-        points: Points written.
-        usage: What the Embedder was asked.
+        written: Files of which points were written or removed.
+        embedded: Those of them for which the Embedder was called.
+        failures: Items that could not be embedded.
+        points: Number of points written.
+        usage: Calls of the Embedder.
     """
 
     embedder: ReasoningEmbedder
@@ -55,22 +115,22 @@ class Writer:
     usage: Usage = field(default_factory=Usage)
 
     def write(self, plan: Plan, batch_size: int) -> None:
-        """Write what the collection lacks, in the plan's order."""
+        """Write the missing points, in the plan's order."""
         for some in batches(plan.refreshed, BATCH):
             self.store.update(some)
         for work in plan.work:
             if not work.missing:
                 self._finish(work)
         units = [(work, part) for work in plan.work for part in work.missing]
-        donors = Donors(self.store, [part.entry for _, part in units])
+        reuse = VectorReuse(self.store, [part.entry for _, part in units])
         new = self._new([part for _, part in units])
         items = [part.entry.item for part in new.values()]
         done = 0
-        # What comes next is decoded and embedded while a batch is written.
+        # The next items are decoded and embedded while a batch is written.
         with self.embedder.stream_corpus(items, reasoning="never", total=len(items), chunk_items=batch_size) as stream:
-            coming = _Coming(deque(new), iter(stream))
+            stream_results = _StreamResults(deque(new), iter(stream))
             for batch in batches(units, batch_size):
-                self._write_batch(batch, donors, coming)
+                self._write_batch(batch, reuse, stream_results)
                 for work, part in batch:
                     if part is work.missing[-1]:
                         self._finish(work)
@@ -79,23 +139,23 @@ class Writer:
             self.usage += stream.usage
 
     def remove(self, plan: Plan) -> None:
-        """Take out the points of files that are gone."""
+        """Remove the points of deleted files."""
         for some in batches([key for ids in plan.gone.values() for key in ids], BATCH):
             self.store.delete(some)
 
     def await_reasoning(self, roots: tuple[str, ...]) -> None:
-        """Let points wait for reasoning that an earlier run has excluded from it."""
+        """Queue points for reasoning that an earlier run has excluded from it."""
         where = Filter(under=roots, reasoning=("never",))
-        # What stands for no whole part of a file, such as a piece of a text, cannot be found again to reason over.
+        # Points without `parts`, such as pieces of a split text, cannot be found again in their file.
         ids = [point.id for point in self.store.scroll(where, fields=("parts",)) if point.payload.get("parts")]
         for some in batches(ids, BATCH):
             self.store.update([Point(key, {}, {"reasoning": "later"}) for key in some])
 
-    def _write_batch(self, batch: Sequence[tuple[FileWork, Part]], donors: Donors, coming: _Coming) -> None:
+    def _write_batch(self, batch: Sequence[tuple[FileWork, Part]], reuse: VectorReuse, results: _StreamResults) -> None:
         entries = [part.entry for _, part in batch]
-        vectors, failures = coming.take({entry_key(entry) for entry in entries})
-        known = donors.of(entries)
-        # What was known when the run began and is no longer, or failed before under another name.
+        vectors, failures = results.take({entry_key(entry) for entry in entries})
+        known = reuse.find(entries)
+        # Points that have vanished since the run began, or content that failed before under another name.
         settled = known.keys() | vectors.keys() | failures.keys()
         lost = [part for _, part in batch if entry_key(part.entry) not in settled]
         more, refused = self._embed(lost)
@@ -105,7 +165,7 @@ class Writer:
         for work, part in batch:
             key = entry_key(part.entry)
             if key in known:
-                points.append(part.twin(known[key], self.state))
+                points.append(part.copy_of(known[key], self.state))
             elif key in vectors:
                 points.append(part.point(vectors[key], self.state))
                 self.embedded.add(work.source)
@@ -115,13 +175,13 @@ class Writer:
             self.written.add(work.source)
             written[key] = points[-1]
         self.store.upsert(points)
-        donors.settle(entries, written)
+        reuse.settle(entries, written)
         self.points += len(points)
         if self.strict and self.failures:
             raise error_of(self.failures[0])
 
     def _new(self, parts: Sequence[Part]) -> dict[ContentKey, Part]:
-        """The first part with each content that the collection does not have."""
+        """Return one part for each content that the collection lacks."""
         first: dict[ContentKey, Part] = {}
         for part in parts:
             first.setdefault(entry_key(part.entry), part)
@@ -132,7 +192,7 @@ class Writer:
         return first
 
     def _embed(self, parts: Sequence[Part]) -> tuple[dict[ContentKey, Vector], dict[ContentKey, Failure]]:
-        """Embed each distinct content once."""
+        """Embed each content once."""
         entries = {entry_key(part.entry): part.entry for part in parts}
         if not entries:
             return {}, {}
@@ -145,21 +205,21 @@ class Writer:
         return {key: row for key, row in zip(keys, rows, strict=True) if key not in failures}, failures
 
     def _finish(self, work: FileWork) -> None:
-        """Remove points of former content, once there are points of the present one."""
+        """Remove points of former content once points of the current content exist."""
         if work.stale and (work.present or work.source in self.written):
             self.store.delete(work.stale)
             self.written.add(work.source)
 
 
 @dataclass(frozen=True, slots=True)
-class _Coming:
-    """Contents in the order in which they are written, and what becomes of them in the same order."""
+class _StreamResults:
+    """Contents in the order in which they are written, and their results in the same order."""
 
     keys: deque[ContentKey]
     results: Iterator[Encoded]
 
     def take(self, wanted: set[ContentKey]) -> tuple[dict[ContentKey, Vector], dict[ContentKey, Failure]]:
-        """Wait for the vectors of those of the contents that are still to come."""
+        """Wait for the results of those of the wanted contents that are next."""
         vectors: dict[ContentKey, Vector] = {}
         failures: dict[ContentKey, Failure] = {}
         while self.keys and self.keys[0] in wanted:

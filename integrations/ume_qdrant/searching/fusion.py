@@ -1,4 +1,4 @@
-"""From two rankings to one: fusion of scores, grouping, and maximal marginal relevance. Pure functions on numbers."""
+"""Combine two rankings: fusion of scores, grouping, and maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.vectors import fuse as fuse_similarities
 
 Grouping: TypeAlias = Literal["point", "moment", "source"]
-"""What a hit stands for: every point; a moment (overlapping segments of one video are one hit); or a source."""
+"""One hit per point, per moment (overlapping segments of one video), or per source."""
 
 
 def fuse(direct: Mapping[str, float], reasoned: Mapping[str, float], weight: float) -> dict[str, float]:
@@ -37,7 +37,7 @@ def fuse(direct: Mapping[str, float], reasoned: Mapping[str, float], weight: flo
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a point lies.
+    """Position of a point.
 
     Attributes:
         source: Its file.
@@ -50,14 +50,14 @@ class Place:
     end_s: float | None = None
 
     def overlaps(self, other: Place) -> bool:
-        """Whether both show seconds of one file that they share."""
+        """Return whether both are segments of one file that share seconds."""
         if self.source != other.source or None in (self.start_s, self.end_s, other.start_s, other.end_s):
             return False
         return self.start_s < other.end_s and other.start_s < self.end_s  # type: ignore[operator]  # no None here
 
 
 def group(ranked: Sequence[str], places: Mapping[str, Place], by: Grouping) -> list[str]:
-    """Keep the best point of each group, in order.
+    """Return the best point of each group, in order.
 
     Example:
         >>> places = {"a": Place("v", 0, 4), "b": Place("v", 3, 7), "c": Place("v", 6, 10)}
@@ -86,13 +86,15 @@ def diversify(
     diversity: float,
     limit: int,
 ) -> list[str]:
-    """Maximal marginal relevance: each next hit is relevant and unlike those before it (Carbonell and Goldstein, 1998).
+    """Rerank by maximal marginal relevance (Carbonell and Goldstein, 1998).
+
+    Each next hit is relevant and dissimilar to those before it.
 
     Args:
         ranked: Point ids, best first.
         scores: Relevance by id.
-        vectors: Unit vectors by id, for likeness.
-        diversity: Weight of unlikeness, 0..1; 0 keeps the ranking, 1 ignores relevance after the first.
+        vectors: Unit vectors by id, for similarity.
+        diversity: Weight of dissimilarity, 0..1; 0 keeps the ranking, 1 ignores relevance after the first.
         limit: Most ids to return.
 
     Example:
@@ -107,11 +109,11 @@ def diversify(
         return []
     matrix = np.stack([vectors[key] for key in ranked])
     relevance = np.array([scores[key] for key in ranked])
-    likeness = np.full(len(ranked), -np.inf)
+    similarity = np.full(len(ranked), -np.inf)
     chosen = [0]
     while len(chosen) < min(limit, len(ranked)):
-        likeness = np.maximum(likeness, matrix @ matrix[chosen[-1]])
-        marginal = (1 - diversity) * relevance - diversity * likeness
+        similarity = np.maximum(similarity, matrix @ matrix[chosen[-1]])
+        marginal = (1 - diversity) * relevance - diversity * similarity
         marginal[chosen] = -np.inf
         chosen.append(int(np.argmax(marginal)))
     return [ranked[index] for index in chosen]

@@ -1,4 +1,4 @@
-"""A gate for a collection, calibrated on queries that are searched with and without reasoning."""
+"""Calibrate a gate on queries that are searched with and without reasoning."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ume_qdrant.admin.contents import held_sources
-from ume_qdrant.searching.search import answer_with, search_vectors
-from ume_qdrant.searching.search_plan import QueryVectors, Wish, embedder_identity, plan_look
+from ume_qdrant.searching.search import QueryVectors, direct_view, embedder_identity, search_vectors
 from ume_qdrant.stores.base import Store
-from ume_qdrant.stores.steps import run
 from ume_retrieval.errors import InputError
 from ume_retrieval.gate import Gate, calibrate
 from ume_retrieval.inputs import Item
@@ -17,7 +15,7 @@ from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.encode_options import ReasoningMode
 
 TOGETHER: Final = 64
-"""Queries that are encoded in one call."""
+"""Queries per call of the models."""
 
 BOTH: Final[tuple[ReasoningMode, ...]] = ("never", "always")
 
@@ -31,26 +29,26 @@ def calibrate_gate(
     max_loss: float = 0.005,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Gate:
-    """Search every query twice and learn when the second search was worth its tokens.
+    """Search every query with and without reasoning, and learn when reasoning was worth its tokens.
 
     Args:
         embedder: The models that the collection was made with.
         store: The collection, reasoned over.
-        queries: Queries like those to come, 50 or more.
-        answers: The source that answers each query. Without them a query counts as well served without reasoning when
-            both searches put the same point first.
-        max_loss: Most queries, as a share of all, that may be spared though reasoning would serve them better.
-        on_progress: Called with (queries done, queries in all).
+        queries: Representative queries, 50 or more.
+        answers: The source that answers each query. Without them, a query does not need reasoning if both searches
+            rank the same point first.
+        max_loss: Largest share of queries for which the gate may skip reasoning although it gives a better result.
+        on_progress: Called with (queries done, all queries).
 
     Raises:
-        InputError: When there are too few queries, not one answer for each, or one that is no source of the collection.
+        InputError: If there are too few queries, not one answer per query, or an answer that the collection lacks.
         UmeError: As `search` does.
     """
     if answers is not None and len(answers) != len(queries):
         raise InputError(f"{len(queries)} queries and {len(answers)} answers", hint="give one answer a query")
     missing = set(answers or ()) - held_sources(store, answers or ())
     if missing:
-        # No search can find them: a gate would learn that reasoning never helps.
+        # No search can find them, so the gate would learn that reasoning never helps.
         raise InputError(
             f"{len(missing)} answers are no source of {store.collection!r}, such as {min(missing)!r}",
             hint="name files as hits do",
@@ -60,7 +58,7 @@ def calibrate_gate(
         some = queries[start : start + TOGETHER]
         pairs = zip(*(embedder.encode_query(some, reasoning=mode) for mode in BOTH), strict=True)
         for index, (direct, reasoned) in enumerate(pairs, start):
-            views.append(run(plan_look(direct, Wish()), answer_with(store, embedder)))
+            views.append(direct_view(store, direct))
             plain, thought = (search_vectors(store, QueryVectors(direct, one), limit=1) for one in (direct, reasoned))
             if answers is None:
                 spare.append([hit.point_id for hit in plain] == [hit.point_id for hit in thought])

@@ -1,4 +1,4 @@
-"""What a search returns."""
+"""Results of a search."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.trace import TCot
 
 FIELDS: Final = ("source", "kind", "start_s", "end_s", "page", "trace", "text")
-"""Payload fields that a hit is made of."""
+"""Payload fields of a hit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One thing that was found, where it is, and why.
+    """One result: what was found, where it is, and the evidence.
 
     Attributes:
         source: The file.
@@ -28,8 +28,8 @@ class Hit:
         start_s: First second of a segment of video, or None.
         end_s: Last second of a segment of video, or None.
         page: Page number, 1-based, or None.
-        answer: What the Reasoner takes it to be, or None where it has not reasoned.
-        evidence: What the Reasoner points at; empty where it has not reasoned.
+        answer: The Reasoner's answer, or None without reasoning.
+        evidence: Keywords, boxes and key frames of the Reasoner; empty without reasoning.
         trace: The whole T-CoT, or None.
         text: Beginning of a text, or None.
         point_id: Its id in the store.
@@ -49,7 +49,7 @@ class Hit:
 
     @classmethod
     def of(cls, point_id: str, score: float, payload: Payload) -> Hit:
-        """Read a point's payload."""
+        """Create a hit from a point's payload."""
         trace = tcot_of(payload.get("trace"))
         return cls(
             source=payload["source"],
@@ -67,7 +67,7 @@ class Hit:
 
     @property
     def item(self) -> Item:
-        """The file's media as an input, to look at it again."""
+        """The hit's media as an input."""
         return item_of(
             {
                 "source": self.source,
@@ -80,7 +80,7 @@ class Hit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values: source, score, start_s, end_s, page, answer, evidence."""
+        """Return JSON values: source, score, start_s, end_s, page, answer, evidence."""
         return {
             "source": self.source,
             "score": self.score,
@@ -94,12 +94,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits with what the query was taken to mean.
+    """Hits, and the Reasoner's interpretation of the query.
 
     Attributes:
         hits: Best first.
-        query_trace: The Reasoner's trace over the query, or None where it did not reason.
-        usage: What encoding the query cost.
+        query_trace: The Reasoner's trace of the query, or None without reasoning.
+        usage: Calls of the models for the query.
     """
 
     hits: tuple[Hit, ...]

@@ -1,4 +1,4 @@
-"""Hits of a store as values that a report can draw."""
+"""Convert queries and hits to values that reports draw."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def report_query(
     task: str = "",
     note: str = "",
 ) -> ReportQuery:
-    """A query and its hits with their pictures; media that have gone since are left out of their cards.
+    """Load the pictures of a query and its hits; media that no longer exist are left out of their cards.
 
     Args:
-        item: What was asked.
+        item: The query.
         hits: Best first.
-        trace: The Reasoner's trace over the query.
-        budget: How videos are sampled, so that the query's key frames count as the Reasoner counted; the default budget
-            if None. Key frames of hits are found by their times.
-        relevant: Whether each hit is right, where that is known.
-        task: What kind of question it is.
+        trace: The Reasoner's trace of the query.
+        budget: How videos are sampled, so that the query's key frames have the Reasoner's numbers; None is the default
+            budget. Key frames of hits are found by their times.
+        relevant: Whether each hit is correct, if known.
+        task: Name of the task.
         note: One line under the query.
     """
     sampling = budget or VisualBudget()
-    query = _look(item, sampling)
+    query = _load(item, sampling)
     known = [*relevant, *[None] * (len(hits) - len(relevant))]
     return ReportQuery(
         text=item.text,
@@ -56,15 +56,15 @@ def report_query(
 
 
 def _report_hit(hit: Hit, budget: VisualBudget, relevant: bool | None) -> ReportHit:  # noqa: FBT001 a fact, not a mode
-    looked = _look(hit.item, budget)
+    loaded = _load(hit.item, budget)
     return ReportHit(
         title="/".join(Path(hit.source).parts[-3:]),
         kind=hit.kind,
         score=hit.score,
         text=hit.text,
-        images=looked.images if looked else (),
-        videos=looked.videos if looked else (),
-        trace=_numbered_as_shown(hit, looked),
+        images=loaded.images if loaded else (),
+        videos=loaded.videos if loaded else (),
+        trace=_numbered_as_shown(hit, loaded),
         start_s=hit.start_s,
         end_s=hit.end_s,
         page=hit.page,
@@ -72,17 +72,17 @@ def _report_hit(hit: Hit, budget: VisualBudget, relevant: bool | None) -> Report
     )
 
 
-def _numbered_as_shown(hit: Hit, looked: LoadedItem | None) -> TCot | None:
-    """The hit's trace; its numbers count the frames that the Reasoner saw, and these may be sampled otherwise."""
-    if hit.trace is None or looked is None or not looked.videos:
+def _numbered_as_shown(hit: Hit, loaded: LoadedItem | None) -> TCot | None:
+    """Return the hit's trace with key frames numbered by the frames shown, not those the Reasoner saw."""
+    if hit.trace is None or loaded is None or not loaded.videos:
         return hit.trace
-    times = looked.videos[0].timestamps
+    times = loaded.videos[0].timestamps
     meant = [frame.time_s for frame in hit.evidence.key_frames if frame.time_s is not None]
     nearest = (min(range(len(times)), key=lambda shown: abs(times[shown] - second)) for second in meant)
     return replace(hit.trace, key_frames=tuple(dict.fromkeys(number + 1 for number in nearest)))
 
 
-def _look(item: Item, budget: VisualBudget) -> LoadedItem | None:
+def _load(item: Item, budget: VisualBudget) -> LoadedItem | None:
     try:
         return load(item, budget)
     except MediaError:

@@ -1,149 +1,56 @@
-"""What every async store does, and any store as an async one by a worker thread."""
+"""Stores for async code: derived from blocking ones, and run without an event loop where callers block."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, update_wrapper
 from itertools import islice
-from typing import Final, ParamSpec, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
-from ume_qdrant.stores.base import USUAL, Point, Scored, Store, Vector, VectorName
+from ume_qdrant.stores.base import Point, RenamedMethods, Store, VectorName
 from ume_qdrant.stores.filters import Filter
-from ume_qdrant.stores.layout import Effort, Layout
-from ume_qdrant.stores.schema import CollectionMeta
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PAGE: Final = 500
-"""Points that are handed from the worker thread at a time."""
+THREAD_PAGE: Final = 500
+"""Points that `scroll` fetches per blocking call."""
 
 
-@runtime_checkable
-class AsyncStore(Protocol):
-    """One collection of points, as `Store`, with every call awaited. Errors are those of `Store`."""
+def _awaited(
+    method: Callable[Concatenate[Any, P], T],
+) -> Callable[Concatenate[AsyncStore, P], Coroutine[Any, Any, T]]:
+    """Derive the async form of a method of `Store`, with the same parameters."""
 
-    @property
-    def location(self) -> str:
-        """Where the collection is, for messages; never holds a secret."""
-        ...
+    async def call(self: AsyncStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: T = await self._run(partial(getattr(self._store, method.__name__), *args, **kwargs))
+        return result
 
-    @property
-    def collection(self) -> str:
-        """Name of the collection."""
-        ...
-
-    async def exists(self) -> bool:
-        """Whether the collection is there."""
-        ...
-
-    async def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
-        """Make the collection; keep it when it is already there."""
-        ...
-
-    async def meta(self) -> CollectionMeta:
-        """What the collection was made with."""
-        ...
-
-    async def layout(self) -> Layout:
-        """How the collection keeps its vectors."""
-        ...
-
-    async def pin(self, meta: CollectionMeta) -> None:
-        """Replace what the collection says of its models."""
-        ...
-
-    async def upsert(self, points: Sequence[Point]) -> None:
-        """Write points whole."""
-        ...
-
-    async def update(self, points: Sequence[Point]) -> None:
-        """Set vectors, then payload fields, of points that exist."""
-        ...
-
-    async def delete(self, ids: Sequence[str]) -> None:
-        """Remove points."""
-        ...
-
-    async def retrieve(
-        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
-    ) -> list[Point]:
-        """Read points by id."""
-        ...
-
-    def scroll(
-        self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
-    ) -> AsyncIterator[Point]:
-        """Read every point that matches, ordered by id."""
-        ...
-
-    async def search(
-        self,
-        name: VectorName,
-        vector: Vector,
-        *,
-        limit: int,
-        where: Filter | None = None,
-        effort: Effort = USUAL,
-        fields: Sequence[str] | None = None,
-    ) -> list[Scored]:
-        """The points nearest to `vector`, best first."""
-        ...
-
-    async def count(self, where: Filter | None = None) -> int:
-        """How many points match."""
-        ...
-
-    async def aliases(self) -> dict[str, str]:
-        """Every alias at this location, with the collection that it names."""
-        ...
-
-    async def point_alias(self, alias: str) -> str | None:
-        """Let `alias` name this collection, at once, and return what it named before."""
-        ...
-
-    async def drop_alias(self, alias: str) -> None:
-        """Forget an alias."""
-        ...
-
-    async def drop(self) -> None:
-        """Remove the collection with its points and aliases."""
-        ...
-
-    async def optimize(self) -> None:
-        """Build what makes search fast."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of files and connections."""
-        ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(self, *exc: object) -> None: ...
+    update_wrapper(call, method)
+    return call
 
 
-class ThreadStore:
-    """Any store, its calls made one after the other in a worker thread, so that the event loop goes on.
+class AsyncStore(RenamedMethods):
+    """`Store` for async code: the same methods with the same arguments and errors, awaited.
 
-    Made for `EdgeStore`, whose engine is in this process and knows no event loop.
+    Each method is derived from a blocking store. `ThreadStore` calls it in a worker thread; `AsyncClientStore`
+    implements the methods itself.
 
     Args:
-        store: The store; it belongs to this one from now on, and is closed with it.
+        store: A blocking store.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._worker = _worker()
 
     def __repr__(self) -> str:
-        return f"ThreadStore({self._store!r})"
+        return f"{type(self).__name__}({self._store!r})"
 
     @property
     def location(self) -> str:
-        """Where the collection is."""
+        """Directory or server address, for messages; never contains a secret."""
         return self._store.location
 
     @property
@@ -151,107 +58,88 @@ class ThreadStore:
         """Name of the collection."""
         return self._store.collection
 
-    async def exists(self) -> bool:
-        """Whether the collection is there."""
-        return await self._call(self._store.exists)
-
-    async def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
-        """Make the collection; keep it when it is already there."""
-        await self._call(self._store.create, meta, layout)
-
-    async def meta(self) -> CollectionMeta:
-        """What the collection was made with."""
-        return await self._call(self._store.meta)
-
-    async def layout(self) -> Layout:
-        """How the collection keeps its vectors."""
-        return await self._call(self._store.layout)
-
-    async def pin(self, meta: CollectionMeta) -> None:
-        """Replace what the collection says of its models."""
-        await self._call(self._store.pin, meta)
-
-    async def upsert(self, points: Sequence[Point]) -> None:
-        """Write points whole."""
-        await self._call(self._store.upsert, points)
-
-    async def update(self, points: Sequence[Point]) -> None:
-        """Set vectors, then payload fields, of points that exist."""
-        await self._call(self._store.update, points)
-
-    async def delete(self, ids: Sequence[str]) -> None:
-        """Remove points."""
-        await self._call(self._store.delete, ids)
-
-    async def retrieve(
-        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
-    ) -> list[Point]:
-        """Read points by id."""
-        return await self._call(self._store.retrieve, ids, vectors=vectors, fields=fields)
+    exists = _awaited(Store.exists)
+    create = _awaited(Store.create)
+    meta = _awaited(Store.meta)
+    layout = _awaited(Store.layout)
+    set_metadata = _awaited(Store.set_metadata)
+    upsert = _awaited(Store.upsert)
+    update = _awaited(Store.update)
+    delete = _awaited(Store.delete)
+    retrieve = _awaited(Store.retrieve)
+    search = _awaited(Store.search)
+    count = _awaited(Store.count)
+    aliases = _awaited(Store.aliases)
+    set_alias = _awaited(Store.set_alias)
+    drop_alias = _awaited(Store.drop_alias)
+    drop = _awaited(Store.drop)
+    optimize = _awaited(Store.optimize)
+    close = _awaited(Store.close)
 
     async def scroll(
         self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
     ) -> AsyncIterator[Point]:
         """Read every point that matches, ordered by id."""
-        points: Iterator[Point] = await self._call(self._store.scroll, where, vectors=vectors, fields=fields)
-        while some := await self._call(lambda: list(islice(points, PAGE))):
-            for point in some:
+        points = await self._run(partial(self._store.scroll, where, vectors=vectors, fields=fields))
+        while page := await self._run(lambda: list(islice(points, THREAD_PAGE))):
+            for point in page:
                 yield point
-
-    async def search(
-        self,
-        name: VectorName,
-        vector: Vector,
-        *,
-        limit: int,
-        where: Filter | None = None,
-        effort: Effort = USUAL,
-        fields: Sequence[str] | None = None,
-    ) -> list[Scored]:
-        """The points nearest to `vector`, best first."""
-        return await self._call(
-            self._store.search, name, vector, limit=limit, where=where, effort=effort, fields=fields
-        )
-
-    async def count(self, where: Filter | None = None) -> int:
-        """How many points match."""
-        return await self._call(self._store.count, where)
-
-    async def aliases(self) -> dict[str, str]:
-        """Every alias at this location, with the collection that it names."""
-        return await self._call(self._store.aliases)
-
-    async def point_alias(self, alias: str) -> str | None:
-        """Let `alias` name this collection, at once, and return what it named before."""
-        return await self._call(self._store.point_alias, alias)
-
-    async def drop_alias(self, alias: str) -> None:
-        """Forget an alias."""
-        await self._call(self._store.drop_alias, alias)
-
-    async def drop(self) -> None:
-        """Remove the collection with its points and aliases."""
-        await self._call(self._store.drop)
-
-    async def optimize(self) -> None:
-        """Build what makes search fast; other calls wait."""
-        await self._call(self._store.optimize)
-
-    async def close(self) -> None:
-        """Close the store; it opens again at its next use."""
-        await self._call(self._store.close)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        """Make a blocking call; here at once, for `run_inline`."""
+        return call()
+
+
+class ThreadStore(AsyncStore):
+    """Any store as an async one: its calls are made one after the other in a worker thread.
+
+    Used for `EdgeStore`, whose engine runs in this process and blocks.
+
+    Args:
+        store: The store; closed together with this one.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._worker = _new_worker()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
         self._worker.shutdown(wait=False)
-        self._worker = _worker()  # it has no thread before its first use
+        self._worker = _new_worker()  # starts its thread at its first use
 
-    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, partial(function, *args, **kwargs))
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
 
 
-def _worker() -> ThreadPoolExecutor:
+def _new_worker() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="ume-store")
+
+
+def run_inline(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that only awaits calls which return at once, without an event loop.
+
+    So code is written once, with `await`, and blocking callers run it on a blocking client or store.
+
+    Raises:
+        RuntimeError: If the coroutine suspends.
+
+    Example:
+        >>> async def double(number: int) -> int:
+        ...     return 2 * number
+        >>> run_inline(double(4))
+        8
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a blocking call must not suspend")

@@ -1,7 +1,8 @@
-"""What every store does, and the values that go in and out of it."""
+"""The interface of stores, and the values that go in and out of them."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_qdrant.stores.filters import Filter
-from ume_qdrant.stores.layout import Effort, Layout
+from ume_qdrant.stores.layout import DEFAULT_EFFORT, TRUNCATED, Layout, SearchEffort
 from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import StoreError
 
@@ -30,18 +31,14 @@ Payload: TypeAlias = Mapping[str, Any]
 """JSON values by field; see `ume_qdrant.stores.schema` for the fields."""
 
 
-USUAL: Final = Effort()
-"""What a search does unless told otherwise."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Point:
-    """One searchable thing: an image, a segment of a video, a page or a text.
+    """One searchable unit: an image, a segment of a video, a page or a text.
 
     Attributes:
         id: A UUID in its canonical form; see `ume_qdrant.stores.schema.point_id`.
-        vectors: By name; `reasoned` may be missing. Empty when read without vectors.
-        payload: Fields by name; may be a selection when read.
+        vectors: By name; `reasoned` may be missing. Empty if read without vectors.
+        payload: Fields by name; may be a selection if read.
     """
 
     id: str
@@ -68,19 +65,19 @@ class Scored:
 class Store(Protocol):
     """One collection of points.
 
-    Every write has reached the engine when its call returns: a process that is killed afterwards loses nothing of it.
-    Every write may be repeated without changing the result.
+    A write has reached the engine when its call returns, so a process that is killed afterwards loses nothing of it.
+    Every write is idempotent.
 
     Raises:
-        CollectionNotFound: By every method but `exists`, `create`, `aliases`, `drop_alias`, `drop` and `close`, when
-            the collection is not there.
-        StoreLocked: When another process holds an in-process store.
-        StoreError: When the engine refuses or cannot be reached; `retryable` says whether trying again can help.
+        CollectionNotFound: If the collection does not exist; not raised by `exists`, `create`, `aliases`,
+            `drop_alias`, `drop` and `close`.
+        StoreLocked: If another process holds an in-process store.
+        StoreError: If the engine refuses a request or cannot be reached; `retryable` says whether a retry can help.
     """
 
     @property
     def location(self) -> str:
-        """Where the collection is, for messages; never holds a secret."""
+        """Directory or server address, for messages; never contains a secret."""
         ...
 
     @property
@@ -90,53 +87,53 @@ class Store(Protocol):
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Folders of the engine's own files, so that they are not indexed; none on a server."""
+        """Folders of the engine's own files, which must not be indexed; empty for a server."""
         ...
 
     def exists(self) -> bool:
-        """Whether the collection is there."""
+        """Return whether the collection exists."""
         ...
 
     def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
-        """Make the collection with both named vectors, payload indexes and `meta`; keep it when it is already there.
+        """Create the collection with both named vectors, payload indexes and metadata, unless it exists.
 
         Args:
-            meta: What it is made with.
-            layout: How it keeps its vectors; None is plain, and takes what is there as it is.
+            meta: Models that make its vectors.
+            layout: How it stores its vectors; None is the plain layout, and accepts any layout of an existing one.
 
         Raises:
-            InputError: When the layout does not go with the dimension.
-            StoreMismatch: When the collection is there with another layout.
-            StoreUnsupported: When the engine cannot keep vectors so.
+            InputError: If the layout does not fit the dimension.
+            StoreMismatch: If the collection exists with another layout.
+            StoreUnsupported: If the engine does not support the layout.
         """
         ...
 
     def meta(self) -> CollectionMeta:
-        """What the collection was made with."""
+        """Return which models made the collection."""
         ...
 
     def layout(self) -> Layout:
-        """How the collection keeps its vectors."""
+        """Return how the collection stores its vectors."""
         ...
 
-    def pin(self, meta: CollectionMeta) -> None:
-        """Replace what the collection says of itself."""
+    def set_metadata(self, meta: CollectionMeta) -> None:
+        """Replace the metadata about models."""
         ...
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points whole, in place of points of the same ids."""
+        """Write whole points; a point with the same id is replaced."""
         ...
 
     def update(self, points: Sequence[Point]) -> None:
-        """Set the given vectors and top-level payload fields of points that exist, and keep the rest.
+        """Set the given vectors and top-level payload fields of existing points, and keep the rest.
 
-        Points that are not there, or no longer, are passed over.
-        Vectors are written before the payload, so a point never claims a vector that it lacks.
+        Points that do not exist are skipped. Vectors are written before the payload, so that a payload never
+        announces a vector that is missing.
         """
         ...
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove points; ids that are not there are no error."""
+        """Remove points; unknown ids are ignored."""
         ...
 
     def retrieve(
@@ -144,7 +141,7 @@ class Store(Protocol):
     ) -> list[Point]:
         """Read points by id, in the order of `ids`, with all payload fields or those named.
 
-        Ids that are not there are left out.
+        Unknown ids are left out.
         """
         ...
 
@@ -161,55 +158,55 @@ class Store(Protocol):
         *,
         limit: int,
         where: Filter | None = None,
-        effort: Effort = USUAL,
+        effort: SearchEffort = DEFAULT_EFFORT,
         fields: Sequence[str] | None = None,
     ) -> list[Scored]:
-        """The points nearest to `vector` among those that have the vector `name`, best first.
+        """Return the points nearest to `vector` among those that have the vector `name`, best first.
 
         Scores are cosines of full vectors in every layout. Hits have all payload fields, or those named.
 
         Raises:
-            StoreMismatch: When the vector has another length than those of the collection.
+            StoreMismatch: If the length of the vector differs from that of the collection.
         """
         ...
 
     def count(self, where: Filter | None = None) -> int:
-        """How many points match, exactly."""
+        """Return how many points match, exactly."""
         ...
 
     def aliases(self) -> dict[str, str]:
-        """Every alias at this location, with the collection that it names."""
+        """Return every alias at this location with the collection it points to."""
         ...
 
-    def point_alias(self, alias: str) -> str | None:
-        """Let `alias` name this collection from now on, at once, and return what it named before.
+    def set_alias(self, alias: str) -> str | None:
+        """Point `alias` at this collection, atomically, and return the collection it pointed to before.
 
-        Whoever opens a store by the alias sees the one collection or the other, never a mixture: so a re-index goes
-        into a collection of another name, and the alias swaps it in.
+        A store opened by the alias sees one collection or the other, never a mixture. Use it to index into a new
+        collection and then swap it in.
 
         Raises:
-            StoreError: When there is a collection of that name.
+            StoreError: If a collection has that name.
         """
         ...
 
     def drop_alias(self, alias: str) -> None:
-        """Forget an alias; one that is not there is no error."""
+        """Remove an alias; an unknown one is ignored."""
         ...
 
     def drop(self) -> None:
-        """Remove the collection for ever, with its points and the aliases that name it.
+        """Delete the collection, its points and the aliases that point to it.
 
         Raises:
-            StoreError: When the store was opened by an alias.
+            StoreError: If the store was opened by an alias.
         """
         ...
 
     def optimize(self) -> None:
-        """Build what makes search fast, where the engine does not do so by itself; minutes on large collections."""
+        """Build search indexes, if the engine does not do so in the background; minutes on large collections."""
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; the store opens again at its next use."""
+        """Release files and connections; the store reopens when it is used again."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -217,8 +214,24 @@ class Store(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+class RenamedMethods:
+    """Former names of store methods, for one release."""
+
+    def pin(self, meta: CollectionMeta) -> Any:
+        """Call `set_metadata`; deprecated."""
+        return self._renamed("pin", "set_metadata", meta)
+
+    def point_alias(self, alias: str) -> Any:
+        """Call `set_alias`; deprecated."""
+        return self._renamed("point_alias", "set_alias", alias)
+
+    def _renamed(self, old: str, new: str, argument: Any) -> Any:
+        warnings.warn(f"{old} is deprecated: use {new}", DeprecationWarning, stacklevel=3)
+        return getattr(self, new)(argument)
+
+
 def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Rows in order, `size` at a time; drawn as they are needed.
+    """Yield rows in order, `size` at a time, reading them lazily.
 
     Example:
         >>> list(batches(range(5), 2))
@@ -229,29 +242,56 @@ def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def chosen(fields: Sequence[str] | None) -> bool | list[str]:
-    """Payload fields as engines take them: all of them for None, none for an empty selection.
+def payload_selector(fields: Sequence[str] | None) -> bool | list[str]:
+    """Return payload fields in the engines' form: True for all of them, False for an empty selection.
 
     Example:
-        >>> chosen(None), chosen(()), chosen(("source",))
+        >>> payload_selector(None), payload_selector(()), payload_selector(("source",))
         (True, False, ['source'])
     """
     return True if fields is None else list(fields) or False
 
 
-def still_there(points: Sequence[Point], held: Iterable[Point]) -> list[Point]:
-    """Those of the points that a store holds.
+def named_vectors(point: Point, meta: CollectionMeta, layout: Layout, collection: str) -> dict[str, Any]:
+    """Return the vectors that engines store for a point: full ones, and truncated ones if the layout has them.
+
+    Raises:
+        StoreMismatch: If the length of a vector differs from that of the collection.
+    """
+    rows: dict[str, Any] = {}
+    for name, vector in point.vectors.items():
+        meta.check_length(vector, collection)
+        rows[name] = floats(vector)
+        if layout.matryoshka_dim is not None:
+            rows[name + TRUNCATED] = floats(vector[: layout.matryoshka_dim])
+    return rows
+
+
+def floats(vector: Vector) -> list[float]:
+    """Return a vector as engines take it."""
+    values: list[float] = np.asarray(vector, dtype=np.float32).tolist()
+    return values
+
+
+def point_of(record: Any) -> Point:
+    """Convert a record of `qdrant_client` or `qdrant_edge`."""
+    vectors = {name: np.asarray(values, dtype=np.float32) for name, values in (record.vector or {}).items()}
+    return Point(str(record.id), vectors, record.payload or {})
+
+
+def still_stored(points: Sequence[Point], stored: Iterable[Point]) -> list[Point]:
+    """Return those of the points that a store holds.
 
     Example:
-        >>> [point.id for point in still_there([Point("a"), Point("b")], [Point("b")])]
+        >>> [point.id for point in still_stored([Point("a"), Point("b")], [Point("b")])]
         ['b']
     """
-    ids = {point.id for point in held}
+    ids = {point.id for point in stored}
     return [point for point in points if point.id in ids]
 
 
-def is_alias(name: str) -> StoreError:
-    """The error that keeps an alias from being taken for the collection that it names."""
+def alias_error(name: str) -> StoreError:
+    """Return the error for dropping an alias as if it were a collection."""
     return StoreError(
-        f"{name!r} is an alias, not a collection", hint="drop the collection that it names, or forget the alias"
+        f"{name!r} is an alias, not a collection", hint="drop the collection that it points to, or the alias"
     )

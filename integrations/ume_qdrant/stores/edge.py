@@ -1,4 +1,4 @@
-"""A store in this process: Qdrant Edge, the Rust engine on a directory."""
+"""`EdgeStore`: a collection in this process, on Qdrant Edge, the Rust engine on a directory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
-import numpy as np
 import qdrant_edge as qe
 
-from ume_qdrant.stores.base import USUAL, Payload, Point, Scored, Vector, VectorName, chosen, is_alias, still_there
-from ume_qdrant.stores.edge_folder import META_FILE, Hold, Shelf, check_name, need_room
-from ume_qdrant.stores.filters import Filter, any_of
-from ume_qdrant.stores.layout import SHORT, Effort, Layout, Quantization
+from ume_qdrant.stores.base import (
+    Point,
+    RenamedMethods,
+    Scored,
+    Vector,
+    VectorName,
+    alias_error,
+    floats,
+    named_vectors,
+    payload_selector,
+    point_of,
+    still_stored,
+)
+from ume_qdrant.stores.edge_folder import META_FILE, EdgeDirectory, FileLock, check_disk_space, check_name
+from ume_qdrant.stores.filters import Filter, any_of, ranges
+from ume_qdrant.stores.layout import DEFAULT_EFFORT, TRUNCATED, Layout, Quantization, SearchEffort
 from ume_qdrant.stores.schema import INDEXES, CollectionMeta
 from ume_retrieval.errors import StoreError, StoreLocked, StoreMismatch
 
@@ -34,38 +45,38 @@ QUANTIZATIONS: Final[Mapping[Quantization, Any]] = {
 UNINDEXED: Final = qe.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
 
 PAGE: Final = 1000
-"""Points that are read at a time."""
+"""Points per scroll request."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A collection's engine, with what the collection says of itself."""
+    """An open collection: its lock, its engine and its metadata."""
 
     name: str
-    hold: Hold
+    lock: FileLock
     shard: qe.EdgeShard
     meta: CollectionMeta
     layout: Layout
 
 
-class EdgeStore:
+class EdgeStore(RenamedMethods):
     """One collection on Qdrant Edge, kept in `directory/collection`.
 
-    The engine writes ahead: what a call has written survives the death of the process. One process at a time can open a
-    collection; it is opened at first use and held until `close`. Threads of that process may share the store. Metadata
-    stand in a JSON file next to the engine's own files, which have no place for them; so do aliases.
+    The engine has a write-ahead log: what a call has written survives a killed process. One process at a time can open
+    a collection; it is opened at its first use and locked until `close`. Threads of that process may share the store.
+    Metadata and aliases are small files next to the engine's, which cannot store them.
 
     Args:
-        directory: Folder of collections; made when the first collection is.
+        directory: Folder of collections; created with the first collection.
         collection: Name of the collection or of an alias: letters, digits, ".", "_" and "-".
 
     Raises:
-        InputError: When the name cannot be a folder.
+        InputError: If the name cannot be a folder.
     """
 
     def __init__(self, directory: str | Path, collection: str) -> None:
         check_name(collection)
-        self._shelf = Shelf(Path(directory))
+        self._folder = EdgeDirectory(Path(directory))
         self._collection = collection
         self._opened: _Opened | None = None
         self._lock = threading.RLock()
@@ -75,8 +86,8 @@ class EdgeStore:
 
     @property
     def location(self) -> str:
-        """The folder of collections."""
-        return str(self._shelf.directory)
+        """The directory of collections."""
+        return str(self._folder.directory)
 
     @property
     def collection(self) -> str:
@@ -86,69 +97,74 @@ class EdgeStore:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Folders of all collections in the directory."""
-        return tuple(path.parent.absolute() for path in self._shelf.directory.glob(f"*/{META_FILE}"))
+        return tuple(path.parent.absolute() for path in self._folder.directory.glob(f"*/{META_FILE}"))
 
     def exists(self) -> bool:
-        """Whether the collection is there."""
-        return (self._shelf.folder(self._collection) / META_FILE).is_file()
+        """Return whether the collection exists."""
+        return (self._folder.folder(self._collection) / META_FILE).is_file()
 
     def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
-        """Make the collection; keep it when it is already there."""
+        """Create the collection unless it exists."""
         wanted = layout or Layout()
         wanted.check(meta.dimension)
         try:
             if not self.exists():
-                need_room(self._shelf.directory, self._collection)
-                self._shelf.make(self._collection, meta, wanted, lambda aside: self._make_shard(aside, meta, wanted))
+                check_disk_space(self._folder.directory, self._collection)
+                self._folder.create(
+                    self._collection, meta, wanted, lambda folder: self._create_shard(folder, meta, wanted)
+                )
         except OSError as error:
             if not self.exists():
                 raise StoreError(
                     f"cannot make collection {self._collection!r} in {self.location}: {error.strerror}",
-                    hint="check that the folder can be written and the disc has room",
+                    hint="check that the folder is writable and the disk has space",
                 ) from error
         self.layout().match(layout, self._collection)
 
-    def _make_shard(self, aside: Path, meta: CollectionMeta, layout: Layout) -> None:
+    def _create_shard(self, folder: Path, meta: CollectionMeta, layout: Layout) -> None:
         with self._engine():
             config = qe.EdgeConfig(vectors=_vectors_config(meta.dimension, layout))
-            shard = qe.EdgeShard.create(str(aside / "shard"), config)
+            shard = qe.EdgeShard.create(str(folder / "shard"), config)
             for field, kind in INDEXES.items():
                 shard.update(qe.UpdateOperation.create_field_index(field, INDEX_TYPES[kind]))
             shard.close()
 
     def meta(self) -> CollectionMeta:
-        """What the collection was made with."""
-        return CollectionMeta.from_dict(self._shelf.read(self._collection), self._collection)
+        """Return which models made the collection."""
+        return CollectionMeta.from_dict(self._folder.read(self._collection), self._collection)
 
     def layout(self) -> Layout:
-        """How the collection keeps its vectors."""
-        return Layout.from_dict(self._shelf.read(self._collection), self._collection)
+        """Return how the collection stores its vectors."""
+        return Layout.from_dict(self._folder.read(self._collection), self._collection)
 
-    def pin(self, meta: CollectionMeta) -> None:
-        """Replace what the collection says of its models."""
-        need_room(self._shelf.directory, self._collection)
+    def set_metadata(self, meta: CollectionMeta) -> None:
+        """Replace the metadata about models."""
+        check_disk_space(self._folder.directory, self._collection)
         opened = self._open()
-        self._shelf.write(self._shelf.directory / opened.name, meta, opened.layout)
+        self._folder.write(self._folder.directory / opened.name, meta, opened.layout)
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points whole."""
-        need_room(self._shelf.directory, self._collection)
+        """Write whole points."""
+        check_disk_space(self._folder.directory, self._collection)
         opened = self._open()
-        rows = [qe.Point(point.id, self._rows(point, opened), dict(point.payload)) for point in points]
+        rows = [
+            qe.Point(point.id, named_vectors(point, opened.meta, opened.layout, self._collection), dict(point.payload))
+            for point in points
+        ]
         if rows:
             with self._engine():
                 opened.shard.update(qe.UpdateOperation.upsert_points(rows))
 
     def update(self, points: Sequence[Point]) -> None:
-        """Set vectors, then payload fields, of points that exist."""
-        need_room(self._shelf.directory, self._collection)
+        """Set vectors, then payload fields, of existing points."""
+        check_disk_space(self._folder.directory, self._collection)
         try:
             self._update(points)
         except StoreMismatch:
             raise
         except StoreError:
-            # One that another thread has removed meanwhile makes the engine refuse all.
-            left = still_there(points, self.retrieve([point.id for point in points], fields=()))
+            # The engine refuses the whole batch if another thread has removed one of its points.
+            left = still_stored(points, self.retrieve([point.id for point in points], fields=()))
             if len(left) == len(points):
                 raise
             self.update(left)
@@ -156,7 +172,11 @@ class EdgeStore:
     def _update(self, points: Sequence[Point]) -> None:
         opened = self._open()
         shard = opened.shard
-        rows = [qe.PointVectors(point.id, self._rows(point, opened)) for point in points if point.vectors]
+        rows = [
+            qe.PointVectors(point.id, named_vectors(point, opened.meta, opened.layout, self._collection))
+            for point in points
+            if point.vectors
+        ]
         with self._engine():
             if rows:
                 shard.update(qe.UpdateOperation.update_vectors(rows))
@@ -177,9 +197,9 @@ class EdgeStore:
         """Read points by id."""
         shard = self._open().shard
         with self._engine():
-            records = shard.retrieve(list(ids), chosen(fields), list(vectors) or False)
+            records = shard.retrieve(list(ids), payload_selector(fields), list(vectors) or False)
             found = {str(record.id): record for record in records}
-        return [_point(found[key]) for key in ids if key in found]
+        return [point_of(found[key]) for key in ids if key in found]
 
     def scroll(
         self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
@@ -191,13 +211,13 @@ class EdgeStore:
                 offset=offset,
                 limit=PAGE,
                 filter=_filter(where),
-                with_payload=chosen(fields),
+                with_payload=payload_selector(fields),
                 with_vector=list(vectors) or False,
             )
             shard = self._open().shard
             with self._engine():
                 records, offset = shard.scroll(request)
-            yield from map(_point, records)
+            yield from map(point_of, records)
             if offset is None:
                 return
 
@@ -208,67 +228,67 @@ class EdgeStore:
         *,
         limit: int,
         where: Filter | None = None,
-        effort: Effort = USUAL,
+        effort: SearchEffort = DEFAULT_EFFORT,
         fields: Sequence[str] | None = None,
     ) -> list[Scored]:
-        """The points nearest to `vector`, best first."""
+        """Return the points nearest to `vector`, best first."""
         opened = self._open()
         opened.meta.check_length(vector, self._collection)
-        short, params = opened.layout.short, _params(opened.layout, effort)
+        short, params = opened.layout.matryoshka_dim, _params(opened.layout, effort)
         stages: dict[str, Any] = {"filter": _filter(where), "params": params}
         if short is not None and not effort.exact:
-            first = qe.Query.Nearest(_floats(vector[:short]), name + SHORT)
+            first = qe.Query.Nearest(floats(vector[:short]), name + TRUNCATED)
             stages = {
                 "prefetches": [qe.Prefetch(effort.candidates(limit), first, params=params, filter=_filter(where))],
-                "params": _params(opened.layout, Effort(exact=True)),
+                "params": _params(opened.layout, SearchEffort(exact=True)),
             }
-        nearest = qe.Query.Nearest(_floats(vector), name)
-        request = qe.QueryRequest(limit=limit, query=nearest, with_payload=chosen(fields), **stages)
+        nearest = qe.Query.Nearest(floats(vector), name)
+        request = qe.QueryRequest(limit=limit, query=nearest, with_payload=payload_selector(fields), **stages)
         with self._engine():
             return [Scored(str(hit.id), hit.score, hit.payload or {}) for hit in opened.shard.query(request)]
 
     def count(self, where: Filter | None = None) -> int:
-        """How many points match."""
+        """Return how many points match."""
         shard = self._open().shard
         with self._engine():
             return shard.count(qe.CountRequest(exact=True, filter=_filter(where)))
 
     def optimize(self) -> None:
-        """Merge segments and build the vector index where the engine finds it worth while (some thousand points)."""
-        need_room(self._shelf.directory, self._collection)
+        """Merge segments, and build the vector index if the engine finds it worthwhile (some thousand points)."""
+        check_disk_space(self._folder.directory, self._collection)
         shard = self._open().shard
         with self._engine():
             shard.optimize()
             shard.flush()
 
     def aliases(self) -> dict[str, str]:
-        """Every alias in the folder, with the collection that it names."""
-        return self._shelf.aliases()
+        """Return every alias in the directory with the collection it points to."""
+        return self._folder.aliases()
 
-    def point_alias(self, alias: str) -> str | None:
-        """Let `alias` name this collection, at once, and return what it named before.
+    def set_alias(self, alias: str) -> str | None:
+        """Point `alias` at this collection, atomically, and return the collection it pointed to before.
 
-        A process that has the former collection open by the alias goes over to this one at its next call. Until it
-        does, it holds the former one; once it does, this one, so close this store.
+        A process that has opened the former collection by the alias opens this one at its next call, and locks it; so
+        close this store.
         """
-        self.meta()  # it must be there
-        return self._shelf.point(alias, self._shelf.resolve(self._collection))
+        self.meta()  # raises unless the collection exists
+        return self._folder.set_alias(alias, self._folder.resolve(self._collection))
 
     def drop_alias(self, alias: str) -> None:
-        """Forget an alias."""
-        self._shelf.unpoint(alias)
+        """Remove an alias."""
+        self._folder.drop_alias(alias)
 
     def drop(self) -> None:
-        """Remove the collection with its points and aliases, unless another process holds it."""
-        if self._shelf.resolve(self._collection) != self._collection:
-            raise is_alias(self._collection)
+        """Delete the collection, its points and its aliases, unless another process has it open."""
+        if self._folder.resolve(self._collection) != self._collection:
+            raise alias_error(self._collection)
         if self.exists():
-            self._open()  # refused when another process holds it
+            self._open()  # raises if another process has it open
             self.close()
-            self._shelf.remove(self._collection)
+            self._folder.remove(self._collection)
 
     def close(self) -> None:
-        """Flush and let go of the directory."""
+        """Flush the engine and release the lock."""
         with self._lock:
             if self._opened is not None:
                 opened, self._opened = self._opened, None
@@ -277,7 +297,7 @@ class EdgeStore:
                         opened.shard.flush()
                         opened.shard.close()
                 finally:
-                    opened.hold.release()
+                    opened.lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -286,46 +306,37 @@ class EdgeStore:
         self.close()
 
     def _open(self) -> _Opened:
-        """The engine of the collection, or of the one that the alias names by now."""
+        """Open the collection, or the one that the alias points to now."""
         with self._lock:
-            name = self._shelf.resolve(self._collection)
+            name = self._folder.resolve(self._collection)
             if self._opened is None or self._opened.name != name:
                 if self._opened is not None:
-                    # Another thread may be searching in the former one: it closes when nobody uses it any more.
+                    # Another thread may be searching the former one, so it is closed by garbage collection.
                     self._opened.shard.flush()
                     self._opened = None
                 meta, layout = self.meta(), self.layout()
-                folder = self._shelf.directory / name
+                folder = self._folder.directory / name
                 with self._engine():
-                    hold = Hold(folder)
+                    lock = FileLock(folder)
                     try:
                         shard = qe.EdgeShard.load(str(folder / "shard"))
                     except BaseException:
-                        hold.release()
+                        lock.release()
                         raise
-                self._opened = _Opened(name, hold, shard, meta, layout)
+                self._opened = _Opened(name, lock, shard, meta, layout)
             return self._opened
-
-    def _rows(self, point: Point, opened: _Opened) -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for name, vector in point.vectors.items():
-            opened.meta.check_length(vector, self._collection)
-            rows[name] = _floats(vector)
-            if opened.layout.short is not None:
-                rows[name + SHORT] = _floats(vector[: opened.layout.short])
-        return rows
 
     @contextmanager
     def _engine(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # The engine raises bare Exceptions; its text is all that tells them apart.
+            # The engine raises bare Exceptions, which differ only in their text.
             text = str(error)
             if isinstance(error, BlockingIOError) or "WouldBlock" in text:
                 raise StoreLocked(
                     f"collection {self._collection!r} in {self.location} is in use by another process",
-                    hint="close the store that holds it, or wait; processes can share a collection on a Qdrant server",
+                    hint="close the store that has it open, or wait; a Qdrant server can be shared by processes",
                     retryable=True,
                 ) from error
             raise StoreError(f"Qdrant Edge, collection {self._collection!r}: {text.splitlines()[0]}") from error
@@ -335,39 +346,26 @@ def _filter(where: Filter | None) -> qe.Filter | None:
     if where is None:
         return None
     must: list[Any] = [qe.FieldCondition(field, match=qe.MatchAny(values)) for field, values in any_of(where)]
-    if where.time is not None:
-        start, end = where.time
-        must.append(qe.FieldCondition("start_s", range=qe.RangeFloat(lt=end)))
-        must.append(qe.FieldCondition("end_s", range=qe.RangeFloat(gt=start)))
+    must += [qe.FieldCondition(field, range=qe.RangeFloat(**limits)) for field, limits in ranges(where)]
     if where.ids is not None:
         must.append(qe.HasIdCondition(set(where.ids)))
     return qe.Filter(must=must)
 
 
-def _floats(vector: Vector) -> list[float]:
-    return cast("list[float]", np.asarray(vector, dtype=np.float32).tolist())
-
-
 def _vectors_config(dimension: int, layout: Layout) -> dict[str, qe.EdgeVectorParams]:
     quantization = QUANTIZATIONS[layout.quantization] if layout.quantization else None
-    cosine, on_disk = qe.Distance.Cosine, True if layout.full == "disk" else None
-    if layout.short is None:
+    cosine, on_disk = qe.Distance.Cosine, layout.on_disk or None
+    if layout.matryoshka_dim is None:
         full = qe.EdgeVectorParams(dimension, cosine, on_disk=on_disk, quantization_config=quantization)
         return {"direct": full, "reasoned": full}
-    # Full vectors only score what the truncated ones have found: they need no index.
+    # Full vectors only rescore the candidates of the truncated ones, so they need no index.
     full = qe.EdgeVectorParams(dimension, cosine, on_disk=on_disk, hnsw_config=UNINDEXED)
-    short = qe.EdgeVectorParams(layout.short, cosine, quantization_config=quantization)
-    return {"direct": full, "reasoned": full, "direct" + SHORT: short, "reasoned" + SHORT: short}
+    short = qe.EdgeVectorParams(layout.matryoshka_dim, cosine, quantization_config=quantization)
+    return {"direct": full, "reasoned": full, "direct" + TRUNCATED: short, "reasoned" + TRUNCATED: short}
 
 
-def _params(layout: Layout, effort: Effort) -> qe.SearchParams:
+def _params(layout: Layout, effort: SearchEffort) -> qe.SearchParams:
     if effort.exact:
         return qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
     rescored = qe.QuantizationSearchParams(rescore=True, oversampling=effort.oversampling)
     return qe.SearchParams(hnsw_ef=effort.ef, quantization=rescored if layout.quantization else None)
-
-
-def _point(record: qe.Record) -> Point:
-    vectors = cast("dict[VectorName, list[float]]", record.vector or {})
-    payload: Payload = record.payload or {}
-    return Point(str(record.id), {name: np.asarray(v, dtype=np.float32) for name, v in vectors.items()}, payload)

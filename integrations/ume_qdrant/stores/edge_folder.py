@@ -1,4 +1,4 @@
-"""What lies beside the engine's files: what a collection says of itself, and the aliases of a folder of collections."""
+"""The folder of a Qdrant Edge store besides the engine's files: locks, metadata and aliases of its collections."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,54 +18,62 @@ from typing import Any, Final
 from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import CollectionNotFound, InputError, StoreError
+from ume_retrieval.util.files import atomic_write
 
-ROOM: Final = 64 * 1024**2
-"""Free bytes below which nothing is written: two of the engine's 32 MB files."""
-
-
-def need_room(directory: Path, collection: str) -> None:
-    """Refuse to write when the disc is nearly full.
-
-    Raises:
-        StoreError: When less than `ROOM` is free.
-    """
-    there = next((folder for folder in (directory, *directory.absolute().parents) if folder.is_dir()), directory)
-    try:
-        free = shutil.disk_usage(there).free
-    except OSError:  # no answer says nothing about room
-        return
-    if free < ROOM:
-        raise StoreError(
-            f"the disc of collection {collection!r} has {free / 1e6:.1f} MB left, and writing needs {ROOM / 1e6:.0f}",
-            hint="make room, then give the same command again; what was written stays",
-        )
-
+MIN_FREE: Final = 64 * 1024**2
+"""Free bytes below which nothing is written: the size of two of the engine's files."""
 
 LOCK_FILE: Final = ".lock"
 
+META_FILE: Final = "collection.json"
 
-class Hold:
-    """An exclusive hold on a folder, against other processes and other holders in this one.
+ALIASES: Final = ".aliases"
+"""Folder with one file per alias, which contains the name of a collection. No collection's name begins with a dot."""
 
-    Where the system has no such locks, the engine's own must do.
+STALE_S: Final = 3600.0
+"""Age at which a half-created or half-removed collection of a killed process is deleted."""
 
-    Args:
-        folder: The folder; it must be there.
+
+def check_disk_space(directory: Path, collection: str) -> None:
+    """Raise if the disk is nearly full.
 
     Raises:
-        BlockingIOError: When somebody else holds it.
+        StoreError: If less than `MIN_FREE` bytes are free.
+    """
+    existing = next((folder for folder in (directory, *directory.absolute().parents) if folder.is_dir()), directory)
+    try:
+        free = shutil.disk_usage(existing).free
+    except OSError:  # unknown: the write itself will tell
+        return
+    if free < MIN_FREE:
+        raise StoreError(
+            f"the disk of collection {collection!r} has {free / 1e6:.1f} MB left; writing needs {MIN_FREE / 1e6:.0f}",
+            hint="free some space, then repeat the command; what was written is kept",
+        )
+
+
+class FileLock:
+    """An exclusive lock on a folder, against other processes and other locks of this one.
+
+    Where the system has no `fcntl`, only the engine's own lock protects the folder.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        BlockingIOError: If the folder is locked.
 
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> first = Hold(folder)
+        >>> first = FileLock(folder)
         >>> try:
-        ...     Hold(folder)
+        ...     FileLock(folder)
         ... except BlockingIOError:
-        ...     print("held")
-        held
+        ...     print("locked")
+        locked
         >>> first.release()
-        >>> Hold(folder).release()
+        >>> FileLock(folder).release()
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,24 +90,15 @@ class Hold:
             raise
 
     def release(self) -> None:
-        """Let go; once more is no error."""
+        """Release the lock; idempotent."""
         self._close()
 
 
-META_FILE: Final = "collection.json"
-
-ALIASES: Final = ".aliases"
-"""Folder of one file an alias, which holds the name of a collection. No collection's name begins with a dot."""
-
-STALE_S: Final = 3600.0
-"""Age at which a half-made or half-removed collection of a killed process is swept away."""
-
-
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be a folder.
+    """Raise if a name cannot be a folder.
 
     Raises:
-        InputError: With what names may look like.
+        InputError: With the rules for names.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
         raise InputError(
@@ -108,40 +108,40 @@ def check_name(name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class EdgeDirectory:
     """A folder of collections.
 
     Attributes:
-        directory: The folder; it need not be there.
+        directory: The folder; it need not exist.
     """
 
     directory: Path
 
     def names(self) -> list[str]:
-        """Collections by name."""
+        """List the collections by name."""
         return sorted(path.parent.name for path in self.directory.glob(f"[!.]*/{META_FILE}"))
 
     def folder(self, name: str) -> Path:
-        """Where a collection, or the one that an alias names, has its files."""
+        """Return the folder of a collection, given its name or an alias."""
         return self.directory / self.resolve(name)
 
     def resolve(self, name: str) -> str:
-        """The collection that an alias names; any other name stays as it is."""
+        """Return the collection that an alias points to; any other name is returned unchanged."""
         try:
             return (self.directory / ALIASES / name).read_text(encoding="utf-8")
         except OSError:
             return name
 
     def aliases(self) -> dict[str, str]:
-        """Every alias, with the collection that it names."""
+        """Return every alias with the collection it points to."""
         found = sorted((self.directory / ALIASES).glob("[!.]*"))
         return {path.name: path.read_text(encoding="utf-8") for path in found}
 
-    def point(self, alias: str, name: str) -> str | None:
-        """Let an alias name a collection, in one step, and return what it named before.
+    def set_alias(self, alias: str, name: str) -> str | None:
+        """Point an alias at a collection, atomically, and return the collection it pointed to before.
 
         Raises:
-            StoreError: When there is a collection of that name.
+            StoreError: If a collection has that name.
         """
         check_name(alias)
         if alias in self.names():
@@ -150,80 +150,83 @@ class Shelf:
                 hint="choose another alias, or remove that collection first",
             )
         before = self.aliases().get(alias)
-        (self.directory / ALIASES).mkdir(exist_ok=True)
-        write_whole(self.directory / ALIASES / alias, name)
+        _write(self.directory / ALIASES / alias, name)
         return before
 
-    def unpoint(self, alias: str) -> None:
-        """Forget an alias."""
+    def drop_alias(self, alias: str) -> None:
+        """Remove an alias."""
         check_name(alias)
         (self.directory / ALIASES / alias).unlink(missing_ok=True)
 
-    def make(self, name: str, meta: CollectionMeta, layout: Layout, engine: Callable[[Path], None]) -> None:
-        """Make a collection aside and move it into place, so that a process killed on the way leaves no half of it.
+    def create(self, name: str, meta: CollectionMeta, layout: Layout, engine: Callable[[Path], None]) -> None:
+        """Create a collection in a temporary folder and rename it, so that a killed process leaves no half of it.
 
         Args:
             name: Name of the collection.
-            meta: What it is made with.
-            layout: How it keeps its vectors.
-            engine: Makes the engine's files in a folder.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._sweep(name)
-        aside = Path(tempfile.mkdtemp(prefix=f".{name}.new-", dir=self.directory))
-        aside.chmod(0o755)
-        engine(aside)
-        self.write(aside, meta, layout)
-        aside.rename(self.directory / name)
-
-    def write(self, folder: Path, meta: CollectionMeta, layout: Layout) -> None:
-        """Write what a collection says of itself."""
-        write_whole(folder / META_FILE, json.dumps({**meta.to_dict(), **layout.to_dict()}, indent=2))
-
-    def read(self, name: str) -> dict[str, Any]:
-        """What a collection says of itself.
+            meta: Its metadata about models.
+            layout: How it stores its vectors.
+            engine: Creates the engine's files in a folder.
 
         Raises:
-            CollectionNotFound: When it is not there.
-            StoreError: When its file cannot be read.
+            OSError: If the folder cannot be written, or another writer has created the collection meanwhile.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._remove_stale(name)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.new-", dir=self.directory))
+        try:
+            temporary.chmod(0o755)
+            engine(temporary)
+            self.write(temporary, meta, layout)
+            temporary.rename(self.directory / name)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def write(self, folder: Path, meta: CollectionMeta, layout: Layout) -> None:
+        """Write a collection's metadata."""
+        _write(folder / META_FILE, json.dumps({**meta.to_dict(), **layout.to_dict()}, indent=2))
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Read a collection's metadata.
+
+        Raises:
+            CollectionNotFound: If the collection does not exist.
+            StoreError: If the file cannot be read.
         """
         path = self.folder(name) / META_FILE
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise self.not_found(name) from None
+            raise self._not_found(name) from None
         except (OSError, ValueError) as error:
             raise StoreError(f"cannot read {path}: {error}") from error
         return data
 
     def remove(self, name: str) -> None:
-        """Take a collection out of sight in one step, then remove its files and aliases."""
+        """Hide a collection by one rename, then delete its files and aliases."""
         for alias, target in self.aliases().items():
             if target == name:
-                self.unpoint(alias)
-        aside = Path(tempfile.mkdtemp(prefix=f".{name}.old-", dir=self.directory))
-        (self.directory / name).rename(aside / name)
-        shutil.rmtree(aside, ignore_errors=True)
+                self.drop_alias(alias)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{name}.old-", dir=self.directory))
+        (self.directory / name).rename(hidden / name)
+        shutil.rmtree(hidden, ignore_errors=True)
 
-    def not_found(self, name: str) -> CollectionNotFound:
-        """The error for a collection that is not there."""
+    def _not_found(self, name: str) -> CollectionNotFound:
         others = sorted([*self.names(), *self.aliases()])
         return CollectionNotFound(
             f"{self.directory} has no collection {name!r}",
             hint=f"it has {', '.join(others)}" if others else "index something first",
         )
 
-    def _sweep(self, name: str) -> None:
+    def _remove_stale(self, name: str) -> None:
         for left in [*self.directory.glob(f".{name}.new-*"), *self.directory.glob(f".{name}.old-*")]:
-            if time.time() - left.stat().st_mtime > STALE_S:
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process has finished with it
+                if time.time() - left.stat().st_mtime > STALE_S:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+def _write(path: Path, text: str) -> None:
+    try:
+        atomic_write(path, text, what="the collection's metadata")
+    except InputError as error:
+        raise StoreError(error.message, hint=error.hint) from error

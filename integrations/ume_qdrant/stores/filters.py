@@ -1,4 +1,4 @@
-"""Which points count, in words of retrieval; each store translates them for its engine."""
+"""Filters on points, independent of the engine."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from typing import Literal, TypeAlias, get_args
 from ume_retrieval.errors import InputError
 
 Kind: TypeAlias = Literal["image", "video", "page", "text"]
-"""What a point shows."""
+"""Kind of a point's media."""
 
 ReasoningState: TypeAlias = Literal["done", "later", "never", "failed"]
-"""Whether a point has a `reasoned` vector, waits for it, was never meant to have one, or could not get one."""
+"""Whether a point has a `reasoned` vector, is queued for it, is excluded from it, or failed to get it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Conditions on points; all that are given must hold.
+    """Conditions on points; all given conditions must hold.
 
-    None does not restrict. An empty tuple matches nothing, so that a list that happens to be empty never selects
-    everything.
+    None does not restrict. An empty tuple matches nothing, so that an empty list never selects everything.
 
     Attributes:
         kinds: Kinds of media.
         sources: Exact source names.
-        doc_ids: Exact names of documents, as other integrations write them; of what `index` writes, the source.
-        under: Files or folders; a source counts when it is one of them or lies below one. Compared by whole path
-            components: "photos/a" does not hold "photos/ab.jpg". A search takes a relative one as it is, for
-            collections whose files have relative names, and from the working directory too.
-        pages: Page numbers, 1-based; points that are no page do not match.
-        time: Stretch of seconds (start, end); a segment counts when it overlaps it. Points without times do not match.
+        doc_ids: Exact names of documents, as other integrations write them; `index` writes the source.
+        under: Files or folders; matches sources that are one of them or lie below one, by whole path components:
+            "photos/a" does not match "photos/ab.jpg". A search takes a relative path both as it is, for collections
+            with relative names, and from the working directory.
+        pages: Page numbers, 1-based; matches pages only.
+        time: Interval in seconds (start, end); matches segments that overlap it, and nothing without times.
         reasoning: States of reasoning.
         digests: SHA-256 of files, hex.
         ids: Point ids.
 
     Raises:
-        InputError: When `time` ends before it starts, or a condition holds values that no point can have.
+        InputError: If `time` ends before it starts, or a condition has values that no point can have.
 
     Example:
         >>> Filter(kinds=("video",), time=(10.0, 20.0)).time
@@ -70,14 +69,14 @@ class Filter:
             raise InputError(f"a filter's time must end after it starts, got {self.time}")
 
     def from_here(self) -> Filter:
-        """The same with relative folders as they are and from the working directory, for whoever types one."""
+        """Return the filter with relative folders both as they are and from the working directory."""
         if self.under is None:
             return self
         return replace(self, under=tuple(dict.fromkeys(name for path in self.under for name in _typed(str(path)))))
 
 
 def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
-    """The conditions that ask for one of several values of a payload field, as (field, values).
+    """Return the conditions on values of a payload field, as (field, accepted values).
 
     Example:
         >>> any_of(Filter(kinds=("image",), under=("/data/photos/",), pages=(2, 3)))
@@ -99,7 +98,20 @@ def any_of(query: Filter) -> list[tuple[str, list[str] | list[int]]]:
     return conditions
 
 
+def ranges(query: Filter) -> list[tuple[str, dict[str, float]]]:
+    """Return the conditions on numbers, as (field, limits by `lt` or `gt`).
+
+    Example:
+        >>> ranges(Filter(time=(10.0, 20.0)))
+        [('start_s', {'lt': 20.0}), ('end_s', {'gt': 10.0})]
+    """
+    if query.time is None:
+        return []
+    start, end = query.time
+    return [("start_s", {"lt": end}), ("end_s", {"gt": start})]
+
+
 def _typed(path: str) -> tuple[str, ...]:
-    if "://" in path:  # an address is no path
+    if "://" in path:  # an address
         return (path,)
     return os.path.normpath(path), os.path.normpath(Path.cwd() / path)

@@ -1,121 +1,139 @@
-"""How a collection keeps its vectors, and how hard a search looks: quantization, truncated vectors, rescoring."""
+"""How a collection stores its vectors (quantization, truncation, shards), and how thoroughly it is searched."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from ume_retrieval.errors import InputError, StoreMismatch
 
 Quantization: TypeAlias = Literal["scalar", "binary", "product"]
-"""`scalar` keeps 8 bits a value (4 times smaller), `binary` one (32 times), `product` codes groups of values (16)."""
+"""`scalar` stores 8 bits per value (4 times smaller), `binary` 1 bit (32), `product` codes groups of values (16)."""
 
-Place: TypeAlias = Literal["memory", "disk"]
-"""Where the full vectors are held; they are on disk in any case, `memory` also keeps them in the page cache or RAM."""
-
-SHORT: Final = "_short"
-"""Ending of the names of truncated vectors: `direct_short`, `reasoned_short`."""
+TRUNCATED: Final = "_short"
+"""Suffix of the names of truncated vectors: `direct_short`, `reasoned_short`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a collection keeps its vectors. It is chosen when the collection is made.
+    """How a collection stores its vectors; chosen when the collection is created.
 
-    A search has two stages where the layout has a compact form. The first looks through the compact vectors (truncated,
-    quantized, or both: then the truncated ones are quantized) for more candidates than it needs. The second scores
-    those by the full vectors. So scores are cosines of full vectors in every layout.
+    If the layout has a compact form (truncated vectors, quantized vectors, or both: then the truncated ones are
+    quantized), a search has two stages. The first compares compact vectors and returns more candidates than needed;
+    the second rescores them with the full vectors. Scores are therefore cosines of full vectors in every layout.
 
     Attributes:
-        short: Values of the truncated vectors, 1 to the dimension; None keeps none. Made for Embedders that were
-            trained so that the beginning of a vector stands for the whole (Matryoshka representation learning,
-            arXiv 2205.13147); with others the first stage misses more.
-        quantization: Of the vectors that are looked through first; None keeps them as float32.
-        full: Where full vectors are held. "disk" saves memory where a compact form does most of the work.
+        matryoshka_dim: Length of the truncated vectors, 1 to dimension - 1; None stores none. Use it with Embedders
+            trained with Matryoshka representation learning (arXiv 2205.13147), whose first values are a good vector by
+            themselves; with other Embedders the first stage misses more.
+        quantization: Quantization of the vectors of the first stage; None keeps float32.
+        on_disk: Keep full vectors on disk only instead of also in memory. Saves memory if there is a compact form.
+        short: Deprecated name of `matryoshka_dim`.
+        full: Deprecated: "disk" for `on_disk=True`, "memory" for False.
 
     Raises:
-        InputError: When a value is unknown.
+        InputError: If a value is unknown.
 
     Example:
-        >>> Layout(short=256, quantization="scalar", full="disk").compact
+        >>> Layout(matryoshka_dim=256, quantization="scalar", on_disk=True).compact
         True
     """
 
-    short: int | None = None
+    matryoshka_dim: int | None = None
     quantization: Quantization | None = None
-    full: Place = "memory"
+    on_disk: bool = False
+    short: InitVar[int | None] = None
+    full: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, short: int | None, full: str | None) -> None:
+        if short is not None or full is not None:
+            warnings.warn(
+                "Layout(short=…, full=…) is deprecated: use matryoshka_dim and on_disk",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            if full not in {None, "memory", "disk"}:
+                raise InputError(f"unknown place {full!r} for full vectors", hint="use on_disk=True or False")
+            object.__setattr__(self, "matryoshka_dim", short if short is not None else self.matryoshka_dim)
+            object.__setattr__(self, "on_disk", full == "disk" or self.on_disk)
         if self.quantization is not None and self.quantization not in get_args(Quantization):
             raise InputError(f"unknown quantization {self.quantization!r}", hint="use scalar, binary or product")
-        if self.full not in get_args(Place):
-            raise InputError(f"unknown place {self.full!r} for full vectors", hint="use memory or disk")
+        if not isinstance(self.on_disk, bool):
+            raise InputError(f"unknown place {self.on_disk!r} for full vectors", hint="use on_disk=True or False")
 
     @property
     def compact(self) -> bool:
-        """Whether there is a compact form that a search looks through first."""
-        return self.short is not None or self.quantization is not None
+        """Whether a search compares compact vectors first."""
+        return self.matryoshka_dim is not None or self.quantization is not None
 
     def check(self, dimension: int) -> None:
-        """Refuse truncated vectors that are not shorter than the full ones.
+        """Raise unless truncated vectors are shorter than full ones.
 
         Raises:
-            InputError: Naming both lengths.
+            InputError: With both lengths.
         """
-        if self.short is not None and not 1 <= self.short < dimension:
+        if self.matryoshka_dim is not None and not 1 <= self.matryoshka_dim < dimension:
             raise InputError(
-                f"truncated vectors of {self.short} values for full ones of {dimension}",
+                f"truncated vectors of {self.matryoshka_dim} values for full ones of {dimension}",
                 hint=f"use 1 to {dimension - 1} values",
             )
 
     def match(self, wanted: Layout | None, collection: str) -> None:
-        """Refuse a layout that an existing collection has not.
+        """Raise unless the collection has the wanted layout; None matches every layout.
 
         Raises:
-            StoreMismatch: Naming both; a wish of None matches every layout.
+            StoreMismatch: With both layouts.
         """
         if wanted is not None and wanted != self:
             raise StoreMismatch(
                 f"collection {collection!r} has {self}, not {wanted}",
-                hint="index into a collection of another name, then let an alias name it",
+                hint="index into a collection of another name, then point an alias at it",
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, under one key beside the collection's other metadata."""
-        return {"ume_layout": asdict(self)}
+        """Return JSON values under one key, to be stored with the collection's other metadata."""
+        place = "disk" if self.on_disk else "memory"
+        return {"ume_layout": {"short": self.matryoshka_dim, "quantization": self.quantization, "full": place}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None, collection: str) -> Layout:
-        """Read what `to_dict` wrote; a collection that says nothing has the plain layout.
+        """Read what `to_dict` wrote; without it the collection has the plain layout.
 
         Raises:
-            StoreMismatch: When a newer version wrote something else.
+            StoreMismatch: If a newer version wrote values that this one does not know.
         """
+        stored = dict((data or {}).get("ume_layout", {}))
         try:
-            return cls(**dict((data or {}).get("ume_layout", {})))
-        except (TypeError, ValueError, InputError) as error:
+            place = {"memory": False, "disk": True}[stored.pop("full", "memory")]
+            return cls(matryoshka_dim=stored.pop("short", None), on_disk=place, **stored)
+        except (KeyError, TypeError, ValueError, InputError) as error:
             raise StoreMismatch(
                 f"collection {collection!r} has a layout that this version does not know",
-                hint="use the version that made it, or newer",
+                hint="use the version that created it, or a newer one",
             ) from error
 
     def __str__(self) -> str:
-        parts = [f"truncated vectors of {self.short}" if self.short else "", self.quantization or ""]
-        form = " and ".join(filter(None, (parts[0], f"{parts[1]} quantization" if parts[1] else "")))
-        return f"{form or 'full vectors'}{' on disk' if self.full == 'disk' else ''}"
+        parts = [
+            f"truncated vectors of {self.matryoshka_dim}" if self.matryoshka_dim else "",
+            f"{self.quantization} quantization" if self.quantization else "",
+        ]
+        form = " and ".join(filter(None, parts))
+        return f"{form or 'full vectors'}{' on disk' if self.on_disk else ''}"
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How hard a search looks.
+class SearchEffort:
+    """How thoroughly a collection is searched.
 
     Attributes:
-        exact: Compare with every full vector; no index, no compact form. Slow on large collections, misses nothing.
-        oversampling: Candidates of the first stage for each one that is wanted, >= 1; of no effect on plain layouts.
-        ef: Size of the candidate list in the HNSW index; None leaves it to the engine.
+        exact: Compare with every full vector, without index or compact form. Misses nothing; slow on large collections.
+        oversampling: Candidates of the first stage per wanted hit, >= 1; ignored by plain layouts.
+        ef: Size of the candidate list in the HNSW index; None uses the engine's default.
 
     Raises:
-        InputError: When a number is out of range.
+        InputError: If a number is out of range.
     """
 
     exact: bool = False
@@ -124,30 +142,33 @@ class Effort:
 
     def __post_init__(self) -> None:
         if self.oversampling < 1 or (self.ef is not None and self.ef < 1):
-            raise InputError(f"oversampling {self.oversampling} and ef {self.ef} are at least 1")
+            raise InputError(f"oversampling {self.oversampling} and ef {self.ef} must be at least 1")
 
     def candidates(self, limit: int) -> int:
-        """Points that the first stage hands on when `limit` are wanted.
+        """Return how many candidates the first stage passes on for `limit` hits.
 
         Example:
-            >>> Effort(oversampling=2.5).candidates(3)
+            >>> SearchEffort(oversampling=2.5).candidates(3)
             8
         """
         return -int(-limit * self.oversampling // 1)
 
 
+DEFAULT_EFFORT: Final = SearchEffort()
+
+
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """Shards and copies of a new collection on a Qdrant cluster. An existing collection keeps its own.
+    """Shards and replicas of a new collection on a Qdrant cluster. An existing collection keeps its own.
 
     Attributes:
-        shards: Parts of the collection, >= 1, spread over the nodes; a multiple of the nodes loads them alike. None
-            leaves it to the server (one a node).
-        replicas: Copies of each shard, >= 1; with 2, a node may be lost. None leaves it to the server (one).
-        write_consistency: Copies that must have a write before it counts, >= 1. None leaves it to the server (one).
+        shards: Parts of the collection, >= 1, spread over the nodes; a multiple of the number of nodes balances their
+            load. None uses the server's default (one per node).
+        replicas: Copies of each shard, >= 1; with 2 a node may fail. None uses the server's default (one).
+        write_consistency: Copies that must confirm a write, >= 1. None uses the server's default (one).
 
     Raises:
-        InputError: When a number is not positive.
+        InputError: If a number is not positive.
 
     Example:
         >>> Sharding(shards=12, replicas=2).options()
@@ -160,10 +181,10 @@ class Sharding:
 
     def __post_init__(self) -> None:
         if any(number is not None and number < 1 for number in (self.shards, self.replicas, self.write_consistency)):
-            raise InputError(f"{self}: every number is at least 1")
+            raise InputError(f"{self}: every number must be at least 1")
 
     def options(self) -> dict[str, int]:
-        """As `QdrantClient.create_collection` takes them."""
+        """Return keyword arguments of `QdrantClient.create_collection`."""
         named = {
             "shard_number": self.shards,
             "replication_factor": self.replicas,

@@ -1,4 +1,4 @@
-"""What a collection looks like: its metadata, payload fields, payload indexes and point ids."""
+"""The schema of collections: metadata, payload fields and indexes, point ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
 SCHEMA_VERSION: Final = 1
-"""Changes when stored points would be misread by older or newer code."""
+"""Incremented when older or newer code would misread stored points."""
 
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "ume_qdrant")
 """Namespace of all point ids (uuid5)."""
@@ -34,18 +34,18 @@ INDEXES: Final[Mapping[str, Literal["keyword", "integer", "float"]]] = {
     "start_s": "float",
     "end_s": "float",
 }
-"""Payload fields that are filtered on, with the kind of index that each gets."""
+"""Payload fields that filters use, with the kind of their index."""
 
 MAX_TEXT: Final = 10_000
-"""Most characters of a text item that are kept for showing; the vectors come from all of it."""
+"""Most characters of a text item that are stored for display; vectors are made from all of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionMeta:
-    """What a collection was made with.
+    """Models and prompts that made a collection.
 
-    Vectors of different models or prompts cannot be compared, so a collection takes those of one only. The Reasoner's
-    fields are empty until the first `reasoned` vector is written.
+    Vectors of different models or prompts cannot be compared, so a collection accepts those of one pair only. The
+    Reasoner's fields are empty until the first `reasoned` vector is written.
 
     Attributes:
         model: Name of the Embedder.
@@ -54,8 +54,8 @@ class CollectionMeta:
         dimension: Length of both named vectors.
         reasoner: Name of the Reasoner, or "".
         reasoner_revision: Its commit or digest, or "".
-        prompt_version: Version of the prompts that the T-CoTs were made with, or "".
-        schema: Version of this layout.
+        prompt_version: Version of the prompts of its T-CoTs, or "".
+        schema: Version of this schema.
 
     Example:
         >>> made = CollectionMeta("ume-tiny", "abc", "embed-rl", 64)
@@ -74,12 +74,12 @@ class CollectionMeta:
     schema: int = SCHEMA_VERSION
 
     def check(self, wanted: CollectionMeta, collection: str) -> None:
-        """Refuse to mix `wanted` with what the collection holds.
+        """Raise unless vectors of `wanted` can be compared with those of the collection.
 
-        The Reasoner's fields are compared only when both sides name one.
+        The Reasoner's fields are compared only if both sides name one.
 
         Raises:
-            StoreMismatch: Naming each value that differs, on both sides.
+            StoreMismatch: With both values of each field that differs.
         """
         both_reason = bool(self.reasoner and wanted.reasoner)
         compared = [f.name for f in fields(self) if both_reason or f.name not in REASONER_FIELDS]
@@ -93,19 +93,19 @@ class CollectionMeta:
             )
 
     def check_length(self, vector: npt.NDArray[np.float32], collection: str) -> None:
-        """Refuse a vector that the collection cannot hold or compare.
+        """Raise unless a vector has the collection's dimension.
 
         Raises:
-            StoreMismatch: Naming both lengths.
+            StoreMismatch: With both lengths.
         """
         if vector.shape != (self.dimension,):
             raise StoreMismatch(
                 f"collection {collection!r} holds vectors of {self.dimension} values, not of shape {vector.shape}",
-                hint=f"use vectors of {self.model!r}, as they come, or a collection of another name",
+                hint=f"use untruncated vectors of {self.model!r}, or a collection of another name",
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, under one key so that a collection may carry other metadata too."""
+        """Return JSON values under one key, so that a collection may have other metadata too."""
         return {"ume": asdict(self)}
 
     @classmethod
@@ -113,7 +113,7 @@ class CollectionMeta:
         """Read what `to_dict` wrote.
 
         Raises:
-            StoreMismatch: When the collection does not say what it was made with.
+            StoreMismatch: If the collection has no such metadata.
         """
         try:
             return cls(**dict((data or {})["ume"]))
@@ -125,11 +125,11 @@ class CollectionMeta:
 
 
 def meta_of(embedder: ReasoningEmbedder, *, reasoned: bool) -> CollectionMeta:
-    """What a collection made with these models says of itself.
+    """Return the metadata of a collection that these models make.
 
     Args:
         embedder: The models.
-        reasoned: Whether `reasoned` vectors are concerned; only then does the Reasoner count.
+        reasoned: Include the Reasoner, because `reasoned` vectors are concerned.
     """
     info = embedder.info
     meta = CollectionMeta(
@@ -151,10 +151,10 @@ REASONER_FIELDS: Final = ("reasoner", "reasoner_revision", "prompt_version")
 def point_id(
     source: str, digest: str, *, start_s: float | None = None, end_s: float | None = None, page: int | None = None
 ) -> str:
-    """The id of a point: uuid5 of source, place in the source and content.
+    """Return the id of a point: uuid5 of source, place in the source and content.
 
-    The same file at the same place always gets the same id, so that writing it twice changes nothing; a changed file
-    gets new ids, so that old and new are never mixed up.
+    The same content at the same place always has the same id, so that a repeated write changes nothing; a changed file
+    gets new ids, so that old and new points are never confused.
 
     Args:
         source: Name of the file.
@@ -172,7 +172,7 @@ def point_id(
 
 
 def within(source: str) -> list[str]:
-    """The source and every folder that it lies in, for `Filter.under`.
+    """Return the source and every folder above it, for `Filter.under`.
 
     Example:
         >>> within("photos/2024/cat.jpg")
@@ -180,3 +180,19 @@ def within(source: str) -> list[str]:
     """
     path = PurePath(source)
     return [source, *(str(parent) for parent in path.parents if str(parent) != ".")]
+
+
+def clean(value: Any) -> Any:
+    r"""Replace lone surrogates, which neither UTF-8 nor the engines can represent.
+
+    Example:
+        >>> clean({"keywords": ["caf\ud800e"]})
+        {'keywords': ['caf?e']}
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {clean(key): clean(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(entry) for entry in value]
+    return value

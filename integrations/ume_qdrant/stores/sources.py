@@ -1,4 +1,4 @@
-"""How a collection names files, and from what a point says of its file back to the file."""
+"""Names of files in a collection, and from a point back to its file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media import display_name
 
 MEDIA_ROOT: Final = "UME_MEDIA_ROOT"
-"""The variable of the environment that says where files of relative names are; else they are in the working folder."""
+"""Environment variable with the folder of files that have relative names; by default the working folder."""
 
 _ESCAPE: Final = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """How files are named: by absolute paths, or from a folder on.
+    """How files are named: by absolute paths, or relative to a folder.
 
     Attributes:
-        base: That folder as it stands at the beginning of absolute names, a separator at its end; empty when there is
-            none.
+        base: That folder with a separator at its end; empty for absolute names.
 
     Example:
         >>> Naming("/data/").of("/data/films/a.mp4"), Naming().of("/data/films/a.mp4")
@@ -38,14 +37,14 @@ class Naming:
 
     @classmethod
     def below(cls, folder: str | Path | None, roots: Sequence[str | Path]) -> Self:
-        """Names from a folder on, or absolute ones for None.
+        """Return names relative to a folder, or absolute ones for None.
 
         Args:
-            folder: Where names begin.
-            roots: What is to be named, absolute.
+            folder: The folder.
+            roots: Absolute paths of what is named.
 
         Raises:
-            InputError: When a root is not below the folder.
+            InputError: If a root is not below the folder.
         """
         if folder is None:
             return cls()
@@ -54,27 +53,27 @@ class Naming:
             if not Path(root).is_relative_to(path):
                 raise InputError(
                     f"{display_name(root)} is not below {display_name(path)}",
-                    hint="name a folder that holds everything that is indexed",
+                    hint="name a folder that contains everything that is indexed",
                 )
         return cls(display_name(path).rstrip(os.sep) + os.sep)
 
     def of(self, source: str) -> str:
-        """The name of what has this absolute name; "." is the folder itself."""
+        """Return the name for an absolute name; "." is the folder itself."""
         return (source + os.sep).removeprefix(self.base).rstrip(os.sep) or os.curdir if self.base else source
 
     def of_failure(self, failure: Failure) -> Failure:
-        """A failure that names files so."""
+        """Return a failure with its files named so."""
         if not self.base:
             return failure
         return replace(failure, source=self.of(failure.source), message=failure.message.replace(self.base, ""))
 
     def check(self, store: Store) -> None:
-        """Refuse to name files in two ways in one collection: each would be there twice.
+        """Raise if the collection names files in the other way, which would add each file twice.
 
         Raises:
-            InputError: When the collection's files are named in the other way.
+            InputError: With the way that the collection uses.
         """
-        # Absolute names lie within the root of all folders, relative ones within ".".
+        # `within` contains the root folder for absolute names, "." for relative ones.
         other = Path(self.base).anchor if self.base else os.curdir
         if next(iter(store.scroll(Filter(under=(other,)), fields=("source",))), None) is not None:
             way, hint = ("absolute", "leave relative_to out") if self.base else ("relative", "give relative_to too")
@@ -84,16 +83,16 @@ class Naming:
 
 
 def is_relative(source: str) -> bool:
-    """Whether a file is named from a folder on; objects of a store have addresses."""
+    """Return whether a file has a relative name; addresses are absolute."""
     return "://" not in source and not Path(source).is_absolute()
 
 
 def source_path(source: str, folder: str | Path | None = None) -> Path:
-    r"""The path that `ume_retrieval.media.files.display_name` wrote.
+    r"""Return the path of a source, the inverse of `ume_retrieval.media.files.display_name`.
 
     Args:
         source: The name.
-        folder: Where relative names begin; by default what UME_MEDIA_ROOT says, or the working folder.
+        folder: Folder of relative names; by default UME_MEDIA_ROOT, or the working folder.
 
     Example:
         >>> source_path("holiday/caf\\xe9.jpg")
@@ -113,7 +112,7 @@ def source_path(source: str, folder: str | Path | None = None) -> Path:
 
 
 def item_of(payload: Payload) -> Item:
-    """A point's media as an input: an image, stretch of video or page in its file; of a text what the point keeps."""
+    """Return a point's media as an input: an image, video segment or page in its file, or the stored text."""
     path = source_path(payload["source"])
     match payload["kind"]:
         case "video":

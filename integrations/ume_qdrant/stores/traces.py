@@ -1,4 +1,4 @@
-"""A trace as a payload, and back: what a hit shows as its reason."""
+"""Convert traces to payloads and back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ume_qdrant.stores.schema import clean
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import Box, Problem, TCot
@@ -17,8 +18,8 @@ class KeyFrame:
 
     Attributes:
         frame: Its number among the sampled frames, 1-based.
-        time_s: Its time in seconds from the start of the file; None for a frame that was named but not looked at
-            again, because the trace named more than the Embedder takes.
+        time_s: Its time in seconds from the start of the file; None for a frame that the Embedder did not get, because
+            the trace names more frames than it takes.
     """
 
     frame: int
@@ -27,7 +28,7 @@ class KeyFrame:
 
 @dataclass(frozen=True, slots=True)
 class HitEvidence:
-    """What a hit's trace points at.
+    """Evidence that a hit's trace points at.
 
     Attributes:
         keywords: Words of a text.
@@ -40,7 +41,7 @@ class HitEvidence:
     key_frames: tuple[KeyFrame, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; a box is [x1, y1, x2, y2].
+        """Return JSON values; a box is [x1, y1, x2, y2].
 
         Example:
             >>> HitEvidence(boxes=(Box(1, 2, 3, 4),), key_frames=(KeyFrame(5, 2.0),)).to_dict()
@@ -54,7 +55,7 @@ class HitEvidence:
 
 
 def to_payload(trace: Trace) -> dict[str, Any]:
-    """The trace as JSON values: its text as generated, and its parts.
+    """Convert a trace to JSON values: its generated text and its parts.
 
     Example:
         >>> tcot = TCot("two shapes", "sure", "a circle", key_frames=(2,))
@@ -78,7 +79,7 @@ def to_payload(trace: Trace) -> dict[str, Any]:
 
 
 def tcot_of(payload: Mapping[str, Any] | None) -> TCot | None:
-    """The T-CoT that `to_payload` wrote, or None where there is none."""
+    """Read the T-CoT that `to_payload` wrote; None without a payload."""
     if not payload:
         return None
     return TCot(
@@ -94,7 +95,7 @@ def tcot_of(payload: Mapping[str, Any] | None) -> TCot | None:
 
 
 def evidence_of(payload: Mapping[str, Any] | None) -> HitEvidence:
-    """What the trace points at; empty where there is no trace."""
+    """Read the evidence of a trace; empty without a payload."""
     if not payload:
         return HitEvidence()
     return HitEvidence(
@@ -102,19 +103,3 @@ def evidence_of(payload: Mapping[str, Any] | None) -> HitEvidence:
         boxes=tuple(Box(**box) for box in payload["boxes"]),
         key_frames=tuple(KeyFrame(frame["frame"], frame.get("time_s")) for frame in payload["key_frames"]),
     )
-
-
-def clean(value: Any) -> Any:
-    r"""The value with lone surrogates replaced, which neither JSON over a wire nor an engine can hold.
-
-    Example:
-        >>> clean({"keywords": ["caf\ud800e"]})
-        {'keywords': ['caf?e']}
-    """
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, Mapping):
-        return {clean(key): clean(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(entry) for entry in value]
-    return value

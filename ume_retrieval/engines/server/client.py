@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 from ume_retrieval.engines.server.endpoints import Endpoint, Endpoints
 from ume_retrieval.engines.server.options import API_KEY, ServerOptions
 from ume_retrieval.errors import InputError, MissingExtra, ServerError, Stopped, UmeError
-from ume_retrieval.util.retry import Busy, Retry, retry_after
+from ume_retrieval.util.retry import BUSY_STATUS, Busy, Retry, retry_after
 from ume_retrieval.util.threads import side_by_side
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ T = TypeVar("T")
 Dialect: TypeAlias = Literal["vllm", "openai"]
 """Extensions of the API that a server understands: those of vLLM for media and constrained decoding, or none."""
 
-BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
+BUSY = BUSY_STATUS | {409}
 REFUSED = {400, 413, 422}
 CONNECT_S = 10.0
 TRUST = ("--trust-request-mm-kwargs", "--trust-request-chat-template")

@@ -19,6 +19,7 @@ from typing import Any
 from ume_retrieval.errors import MediaError, MediaNotFound, MediaTooLarge, RemoteNotAllowed
 from ume_retrieval.media.limits import Limits
 from ume_retrieval.media.remote.allowlist import AllowedHosts
+from ume_retrieval.util.retry import BUSY_STATUS
 
 TIMEOUT_S = 30.0
 """Most seconds of a download, from the first connection to the last byte, without name resolution."""
@@ -59,7 +60,7 @@ def fetch(address: str, limits: Limits, *, hosts: Sequence[str], timeout_s: floa
         return _download(address.strip(), limits, timeout_s, parts.hostname, allowed)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code in (408, 425, 429) or error.code >= 500:
+            if error.code in BUSY_STATUS or error.code >= 500:
                 raise _failed(parts.hostname, f"it answered {error.code}") from error
             raise MediaNotFound(f"{parts.hostname} answered {error.code}", hint="check the address") from error
     except (OSError, HTTPException, ValueError) as error:
