@@ -109,7 +109,7 @@ examples: $(DEV) ## Run the notebooks in examples/ and keep what they show (some
 	$(BIN)/python examples/execute.py
 
 docs: $(DEV) ## Write the references of recipes and commands anew, and build the site into site/
-	$(BIN)/python -m ume_training.recipes.reference docs/training.md
+	$(BIN)/python docs/tools/recipe_reference.py
 	$(BIN)/python docs/tools/cli_reference.py
 	$(BIN)/python docs/tools/scale_tables.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -21,7 +21,7 @@ from ume_qdrant.searching.fusion import fuse
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
-from ume_training.egrl.held_out import HeldOutTask, held_out_world, write_about
+from ume_training.egrl.reasoner_eval import HeldOutTask, held_out_world, write_about
 
 SHARES = tuple(tenth / 10 for tenth in range(11))
 

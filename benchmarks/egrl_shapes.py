@@ -26,13 +26,14 @@ from egrl_starts import LEVEL, MixedTasks, learn_starts
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
-from ume_training.data.chosen import ChosenPairs
+from ume_training.contrastive.settings import LoraSettings
+from ume_training.data.sources import ChosenPairs
 from ume_training.egrl.hard import hard_pairs
-from ume_training.egrl.held_out import USES, held_out_world, hit_at_1, write_about
 from ume_training.egrl.process import WordsDiscriminator
+from ume_training.egrl.reasoner_eval import USES, held_out_world, hit_at_1, write_about
 from ume_training.egrl.run import run_egrl
-from ume_training.egrl.settings import EgrlLora, EgrlSettings, RewardWeights
-from ume_training.shapes.benchmark import KIN
+from ume_training.egrl.settings import EgrlSettings, RewardWeights
+from ume_training.shapes.benchmark import GROUP_SIZE
 from ume_training.shapes.pairs import ShapesSource
 from ume_training.shapes.tasks import TASKS
 
@@ -52,7 +53,7 @@ EGRL = EgrlSettings(
     warmup_steps=2,
     max_tokens=160,
     # Full fine-tuning of so small a model forgets as fast as it learns: adapters move 30 times fewer weights.
-    lora=EgrlLora(r=4, alpha=8),
+    lora=LoraSettings(r=4, alpha=8),
     save_every=30,
 )
 REWARDS: dict[str, dict[str, Any]] = {
@@ -96,13 +97,16 @@ class Bench:
     def hard(self, start: Path, name: str) -> MixedTasks:
         """The pairs that a Reasoner gets wrong, found once."""
         path = self.run / f"hard-{name}.json"
-        sources = [ShapesSource(task, level=LEVEL, seed=5, kin=KIN, count=FAMILIES * KIN) for task in TASKS]
+        sources = [
+            ShapesSource(task, level=LEVEL, seed=5, group_size=GROUP_SIZE, count=FAMILIES * GROUP_SIZE)
+            for task in TASKS
+        ]
         if not path.is_file():
             reasoner = load_reasoner(start)
             chosen = {source.name: hard_pairs(source, reasoner, WordsDiscriminator()).chosen for source in sources}
             path.write_text(json.dumps(chosen) + "\n", encoding="utf-8")
             counts = ", ".join(f"{task} {len(pairs)}" for task, pairs in chosen.items())
-            note(f"pairs to learn from, of {FAMILIES * KIN} each: {counts}")
+            note(f"pairs to learn from, of {FAMILIES * GROUP_SIZE} each: {counts}")
         chosen = json.loads(path.read_text(encoding="utf-8"))
         return MixedTasks([ChosenPairs(source, tuple(chosen[source.name])) for source in sources])
 

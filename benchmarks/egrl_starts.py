@@ -19,14 +19,12 @@ from ume_retrieval.inputs import Side
 from ume_retrieval.tcot.grammar import parse, render
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.tcot.trace import TCot
-from ume_training.data.chosen import ChosenPairs
-from ume_training.data.sources import LoadedPair
+from ume_training.data.sources import ChosenPairs, LoadedPair
 from ume_training.shapes.levels import Level
 from ume_training.shapes.pair.architecture import BUDGET, PROMPTS
-from ume_training.shapes.pair.lessons import trace_lesson
 from ume_training.shapes.pair.loop import Schedule
 from ume_training.shapes.pair.recipe import TinyRecipe, learn_captions, learn_more, learn_traces
-from ume_training.shapes.pair.supervised import Lesson
+from ume_training.shapes.pair.sft_examples import SFTExample, trace_example
 from ume_training.shapes.pairs import ShapesSource
 from ume_training.shapes.samples import Pair, Sample
 from ume_training.shapes.tasks import TASKS
@@ -45,7 +43,7 @@ LAZY = Schedule(steps=200, learning_rate=4e-4)
 LAZY_SHARE = 0.7
 
 
-def both_lesson(rng: random.Random, level: Level) -> Lesson:
+def both_lesson(rng: random.Random, level: Level) -> SFTExample:
     """Either side of any task; a query with a picture or clip is described or answered, as a coin falls."""
     pair = TASKS[rng.choice(list(TASKS))].draw(rng, level)
     side: Side = (
@@ -55,7 +53,7 @@ def both_lesson(rng: random.Random, level: Level) -> Lesson:
     tcot = sample.tcot
     if side == "query" and sample.text and sample.shown is not None:
         tcot = _described(sample) if rng.random() < 0.5 else replace(tcot, thinking=f"answer; {tcot.thinking}")
-    return Lesson(fit_chat(reasoner_chat(sample.item(rng), side, PROMPTS), BUDGET), render(tcot))
+    return SFTExample(fit_chat(reasoner_chat(sample.item(rng), side, PROMPTS), BUDGET), render(tcot))
 
 
 def _described(sample: Sample) -> TCot:
@@ -69,9 +67,9 @@ def _described(sample: Sample) -> TCot:
     return replace(tcot, thinking=f"describe; {tcot.thinking}")
 
 
-def lazy_lesson(rng: random.Random, level: Level) -> Lesson:
+def lazy_lesson(rng: random.Random, level: Level) -> SFTExample:
     """A T-CoT that most often names the first thing only."""
-    lesson = trace_lesson(rng, level)
+    lesson = trace_example(rng, level)
     if rng.random() >= LAZY_SHARE:
         return lesson
     return replace(lesson, completion=render(first_only(parse(lesson.completion))))

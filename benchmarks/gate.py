@@ -24,7 +24,7 @@ from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.gate import SHOWN, DirectView, Gate, calibrate
-from ume_training.egrl.held_out import USES, HeldOutTask, Written, held_out_world, write_about
+from ume_training.egrl.reasoner_eval import USES, HeldOutTask, Written, held_out_world, write_about
 
 CALIBRATION = (9001, 9002)
 """Worlds that the gate learns from; tests draw 1000 and up, by the thousand."""

@@ -27,6 +27,7 @@ from bench_corpus import mixed_corpus
 from bench_measure import finish, machine, medians, note, take_turns
 from bench_models import parameters, with_stock_modules
 from encode import Peers
+from random_init import build_qwen3_vl
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, write_spec
@@ -37,7 +38,6 @@ from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.inputs import Item, LoadedItem
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS, reasoner_chat
-from ume_training.shapes.pair.true_size import build_qwen3_vl
 
 BATCH_TOKENS = (8_192, 16_384, 32_768, 65_536)
 PEER_SIZES = (8, 16, 32, 64)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shapes_pairs import write_shapes_pairs
 from typer.testing import CliRunner, Result
 
 from ume_cli.app import app
-from ume_training.shapes.pairs import write_shapes_pairs
 
 
 def run(*arguments: str | Path) -> Result:
@@ -31,7 +31,7 @@ def run_json(*arguments: str | Path) -> Any:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     pairs = write_shapes_pairs(
-        tmp_path / "world", tasks=("text_to_image",), level="default", kin=2, count=8, traces="true"
+        tmp_path / "world", tasks=("text_to_image",), level="default", group_size=2, count=8, traces="true"
     )
     path = tmp_path / "mine.yaml"
     path.write_text(

@@ -9,34 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
-
-from ume_cli.training.annotate import annotate
-from ume_cli.training.check import check
-from ume_cli.training.convert import convert
-from ume_cli.training.filter import filter_pairs
-
-app = typer.Typer()
-for name, function in (("annotate", annotate), ("filter", filter_pairs), ("check", check), ("convert", convert)):
-    app.command(name)(function)
+from train_cli import run, run_json
 
 TASKS = ("text_to_image", "grounding", "video_question", "page_retrieval")
 SHAPES = tuple(part for task in TASKS for part in ("--task", task))
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def run_json(*arguments: str | Path, code: int = 0) -> Any:
-    """Standard output must be one JSON object and nothing else."""
-    result = run(*arguments, "--json")
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout)
 
 
 @pytest.fixture(scope="module")

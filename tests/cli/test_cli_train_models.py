@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from train_cli import run, run_json
 
-from ume_cli.training import train_app
 from ume_retrieval import ReasoningEmbedder
-
-
-def run(*arguments: str | Path) -> Result:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about its own names
-        return CliRunner().invoke(train_app, [str(argument) for argument in arguments])
-
-
-def run_json(*arguments: str | Path, code: int = 0) -> Any:
-    """Standard output must be one JSON object and nothing else."""
-    result = run(*arguments, "--json")
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +68,7 @@ def test_what_is_wrong_is_said_in_a_line(home: Path, pairs: Path) -> None:
     for command in ("contrastive", "egrl"):
         stopped = run(command, pairs, home / "stopped", "--embedder", "ume-tiny", "--on-error", "stop")
         assert stopped.exit_code != 0
-        assert "line 10: is no JSON" in stopped.stderr
+        assert "line 10: is not JSON" in stopped.stderr
         wrong = home / "wrong.yaml"
         wrong.write_text("learning_rate: -1\n")
         refused = run(command, pairs, home / "refused", "--embedder", "ume-tiny", "--settings", wrong)

@@ -17,9 +17,9 @@ from ume_retrieval.errors import InputError, ModelError, TrainingError
 from ume_retrieval.pipeline.trace_cache import TraceCache
 from ume_retrieval.testing import FakeReasoner
 from ume_training.data.annotate import AnnotateSettings, annotate
-from ume_training.data.faults import PairError
 from ume_training.data.files import PairReader
 from ume_training.data.records import PairRecord
+from ume_training.data.validation import PairError
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_finished_run_that_is_resumed_asks_nothing(pairs: Path, tmp_path: Path
     assert out.read_bytes() == before
     with pytest.raises(TrainingError, match="exists"):
         annotate(pairs, out, reasoner)
-    for other in (AnnotateSettings(seed=1), AnnotateSettings(leak_share=0.5)):
+    for other in (AnnotateSettings(seed=1), AnnotateSettings(answer_hint_prob=0.5)):
         with pytest.raises(TrainingError, match="other settings"):
             annotate(pairs, out, reasoner, other, resume=True)
     with pytest.raises(TrainingError, match=r"other settings \(reasoner\)"):
@@ -144,7 +144,7 @@ def test_a_finished_run_that_is_resumed_asks_nothing(pairs: Path, tmp_path: Path
 
 def test_a_cache_answers_for_the_reasoner_and_never_with_a_leaked_trace(pairs: Path, tmp_path: Path) -> None:
     cache = TraceCache(tmp_path / "traces.sqlite3")
-    annotate(pairs, tmp_path / "leaked.jsonl", FakeReasoner(), AnnotateSettings(leak_share=1.0), cache=cache)
+    annotate(pairs, tmp_path / "leaked.jsonl", FakeReasoner(), AnnotateSettings(answer_hint_prob=1.0), cache=cache)
     reasoner = FakeReasoner()
     report = annotate(pairs, tmp_path / "honest.jsonl", reasoner, cache=cache)
     assert reasoner.calls == 12, "positives are known, queries are not"
@@ -158,7 +158,7 @@ def test_a_cache_answers_for_the_reasoner_and_never_with_a_leaked_trace(pairs: P
 
 def test_a_leak_is_asked_for_seeded_and_written_down(pairs: Path, tmp_path: Path) -> None:
     reasoner = FakeReasoner()
-    report = annotate(pairs, tmp_path / "half.jsonl", reasoner, AnnotateSettings(leak_share=0.5, seed=3))
+    report = annotate(pairs, tmp_path / "half.jsonl", reasoner, AnnotateSettings(answer_hint_prob=0.5, seed=3))
     leaked = {record.id for record in read(tmp_path / "half.jsonl") if record.leaked}
     assert 2 <= len(leaked) <= 10
     assert report.leaked == len(leaked)
@@ -170,17 +170,20 @@ def test_a_leak_is_asked_for_seeded_and_written_down(pairs: Path, tmp_path: Path
     # The choice is the pair's own, whatever else is in the file.
     (tmp_path / "less.jsonl").write_text("".join(pairs.read_text().splitlines(keepends=True)[::-2]))
     annotate(
-        tmp_path / "less.jsonl", tmp_path / "fewer.jsonl", FakeReasoner(), AnnotateSettings(leak_share=0.5, seed=3)
+        tmp_path / "less.jsonl",
+        tmp_path / "fewer.jsonl",
+        FakeReasoner(),
+        AnnotateSettings(answer_hint_prob=0.5, seed=3),
     )
     assert {r.id for r in read(tmp_path / "fewer.jsonl") if r.leaked} == leaked & {str(n) for n in range(1, 12, 2)}
-    annotate(pairs, tmp_path / "other.jsonl", FakeReasoner(), AnnotateSettings(leak_share=0.5, seed=4))
+    annotate(pairs, tmp_path / "other.jsonl", FakeReasoner(), AnnotateSettings(answer_hint_prob=0.5, seed=4))
     assert {r.id for r in read(tmp_path / "other.jsonl") if r.leaked} != leaked
 
 
 def test_without_a_label_nothing_leaks(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"id": "1", "dataset": "d", "query": {"text": "q"}, "positive": {"text": "p"}}) + "\n")
-    annotate(path, tmp_path / "out.jsonl", FakeReasoner(), AnnotateSettings(leak_share=1.0))
+    annotate(path, tmp_path / "out.jsonl", FakeReasoner(), AnnotateSettings(answer_hint_prob=1.0))
     assert [record.leaked for record in read(tmp_path / "out.jsonl")] == [False]
 
 
@@ -232,7 +235,7 @@ def test_broken_lines_and_media_are_named_once(pairs: Path, tmp_path: Path) -> N
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"leak_share": 1.5}, {"leak_share": float("nan")}, {"batch": 0}, {"temperature": -1.0}):
+    for wrong in ({"answer_hint_prob": 1.5}, {"answer_hint_prob": float("nan")}, {"batch": 0}, {"temperature": -1.0}):
         with pytest.raises(InputError):
             AnnotateSettings(**wrong)  # type: ignore[arg-type]
 
@@ -249,3 +252,10 @@ def test_files_of_others_are_neither_gone_on_with_nor_written_over(pairs: Path, 
     assert mine.read_text() == before
     (tmp_path / "empty.jsonl").touch()
     assert annotate(pairs, tmp_path / "empty.jsonl", FakeReasoner(), resume=True).annotated == 12
+
+
+def test_the_setting_of_the_last_release_is_taken_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="answer_hint_prob"):
+        assert AnnotateSettings(leak_share=0.5) == AnnotateSettings(answer_hint_prob=0.5)
+    with pytest.warns(DeprecationWarning, match="leak_share"), pytest.raises(InputError, match="out of range"):
+        AnnotateSettings(leak_share=1.5)

@@ -17,14 +17,22 @@ def unit(rows: int, seed: int, dim: int = 6) -> torch.Tensor:
 
 
 def slow_loss(
-    queries: np.ndarray, items: np.ndarray, also: np.ndarray, *, negatives: np.ndarray, barred: np.ndarray, scale: float
+    queries: np.ndarray,
+    items: np.ndarray,
+    also: np.ndarray,
+    *,
+    negatives: np.ndarray,
+    negative_mask: np.ndarray,
+    scale: float,
 ) -> float:
     """The same, one number at a time."""
     total = 0.0
     n = len(queries)
     for i in range(n):
         against = [math.exp(scale * queries[i] @ items[j]) for j in range(n) if j == i or not also[i, j]]
-        against += [math.exp(scale * queries[i] @ negatives[j]) for j in range(len(negatives)) if not barred[i, j]]
+        against += [
+            math.exp(scale * queries[i] @ negatives[j]) for j in range(len(negatives)) if not negative_mask[i, j]
+        ]
         total -= math.log(math.exp(scale * queries[i] @ items[i]) / sum(against))
         against = [math.exp(scale * queries[j] @ items[i]) for j in range(n) if j == i or not also[j, i]]
         total -= math.log(math.exp(scale * queries[i] @ items[i]) / sum(against))
@@ -41,13 +49,13 @@ def test_the_loss_equals_a_slow_reference(n: int, m: int, seed: int, scale: floa
     generator = torch.Generator().manual_seed(seed)
     queries, items, negatives = unit(n, seed), unit(n, seed + 1), unit(m, seed + 2)
     also = torch.rand(n, n, generator=generator) < 0.3
-    barred = torch.rand(n, m, generator=generator) < 0.3
-    loss, _ = symmetric_infonce(queries, items, also, scale, negatives=negatives, barred=barred)
+    negative_mask = torch.rand(n, m, generator=generator) < 0.3
+    loss, _ = symmetric_infonce(queries, items, also, scale, negatives=negatives, negative_mask=negative_mask)
     expected = slow_loss(
         *(one.double().numpy() for one in (queries, items)),
         also.numpy(),
         negatives=negatives.double().numpy(),
-        barred=barred.numpy(),
+        negative_mask=negative_mask.numpy(),
         scale=scale,
     )
     assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -57,12 +65,12 @@ def test_a_hard_negative_costs_and_a_barred_one_does_not() -> None:
     queries, nothing = unit(3, 0), torch.zeros(3, 3, dtype=torch.bool)
     plain, _ = symmetric_infonce(queries, queries, nothing)
     hard, figures = symmetric_infonce(queries, queries, nothing, negatives=queries[:1])
-    barred, _ = symmetric_infonce(
-        queries, queries, nothing, negatives=queries[:1], barred=torch.ones(3, 1, dtype=torch.bool)
+    negative_mask, _ = symmetric_infonce(
+        queries, queries, nothing, negatives=queries[:1], negative_mask=torch.ones(3, 1, dtype=torch.bool)
     )
     assert hard > plain + 0.1
     assert figures["in_batch_hit@1"] == 1.0
-    assert barred.item() == pytest.approx(plain.item(), abs=1e-6)
+    assert negative_mask.item() == pytest.approx(plain.item(), abs=1e-6)
 
 
 def test_matryoshka_is_the_mean_over_cut_and_renormalised_vectors() -> None:
@@ -74,7 +82,7 @@ def test_matryoshka_is_the_mean_over_cut_and_renormalised_vectors() -> None:
     together, figures = matryoshka_infonce(queries, items, nothing, dims=(3, 2))
     assert together.item() == pytest.approx(np.mean(alone), rel=1e-5)
     assert figures == symmetric_infonce(queries, items, nothing)[1]
-    with pytest.raises(ValueError, match="no first 7"):
+    with pytest.raises(ValueError, match="cannot be cut to 7"):
         matryoshka_infonce(queries, items, nothing, dims=(7,))
 
 

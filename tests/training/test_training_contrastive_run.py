@@ -133,7 +133,7 @@ def test_what_cannot_be_shared_by_the_processes_is_refused(
 
 
 def test_a_cut_beyond_the_vector_is_refused(start: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no first 64"):
+    with pytest.raises(InputError, match="cannot be cut to 64"):
         train_contrastive(small(start, matryoshka_dims=(16, 64)), data(), tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_weights_are_passes_and_lengthen_the_run(start: Path) -> None:
     assert big == pytest.approx(900, rel=0.1)
     assert few == pytest.approx(300, rel=0.1)
     assert drawn({"small": 0}) == (450, 900, 0)
-    with pytest.raises(InputError, match="no data set 'smal'"):
+    with pytest.raises(InputError, match="unknown data set 'smal'"):
         drawn({"smal": 2})
 
 

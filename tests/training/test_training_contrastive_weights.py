@@ -18,11 +18,10 @@ from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.errors import InputError, ReasoningError
 from ume_retrieval.tcot.evidence import extract
 from ume_retrieval.tcot.grammar import parse
-from ume_training.contrastive.inputs import training_chat
 from ume_training.contrastive.plan import plan_run
 from ume_training.contrastive.run import Order, _build
 from ume_training.contrastive.settings import ContrastiveSettings
-from ume_training.contrastive.shards import StepShards
+from ume_training.contrastive.shards import StepShards, training_chat
 from ume_training.contrastive.start import resolve_start
 from ume_training.shapes.pair.architecture import BUDGET, EMBEDDER_SPEC
 
@@ -185,7 +184,7 @@ def test_starts_are_understood(start: Path, plain: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"batch": 6, "sub_batch": 4}, "no multiple"),
+        ({"batch": 6, "sub_batch": 4}, "not a multiple"),
         ({"batch": 4, "sub_batch": 1}, "at least 2"),
         ({"vision_tower": "trained"}, "leave the vision tower alone"),
         ({"trace_share": 1.5}, "less than or equal to 1"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.inputs import Clip, Item, Page
-from ume_training.data.faults import PairError
+from ume_training.data.append_log import RecordLog, claim, cut_torn_line
 from ume_training.data.files import (
     PairReader,
     count_lines,
@@ -21,9 +21,9 @@ from ume_training.data.files import (
     write_pairs,
     write_records,
 )
-from ume_training.data.growing import RecordLog, claim, cut_torn_line
 from ume_training.data.pairs import TrainingPair
 from ume_training.data.records import FramesRef, ItemRecord, PageRef, PairRecord, StretchRef
+from ume_training.data.validation import PairError
 
 GOOD = {"id": "1", "dataset": "d", "query": {"text": "a"}, "positive": {"text": "b"}}
 DOCS = Path(__file__).parents[2] / "docs" / "training-data.md"
@@ -48,21 +48,21 @@ def write(folder: Path, *lines: object, name: str = "pairs.jsonl") -> Path:
 
 
 FAULTS: list[tuple[object, str, str]] = [
-    ("{oops", "", "is no JSON"),
-    ('{"id": "2", "da', "", "is no JSON"),
+    ("{oops", "", "is not JSON"),
+    ('{"id": "2", "da', "", "is not JSON"),
     ([1], "", "object"),
     ({**GOOD, "id": 2}, "id", "valid string, not 2"),
     ({**GOOD, "leaked": "yes"}, "leaked", "boolean"),
     ({**GOOD, "negatives": {}}, "negatives", "valid array"),
-    ({**GOOD, "colour": "red"}, "colour", "is no field"),
-    ({**GOOD, "query": {"text": "a", "sound": "b.wav"}}, "query.sound", "is no field"),
+    ({**GOOD, "colour": "red"}, "colour", "is not a field"),
+    ({**GOOD, "query": {"text": "a", "sound": "b.wav"}}, "query.sound", "is not a field"),
     ({**GOOD, "query": {"text": " \t"}}, "query.text", "empty text"),
     ({**GOOD, "target": ""}, "target", "empty text"),
     ({**GOOD, "query": {}}, "query", "needs text, an image or a video"),
     ({"id": "2", "dataset": "d", "query": {"text": "a"}}, "positive", "is missing"),
     ({**GOOD, "query": {"images": ["no.png"]}}, "query.images[0]", "no.png does not exist"),
     ({**GOOD, "negatives": [{"images": ["red.png", "empty.png"]}]}, "negatives[0].images[1]", "is an empty file"),
-    ({**GOOD, "query": {"images": ["."]}}, "query.images[0]", "no regular file"),
+    ({**GOOD, "query": {"images": ["."]}}, "query.images[0]", "not a regular file"),
     ({**GOOD, "query": {"images": ["https://example.org/a.png"]}}, "query.images[0]", "address"),
     ({**GOOD, "query": {"images": [7]}}, "query.images[0]", "valid string, not 7"),
     ({**GOOD, "query": {"images": [{"path": "red.png", "page": 0}]}}, "query.images[0].page", "greater"),
@@ -145,9 +145,9 @@ def test_faults_in_the_docs_are_those_that_are_said(folder: Path) -> None:
         said.append((field, reader.failures[0].message.partition("line 2")[2]))
     text = DOCS.read_text(encoding="utf-8")
     for excerpt in (
-        "is no JSON",
+        "is not JSON",
         "input should be a valid string, not 2",
-        "is no field of the schema",
+        "is not a field of the schema",
         "is empty text",
     ):
         assert excerpt in text
@@ -341,9 +341,9 @@ def test_a_growing_file_belongs_to_its_settings(tmp_path: Path) -> None:
 def test_a_file_is_never_taken_for_a_folder_nor_a_folder_for_a_file(folder: Path) -> None:
     (folder / "file").write_text("mine")
     (folder / "folder.jsonl").mkdir()
-    with pytest.raises(TrainingError, match="is no folder"):
+    with pytest.raises(TrainingError, match="is not a folder"):
         write_records(records("1"), folder / "file" / "pairs.jsonl")
-    with pytest.raises(TrainingError, match="is no folder"):
+    with pytest.raises(TrainingError, match="is not a folder"):
         claim(folder / "file" / "deeper" / "pairs.jsonl", {}, resume=False)
     with pytest.raises(TrainingError, match="is a folder"):
         write_records(records("1"), folder / "folder.jsonl")

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, TrainingError
-from ume_training.data.faults import PairError
 from ume_training.data.files import PairReader
 from ume_training.data.layouts import LAYOUTS, Converted, convert
 from ume_training.data.layouts.base import json_array
 from ume_training.data.records import FramesRef, PairRecord
 from ume_training.data.sources import file_sources
+from ume_training.data.validation import PairError
 
 TCOT = '<thinking>x {"text_keywords": ["a"]}</thinking><rethink>y</rethink><answer>z</answer>'
 
@@ -230,7 +230,7 @@ def test_pair_files_into_one_file_of_the_other_format(tmp_path: Path) -> None:
 
 
 def test_unknown_layouts_and_empty_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no layout"):
+    with pytest.raises(InputError, match="unknown layout"):
         convert("imagenet", tmp_path, tmp_path / "out.jsonl")
     for layout in LAYOUTS:
         with pytest.raises(TrainingError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_retrieval.errors import InputError
-from ume_training.data.mixture import Batch, Mixture, batches
+from ume_training.data.mixture import Batch, Mixture
 from ume_training.data.sources import LoadedPair
 
 
@@ -31,6 +32,12 @@ class Source:
 
     def also_answers(self, query: int, positive: int) -> bool:
         return query == positive
+
+
+def batches(
+    sources: Sequence[Source], weights: dict[str, float] | None, size: int, seed: int, steps: int, *, start: int = 0
+) -> Iterator[Batch]:
+    return Mixture(sources, weights, size, seed).batches(steps, start)
 
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=30)

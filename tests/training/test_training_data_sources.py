@@ -10,14 +10,15 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapes_pairs import write_shapes_pairs
 
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.tcot.grammar import parse, validate
-from ume_training.data.faults import PairError
 from ume_training.data.files import PairReader, write_records
 from ume_training.data.sources import FileSource, PairIndex, file_sources, undecodable
-from ume_training.shapes.pairs import ShapesSource, shapes_records, write_shapes_pairs
+from ume_training.data.validation import PairError
+from ume_training.shapes.pairs import ShapesSource, shapes_records
 from ume_training.shapes.tasks import TASKS
 
 BUDGET = VisualBudget(video_fps=2.0, video_frames=8)
@@ -27,7 +28,7 @@ BUDGET = VisualBudget(video_fps=2.0, video_frames=8)
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three pairs of every task as real files, with their true T-CoTs."""
     folder = tmp_path_factory.mktemp("shapes")
-    return write_shapes_pairs(folder, level="questions", seed=3, kin=2, count=3, traces="true")
+    return write_shapes_pairs(folder, level="questions", seed=3, group_size=2, count=3, traces="true")
 
 
 @pytest.fixture(params=(".jsonl", ".parquet"))
@@ -51,7 +52,7 @@ def test_written_pairs_are_those_that_are_drawn(pair_file: Path) -> None:
     sources, failures = file_sources(pair_file, BUDGET)
     assert failures == ()
     for source in sources:
-        drawn = ShapesSource(source.name.removeprefix("shapes/"), "questions", seed=3, kin=2, count=3)
+        drawn = ShapesSource(source.name.removeprefix("shapes/"), "questions", seed=3, group_size=2, count=3)
         assert len(source) == len(drawn) == 3
         for index in range(3):
             one, other = source[index], drawn[index]
@@ -72,12 +73,12 @@ def test_written_pairs_are_those_that_are_drawn(pair_file: Path) -> None:
 
 @settings(max_examples=25)
 @given(st.sampled_from(sorted(TASKS)), st.integers(0, 99), st.integers(1, 5), st.integers(0, 40))
-def test_a_drawn_pair_depends_on_seed_and_position_alone(task: str, seed: int, kin: int, index: int) -> None:
-    source = ShapesSource(task, "questions", seed, kin, count=41)
+def test_a_drawn_pair_depends_on_seed_and_position_alone(task: str, seed: int, group_size: int, index: int) -> None:
+    source = ShapesSource(task, "questions", seed, group_size, count=41)
     pair = source.pair(index)
     for other in random.Random(index).sample(range(41), 3):
         source[other]
-    again = ShapesSource(task, "questions", seed, kin, count=41)
+    again = ShapesSource(task, "questions", seed, group_size, count=41)
     assert again.pair(index) == pair
     one, twin = source[index], again[index]
     assert one.query_tcot == twin.query_tcot
@@ -88,11 +89,11 @@ def test_a_drawn_pair_depends_on_seed_and_position_alone(task: str, seed: int, k
     assert (tcot.problems, validate(tcot, one.positive.modality)) == ((), ())
     family = [position for position in range(41) if source.group(position) == source.group(index)]
     assert index in family
-    assert len(family) <= kin
+    assert len(family) <= group_size
 
 
 def test_a_drawn_source_knows_whose_positive_answers_also() -> None:
-    source = ShapesSource("image_question", "questions", seed=0, kin=8, count=64)
+    source = ShapesSource("image_question", "questions", seed=0, group_size=8, count=64)
     texts = [source.pair(index).positive.text for index in range(64)]
     for query in range(64):
         for positive in range(64):
@@ -101,13 +102,13 @@ def test_a_drawn_source_knows_whose_positive_answers_also() -> None:
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    for task, level, kin, count in (
+    for task, level, group_size, count in (
         ("no_task", "questions", 1, 1),
         ("grounding", "easy", 1, 1),
         ("grounding", "rich", 0, 1),
     ):
         with pytest.raises(InputError):
-            ShapesSource(task, level, 0, kin, count)
+            ShapesSource(task, level, 0, group_size, count)
     with pytest.raises(IndexError):
         ShapesSource("grounding", "rich", 0, 1, 1)[1]
 
@@ -188,7 +189,7 @@ def test_an_index_leaves_broken_lines_out_and_still_finds_the_others(tmp_path: P
     assert dict(index.datasets) == {"d": 2, "e": 1}
     assert [index.read("d", position).line for position in range(2)] == [1, 4]
     assert [failure.source for failure in index.failures] == [f"{path}:2"]
-    with pytest.raises(TrainingError, match="no data set 'f'") as caught:
+    with pytest.raises(TrainingError, match="lacks the data set 'f'") as caught:
         FileSource(index, "f", BUDGET)
     assert caught.value.hint == "it has d, e"
     for position in (-1, 2):
@@ -212,7 +213,7 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path) -> None:
 
 
 def test_families_are_cut_at_the_count(tmp_path: Path) -> None:
-    records = list(shapes_records(tmp_path, tasks=["grounding"], kin=4, count=6))
+    records = list(shapes_records(tmp_path, tasks=["grounding"], group_size=4, count=6))
     assert [record.group for record in records] == [records[0].group] * 4 + [records[4].group] * 2
     assert all(record.target is None or record.positive.text == record.target for record in records)
 

@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from ume_retrieval.engines.registry import resolve_reasoner
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError, TrainingError
+from ume_training.contrastive.settings import LoraSettings
 from ume_training.egrl import EgrlSettings, WatchSettings, WordsDiscriminator
 from ume_training.egrl.hard import hard_pairs
 from ume_training.egrl.run import _claim, count_steps, run_egrl
-from ume_training.egrl.settings import EgrlLora
 from ume_training.shapes.pairs import ShapesSource
 
 SETTINGS = EgrlSettings(
@@ -47,7 +47,8 @@ SETTINGS = EgrlSettings(
 
 def sources(count: int = 8) -> list[ShapesSource]:
     return [
-        ShapesSource(task, "questions", seed=3, kin=2, count=count) for task in ("image_question", "video_question")
+        ShapesSource(task, "questions", seed=3, group_size=2, count=count)
+        for task in ("image_question", "video_question")
     ]
 
 
@@ -136,7 +137,7 @@ def test_a_collapse_stops_the_run_and_names_the_last_good_checkpoint(tmp_path: P
 
 def test_lora_leaves_the_vision_tower_and_merges_at_the_end(tmp_path: Path) -> None:
     with quiet():
-        run_egrl(SETTINGS.model_copy(update={"lora": EgrlLora(r=4, alpha=8), "steps": 2}), sources(), tmp_path)
+        run_egrl(SETTINGS.model_copy(update={"lora": LoraSettings(r=4, alpha=8), "steps": 2}), sources(), tmp_path)
     old, new = weights(Path(resolve_reasoner("ume-tiny").model)), weights(tmp_path / "reasoner")
     assert old.keys() == new.keys()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
@@ -215,7 +216,7 @@ def test_a_folder_belongs_to_what_has_learned_in_it(finished: Path, tmp_path: Pa
     with pytest.raises(InputError, match="other settings: data"):
         run_egrl(SETTINGS, sources(12), finished)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(TrainingError, match="is no folder"):
+    with pytest.raises(TrainingError, match="is not a folder"):
         run_egrl(SETTINGS, sources(), tmp_path / "file")
 
 

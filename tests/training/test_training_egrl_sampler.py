@@ -18,7 +18,7 @@ class Plain:
 
     name: str
     count: int
-    kin: int = 1
+    group_size: int = 1
 
     def __len__(self):
         return self.count
@@ -27,7 +27,7 @@ class Plain:
         raise AssertionError("the sampler loads nothing")
 
     def group(self, index):
-        return str(index // self.kin)
+        return str(index // self.group_size)
 
     def also_answers(self, query, positive):
         return (query + positive) % 2 == 0
@@ -49,7 +49,7 @@ def test_a_step_is_of_one_data_set_and_no_pair_comes_twice(data, pairs, seed):
 
 
 def test_look_alikes_come_together():
-    data = [Plain("d", 40, kin=4)]
+    data = [Plain("d", 40, group_size=4)]
     for step in plan_steps(data, 8, seed=3):
         groups = [pair // 4 for pair in step]
         assert sorted(groups) == sorted(2 * [*set(groups)] * 2)

@@ -34,7 +34,7 @@ class OnePairATask:
     name = "one a task"
 
     def __init__(self) -> None:
-        self.parts = [ShapesSource(task, "questions", seed=3, kin=1, count=1) for task in TASKS]
+        self.parts = [ShapesSource(task, "questions", seed=3, group_size=1, count=1) for task in TASKS]
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -12,16 +12,20 @@ import torch
 
 from ume_retrieval.chat import TextPart, images_of
 from ume_retrieval.engines.transformers.processor import ChatInputs
-from ume_retrieval.inputs import Item
 from ume_training.contrastive import pool_at_token, symmetric_infonce
-from ume_training.data.log import LOG
-from ume_training.shapes.benchmark import Query
+from ume_training.run_folder import LOG
 from ume_training.shapes.evaluate import hit_at_1
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model, build_processor
-from ume_training.shapes.pair.lessons import also_right, pairs_with_look_alikes, shown_to_embedder, trace_lesson
 from ume_training.shapes.pair.loop import Schedule, fit
-from ume_training.shapes.pair.supervised import Lesson, completion_loss
+from ume_training.shapes.pair.sft_examples import (
+    SFTExample,
+    also_right,
+    completion_loss,
+    pairs_with_look_alikes,
+    shown_to_embedder,
+    trace_example,
+)
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 from ume_training.shapes.tasks import TASKS
 
@@ -46,7 +50,7 @@ def test_coordinates_and_words_are_one_token_each(tokenizer: Any) -> None:
 
 def test_the_loss_counts_the_completion_alone(tokenizer: Any) -> None:
     model, inputs = build_model(tokenizer, TINY, 0), ChatInputs(build_processor(tokenizer), "right")
-    lesson = trace_lesson(random.Random(2), LEVELS["default"])
+    lesson = trace_example(random.Random(2), LEVELS["default"])
     with torch.no_grad():
         loss, _ = completion_loss(model, inputs, [lesson])
         batch = inputs.tensors([lesson.chat], [lesson.completion + "<|im_end|>"])
@@ -59,7 +63,7 @@ def test_the_loss_counts_the_completion_alone(tokenizer: Any) -> None:
 
 def test_padding_does_not_change_the_loss(tokenizer: Any) -> None:
     model, inputs = build_model(tokenizer, TINY, 0), ChatInputs(build_processor(tokenizer), "right")
-    lessons = [trace_lesson(random.Random(seed), LEVELS["default"]) for seed in range(4)]
+    lessons = [trace_example(random.Random(seed), LEVELS["default"]) for seed in range(4)]
     with torch.no_grad():
         together, _ = completion_loss(model, inputs, lessons)
         sizes = [len(tokenizer(lesson.completion + "<|im_end|>")["input_ids"]) for lesson in lessons]
@@ -71,7 +75,7 @@ def _fit(folder: Path, steps: int, tokenizer: Any) -> dict[str, Any]:
     model, inputs = build_model(tokenizer, TINY, 0), ChatInputs(build_processor(tokenizer), "right")
 
     def step(rng: random.Random) -> tuple[Any, dict[str, float]]:
-        lessons: list[Lesson] = [trace_lesson(rng, LEVELS["default"]) for _ in range(2)]
+        lessons: list[SFTExample] = [trace_example(rng, LEVELS["default"]) for _ in range(2)]
         return completion_loss(model, inputs, lessons)
 
     # The cosine runs over six steps in either case; only how far it gets differs.
@@ -150,9 +154,8 @@ def test_batches_hold_families_of_look_alikes() -> None:
 
 
 def test_hit_at_1() -> None:
-    queries = [Query(Item(text=str(n)), frozenset({n}), "text") for n in range(3)]
     similarities = np.array([[0.9, 0.1, 0.1], [0.8, 0.7, 0.1], [0.1, 0.1, 0.3]], dtype=np.float32)
-    assert hit_at_1(similarities, queries) == pytest.approx(2 / 3)
+    assert hit_at_1(similarities, [{0}, {1}, {2}]) == pytest.approx(2 / 3)
 
 
 def test_a_stopped_training_writes_no_line_of_its_log_twice(tmp_path: Path) -> None:

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shapes_pairs import write_shapes_pairs
 
 from ume_training.recipes.planning import memory
 from ume_training.recipes.planning.estimates import MEASURED, tiny_architecture
 from ume_training.recipes.planning.memory import GB, HEADROOM, Memory
-from ume_training.recipes.planning.missing import Machine
-from ume_training.recipes.planning.plan import count_pairs, plan_recipe
+from ume_training.recipes.planning.plan import Machine, count_pairs, plan_recipe
 from ume_training.recipes.planning.sizes import PUBLISHED, Architecture, architecture_of
 from ume_training.recipes.schema import bundled_recipes, load_recipe, parse_recipe
 from ume_training.recipes.stages import SizeSettings
 from ume_training.shapes.pair.architecture import Size, build_model
 from ume_training.shapes.pair.tokenizer import build_tokenizer
-from ume_training.shapes.pairs import write_shapes_pairs
 
 NO_GPU = Machine(gpu=0, disk=10**15)
 H100 = Machine(gpu=80 * GB, disk=10**15)
@@ -164,7 +163,9 @@ def test_what_is_missing_is_named_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_steps_follow_from_the_data(tmp_path: Path) -> None:
-    pairs = write_shapes_pairs(tmp_path, tasks=("text_to_image",), level="default", kin=2, count=12, traces="true")
+    pairs = write_shapes_pairs(
+        tmp_path, tasks=("text_to_image",), level="default", group_size=2, count=12, traces="true"
+    )
     recipe = parse_recipe(
         f"""\
 name: counted

@@ -8,26 +8,33 @@ from typing import Any
 
 import pytest
 from contrastive_world import write_start
+from shapes_pairs import write_shapes_pairs
 
 from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, TrainingError
 from ume_training.contrastive.run import read_facts
-from ume_training.data.faults import PairError
+from ume_training.data.append_log import RecordLog
 from ume_training.data.files import PairReader
-from ume_training.data.growing import RecordLog
+from ume_training.data.validation import PairError
 from ume_training.egrl.settings import EgrlSettings
 from ume_training.export.card import render_card
+from ume_training.recipes.context import StageContext, Workers
 from ume_training.recipes.export_stage import card_of
-from ume_training.recipes.inputs import basis_of
+from ume_training.recipes.inputs import fingerprint_of
 from ume_training.recipes.run import StageReport, run_recipe
 from ume_training.recipes.schema import Recipe, load_recipe, parse_recipe
-from ume_training.recipes.sources import hard_ones, open_sources, readable_ones
+from ume_training.recipes.sources import open_sources, select_hard, select_readable
+from ume_training.recipes.stage_state import (
+    REPLACED,
+    STAMP,
+    StageState,
+    differences,
+    digest_path,
+    read_state,
+    write_state,
+)
 from ume_training.recipes.stages import EgrlStage, ExportStage
-from ume_training.recipes.stamps import REPLACED, STAMP, Stamp, differences, print_of, read_stamp, write_stamp
-from ume_training.recipes.work import Work
-from ume_training.recipes.workers import Workers
-from ume_training.shapes.pairs import write_shapes_pairs
 
 TASKS = ("text_to_image", "image_to_text")
 
@@ -35,7 +42,7 @@ TASKS = ("text_to_image", "image_to_text")
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     """40 pairs in two data sets; the T-CoTs of every other query are those of another pair."""
-    path = write_shapes_pairs(tmp_path / "world", tasks=TASKS, level="default", kin=2, count=20, traces="true")
+    path = write_shapes_pairs(tmp_path / "world", tasks=TASKS, level="default", group_size=2, count=20, traces="true")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row, other in zip(rows[:18:2], rows[2:20:2], strict=True):
         row["query_tcot"] = other["query_tcot"]
@@ -123,7 +130,7 @@ def test_a_stopped_stage_goes_on(pairs: Path, tmp_path: Path, monkeypatch: pytes
         patch.setattr(RecordLog, "append", stop_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             run_recipe(two_filters(pairs), tmp_path / "run")
-    stamp = read_stamp(tmp_path / "run" / "mild")
+    stamp = read_state(tmp_path / "run" / "mild")
     assert stamp is not None
     assert stamp.state == "started"
     reports = run_recipe(two_filters(pairs), tmp_path / "run")
@@ -172,9 +179,9 @@ def test_a_print_follows_every_byte(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     (tmp_path / "model" / "config.json").write_text("{}")
     (inner / "config.json").write_text("{}")
-    before = print_of(tmp_path / "model")
+    before = digest_path(tmp_path / "model")
     (inner / "config.json").write_text("[]")
-    assert print_of(tmp_path / "model") != before
+    assert digest_path(tmp_path / "model") != before
 
 
 def test_differences_are_told_by_key() -> None:
@@ -187,7 +194,7 @@ def test_hard_pairs_are_found_once(tmp_path: Path) -> None:
         """\
 name: hard
 description: pairs that the bundled Reasoner gets wrong
-data: {shapes: {level: questions, pairs: 4, kin: 4}}
+data: {shapes: {level: questions, pairs: 4, group_size: 4}}
 stages:
   - {stage: egrl, choose: hard, settings: {reasoner: ume-tiny, embedder: ume-tiny, discriminator: words}}
 """,
@@ -200,7 +207,7 @@ stages:
     work = work_in(tmp_path, recipe)
     sources = [one for one in open_sources("data", recipe, BUDGET)[0] if one.name == "shapes/grounding"]
     (tmp_path / "hard.json").write_text(json.dumps({"shapes/grounding": [2, 3]}))
-    (chosen,) = hard_ones(sources, stage.settings, work)
+    (chosen,) = select_hard(sources, stage.settings, work)
     assert len(chosen) == 2
     assert chosen.group(0) == sources[0].group(2)
 
@@ -222,8 +229,8 @@ def test_the_short_recipe_runs_from_nothing_to_a_pair_that_loads(tmp_path: Path)
     assert {report.how for report in run_recipe(recipe, tmp_path / "run", out=tmp_path / "pair")} == {"skip"}
 
 
-def work_in(folder: Path, recipe: Recipe) -> Work:
-    return Work(recipe, folder, folder, Workers(main=True, count=1, waiting=None))
+def work_in(folder: Path, recipe: Recipe) -> StageContext:
+    return StageContext(recipe, folder, folder, Workers(main=True, count=1, waiting=None))
 
 
 def test_without_look_alikes_hard_ones_are_not_looked_for(tmp_path: Path) -> None:
@@ -232,7 +239,7 @@ def test_without_look_alikes_hard_ones_are_not_looked_for(tmp_path: Path) -> Non
     recipe = two_filters(tmp_path / "pairs.jsonl")
     sources, _ = open_sources("data", recipe, VisualBudget())
     with pytest.raises(TrainingError, match="no two pairs share a group"):
-        hard_ones(sources, EgrlSettings(reasoner="nobody/has-this"), work_in(tmp_path, recipe))
+        select_hard(sources, EgrlSettings(reasoner="nobody/has-this"), work_in(tmp_path, recipe))
 
 
 def broken(pairs: Path) -> Path:
@@ -290,7 +297,7 @@ def test_egrl_reads_no_traces_and_names_all_that_is_left_out(pairs: Path, tmp_pa
     recipe = two_filters(broken(pairs))
     sources, failures = open_sources("data", recipe, VisualBudget(), rule="any")
     assert sum(map(len, sources)) == 38
-    assert sum(map(len, readable_ones(sources, failures, work_in(tmp_path, recipe)))) == 37
+    assert sum(map(len, select_readable(sources, failures, work_in(tmp_path, recipe)))) == 37
     assert named(tmp_path) == ["2", "3", "4"]
 
 
@@ -300,9 +307,9 @@ def test_weights_concern_who_draws_by_them(pairs: Path) -> None:
     weighed, plain = (
         recipe.model_copy(update={"data": one}) for one in (data, data.model_copy(update={"weights": {}}))
     )
-    made = {stage.name: Stamp("done", {}, fingerprints={"": "x", "rejected": "y"}) for stage in recipe.stages}
+    made = {stage.name: StageState("done", {}, fingerprints={"": "x", "rejected": "y"}) for stage in recipe.stages}
     changed = {
-        stage.name: differences(basis_of(stage, stage, plain, made), basis_of(stage, stage, weighed, made))
+        stage.name: differences(fingerprint_of(stage, stage, plain, made), fingerprint_of(stage, stage, weighed, made))
         for stage in recipe.stages
         if not isinstance(stage, ExportStage)
     }
@@ -314,10 +321,20 @@ def test_a_card_says_what_was_done_and_not_where(tmp_path: Path) -> None:
     settings = EgrlSettings(generation="vllm-server", server="http://me:hunter2@gpu.internal:8000")
     recipe = load_recipe("embed-rl-2b")
     stage = EgrlStage(stage="egrl", name="egrl", settings=settings)
-    write_stamp(Stamp("done", {}, figures={"steps": 3}), tmp_path / "egrl")
+    write_state(StageState("done", {}, figures={"steps": 3}), tmp_path / "egrl")
     text = render_card(
         card_of("reasoner", "stage:egrl", None, work_in(tmp_path, recipe.model_copy(update={"stages": (stage,)})))
     )
     assert "vllm-server" in text
     assert "hunter2" not in text
     assert "vllm_memory" not in text
+
+
+def test_a_state_of_the_last_release_is_compared_by_its_new_keys(tmp_path: Path) -> None:
+    (tmp_path / "stage.json").write_text(
+        '{"state": "done", "basis": {"settings": {"kin": 2, "apart": {"steps": 1}, "leak_share": 0.5}, "seed": 0}}'
+    )
+    state = read_state(tmp_path)
+    assert state is not None
+    settings = {"group_size": 2, "warm_start": {"steps": 1}, "answer_hint_prob": 0.5}
+    assert differences(state.basis, {"settings": settings, "seed": 0}) == []

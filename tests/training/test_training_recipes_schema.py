@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ume_retrieval.errors import InputError, UmeError
-from ume_training.recipes.reference import SHARED, field_docs, render, rewritten, rows, stage_kinds
+from ume_training.data.judge import words_share
 from ume_training.recipes.schema import (
     Recipe,
     RecipeData,
@@ -25,6 +27,18 @@ from ume_training.recipes.schema import (
 from ume_training.recipes.stages import ContrastiveStage, EgrlStage, ExportStage, FilterStage, Stage
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def reference_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("recipe_reference", DOCUMENT.parent / "tools" / "recipe_reference.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TOOL = reference_tool()
 
 GOOD = """\
 name: good
@@ -57,10 +71,10 @@ def test_a_good_recipe_says_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "line", "reason"),
     [
-        ("name: good", "name: good\nsede: 3", 2, "sede: there is no such key"),
+        ("name: good", "name: good\nsede: 3", 2, "sede: unknown key"),
         ("steps: 4", "steps: 0", 10, "stages[1].schedule.steps: Input should be greater than 0"),
         ("steps: 4", "steps: four", 10, "stages[1].schedule.steps: Input should be a valid integer"),
-        ("steps: 4", "step: 4", 10, "stages[1].schedule.step: there is no such key"),
+        ("steps: 4", "step: 4", 10, "stages[1].schedule.step: unknown key"),
         ("      steps: 4\n", "", 9, "stages[1].schedule.steps: this key is missing"),
         ("level: default", "level: easy", 4, "data.shapes.level: Input should be"),
         ("stage: traces", "stage: trace", 8, "does not match any of the expected tags"),
@@ -71,7 +85,7 @@ def test_a_good_recipe_says_what_it_says() -> None:
         ("  shapes: {level: default}", "  weights: {}", 3, "give either `pairs` or `shapes`"),
         ("stage: captions", "stage: captions\n    name: first", 7, "is called as its kind"),
         ("  - stage: score", "  - stage: score\n    name: traces", 13, "two stages are called 'traces'"),
-        ("name: good", "name: good\nname: again", 2, "the key 'name' stands twice"),
+        ("name: good", "name: good\nname: again", 2, "the key 'name' is given twice"),
         ("name: good", "name: [good", 2, "expected"),
         ("steps: 4", "steps: !!python/object/apply:os.getcwd []", 10, "could not determine a constructor"),
     ],
@@ -173,25 +187,25 @@ def test_a_recipe_that_is_not_there_names_near_ones(tmp_path: Path, monkeypatch:
 
 
 def test_every_key_is_documented() -> None:
-    seen: list[type[BaseModel]] = [Recipe, RecipeData, Stage, *SHARED, *stage_kinds()]
+    seen: list[type[BaseModel]] = [Recipe, RecipeData, Stage, *TOOL.SHARED, *TOOL.stage_kinds()]
     for model in seen:
-        for key, kind, _, meaning in rows(model):
+        for key, kind, _, meaning in TOOL.rows(model):
             assert key == "stage" or meaning, f"{model.__name__}.{key} has no docstring"
             assert kind
 
 
 def test_the_document_is_made_from_the_schema() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert rewritten(text) == text, "run `make docs`"
-    written = render()
-    for kind in stage_kinds():
+    assert TOOL.rewritten(text) == text, "run `make docs`"
+    written = TOOL.render()
+    for kind in TOOL.stage_kinds():
         for key in kind.model_fields.keys() - {"stage"}:
             assert f"| `{key}` |" in written
 
 
 def test_docstrings_are_found_where_they_are_inherited() -> None:
-    assert field_docs(EgrlStage)["name"].startswith("What the stage's folder")
-    assert re.match("Pairs to learn from", field_docs(EgrlStage)["data"])
+    assert TOOL.field_docs(EgrlStage)["name"].startswith("Name of the stage's folder")
+    assert re.match("Pairs to learn from", TOOL.field_docs(EgrlStage)["data"])
 
 
 def test_models_are_taken_for_what_they_are_and_names_are_free() -> None:
@@ -223,7 +237,7 @@ def test_a_judge_of_no_share_is_refused(judge: str) -> None:
     text = GOOD.replace(
         "  - stage: captions", f"  - {{stage: filter, data: data, judge: '{judge}'}}\n  - stage: captions"
     )
-    with pytest.raises(InputError, match=rf"line 6: stages\[0\]\.judge: '{judge}' is no judge"):
+    with pytest.raises(InputError, match=rf"line 6: stages\[0\]\.judge: '{judge}' is not a judge"):
         parse_recipe(text, "mine.yaml")
 
 
@@ -231,4 +245,24 @@ def test_a_judge_of_no_share_is_refused(judge: str) -> None:
     ("judge", "share"), [("words", 0.5), ("words:0.75", 0.75), ("words:1", 1.0), ("ume-tiny", None)]
 )
 def test_a_judge_says_its_share_of_words(judge: str, share: float | None) -> None:
-    assert FilterStage(stage="filter", judge=judge).words == share
+    assert words_share(FilterStage(stage="filter", judge=judge).judge) == share
+
+
+def test_keys_of_the_last_release_are_read_with_a_warning() -> None:
+    new = GOOD + (
+        "  - {stage: vectors, group_size: 2, warm_start: {steps: 1, learning_rate: 1e-3}, "
+        "schedule: {steps: 1, learning_rate: 1e-3}}\n"
+        "  - {stage: annotate, reasoner: ume-tiny, answer_hint_prob: 0.5}\n"
+    )
+    new = new.replace("{level: default}", "{level: default, group_size: 2}")
+    old = new.replace("group_size", "kin").replace("warm_start", "apart").replace("answer_hint_prob", "leak_share")
+    with pytest.warns(FutureWarning, match="is now") as warned:
+        assert parse_recipe(old, "old.yaml") == parse_recipe(new, "new.yaml")
+    assert {str(one.message) for one in warned} == {
+        "`kin` is now `group_size`",
+        "`apart` is now `warm_start`",
+        "`leak_share` is now `answer_hint_prob`",
+    }
+    both = new.replace("group_size: 2, warm_start", "group_size: 2, kin: 2, warm_start")
+    with pytest.raises(InputError, match="kin: unknown key"):
+        parse_recipe(both, "both.yaml")

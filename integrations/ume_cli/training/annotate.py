@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ume_cli.options import DEFAULT_MODEL, DeviceOption, JsonOption
+from ume_cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, quiet_libraries
 from ume_cli.output import command
 from ume_cli.training.shared import (
     OnErrorOption,
@@ -15,8 +15,8 @@ from ume_cli.training.shared import (
     ResumeOption,
     counts_table,
     failures_data,
-    load_reasoner,
     open_cache,
+    progress_bar,
 )
 
 
@@ -27,9 +27,15 @@ def annotate(
     reasoner: Annotated[
         str, typer.Option(help="Who writes the T-CoTs: a preset, a hub id or a folder.")
     ] = DEFAULT_MODEL,
-    leak_share: Annotated[
+    answer_hint_prob: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of queries whose Reasoner is shown the answer; marked in the data."),
+        typer.Option(
+            "--answer-hint-prob",
+            "--leak-share",
+            min=0,
+            max=1,
+            help="Share of queries whose Reasoner is shown the answer; marked in the data.",
+        ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the choice which queries leak, and of sampling.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a T-CoT.", show_default=False)] = None,
@@ -46,12 +52,13 @@ def annotate(
         from ume_training.data.annotate import AnnotateSettings
         from ume_training.data.annotate import annotate as run
         from ume_training.data.files import count_lines
+        from ume_training.data.judge import load_reasoner
 
-        settings = AnnotateSettings(leak_share, seed, max_tokens, temperature, batch)
+        settings = AnnotateSettings(answer_hint_prob, seed, max_tokens, temperature, batch)
         total = count_lines(pairs)
+        quiet_libraries()
         engine = load_reasoner(reasoner, device)
-        with output.progress() as progress:
-            bar = progress.add_task("annotate", total=total)
+        with progress_bar(output, "annotate", total) as done:
             report = run(
                 pairs,
                 out,
@@ -60,7 +67,7 @@ def annotate(
                 resume=resume,
                 cache=open_cache(cache),
                 on_error=on_error,
-                on_progress=lambda done: progress.update(bar, completed=done),
+                on_progress=done,
             )
         data = {**report.to_dict(), "out": str(out), "failures": failures_data(report.failures)}
         words = (

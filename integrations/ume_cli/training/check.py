@@ -35,9 +35,9 @@ def check(
     """Look for broken training data: file, line, field and reason of everything; exit code 1 when there is any."""
     with command(as_json=as_json) as output:
         from ume_retrieval.checkpoint import VisualBudget
-        from ume_training.data.faults import tcot_problems
         from ume_training.data.files import PairReader, count_lines
         from ume_training.data.sources import undecodable
+        from ume_training.data.validation import tcot_problems
 
         total = count_lines(pairs)
         reader = PairReader(pairs, on_error=on_error, rule=tcots)
@@ -72,7 +72,7 @@ def check(
 
 
 def _traits(located: Located) -> list[str]:
-    """What a pair counts as."""
+    """List the properties of a pair that are counted."""
     record = located.record
     return [
         "pairs",

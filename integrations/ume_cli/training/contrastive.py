@@ -13,7 +13,7 @@ import typer
 
 from ume_cli.options import DeviceOption, JsonOption, quiet_libraries
 from ume_cli.output import command
-from ume_cli.training.shared import PairsArgument, facts_table, failures_data, read_settings
+from ume_cli.training.shared import PairsArgument, facts_table, failures_data, progress_bar, read_settings
 
 
 def contrastive(
@@ -80,12 +80,10 @@ def contrastive(
         total = steps_of(chosen, sum(len(source) for source in sources))
         quiet_libraries()
         # Libraries print on standard output, which is for the result.
-        with output.progress() as progress, redirect_stdout(sys.stderr):
-            bar = progress.add_task("steps", total=total)
+        with progress_bar(output, "steps", total) as tell, redirect_stdout(sys.stderr):
 
-            def show(done: int, _: int, figures: Mapping[str, float]) -> None:
-                loss = f"loss {figures['loss']:.3f}" if "loss" in figures else "steps"
-                progress.update(bar, completed=done, description=loss)
+            def show(done: int, _: int | None, figures: Mapping[str, float]) -> None:
+                tell(done, f"loss {figures['loss']:.3f}" if "loss" in figures else None)
 
             trained = train_contrastive(chosen, sources, out, watch=show, device=device)
         if int(os.environ.get("RANK", "0")):

@@ -9,7 +9,7 @@ import typer
 
 from ume_cli.options import JsonOption
 from ume_cli.output import Output, command
-from ume_cli.training.shared import OnErrorOption, counts_table, failures_data
+from ume_cli.training.shared import OnErrorOption, counts_table, failures_data, progress_bar
 from ume_retrieval.errors import InputError
 
 Traces: TypeAlias = Literal["none", "true"]
@@ -37,7 +37,9 @@ def convert(
     count: Annotated[int, typer.Option(min=1, help="shapes: pairs a task.")] = 100,
     level: Annotated[str, typer.Option(help="shapes: default, questions, rich or hard.")] = "questions",
     seed: Annotated[int, typer.Option(help="shapes: of the world.")] = 0,
-    kin: Annotated[int, typer.Option(min=1, help="shapes: pairs of a family of look-alikes.")] = 4,
+    group_size: Annotated[
+        int, typer.Option("--group-size", "--kin", min=1, help="shapes: pairs per group of look-alikes.")
+    ] = 4,
     task: Annotated[list[str] | None, typer.Option(help="shapes: only this task; may be repeated.")] = None,
     traces: Annotated[Traces, typer.Option(help="shapes: whether pairs carry the true T-CoTs.")] = "none",
     on_error: OnErrorOption = "skip",
@@ -57,22 +59,13 @@ def convert(
             wanted = "OUT" if layout == SHAPES else "SOURCE OUT"
             raise InputError("wrong number of paths", hint=f"ume train convert {layout} {wanted}")
         if layout == SHAPES:
-            _draw(output, out, count=count, level=level, seed=seed, kin=kin, tasks=task, traces=traces)
+            _draw(output, out, count=count, level=level, seed=seed, group_size=group_size, tasks=task, traces=traces)
         else:
-            _convert(
-                output,
-                layout,
-                sources[0],
-                out,
-                media=media,
-                dataset=dataset,
-                keep_all=keep_all,
-                limit=limit,
-                on_error=on_error,
-            )
+            options = {"media": media, "dataset": dataset, "keep_all": keep_all, "limit": limit, "on_error": on_error}
+            _convert(output, layout, sources[0], out, **options)
 
 
-def _draw(output: Output, out: Path, *, count: int, kin: int, tasks: list[str] | None, **options: Any) -> None:
+def _draw(output: Output, out: Path, *, count: int, group_size: int, tasks: list[str] | None, **options: Any) -> None:
     from ume_training.data.files import write_records
     from ume_training.shapes.pairs import shapes_records
     from ume_training.shapes.tasks import TASKS
@@ -80,7 +73,7 @@ def _draw(output: Output, out: Path, *, count: int, kin: int, tasks: list[str] |
     chosen = tasks or list(TASKS)
     with output.progress() as progress:
         bar = progress.add_task("draw", total=count * len(chosen))
-        drawn = shapes_records(out.parent, tasks=chosen, count=count, kin=kin, **options)
+        drawn = shapes_records(out.parent, tasks=chosen, count=count, group_size=group_size, **options)
         written = write_records(progress.track(drawn, task_id=bar, total=count * len(chosen)), out)
     output.result({"pairs": written, "out": str(out), "tasks": chosen}, f"[bold]{written}[/bold] pairs in {out}")
 
@@ -88,9 +81,8 @@ def _draw(output: Output, out: Path, *, count: int, kin: int, tasks: list[str] |
 def _convert(output: Output, layout: str, source: Path, out: Path, **options: Any) -> None:
     from ume_training.data.layouts import convert as run
 
-    with output.progress() as progress:
-        bar = progress.add_task("convert", total=options["limit"])
-        done = run(layout, source, out, on_progress=lambda pairs: progress.update(bar, completed=pairs), **options)
+    with progress_bar(output, "convert", options["limit"]) as pairs:
+        done = run(layout, source, out, on_progress=pairs, **options)
     data = {
         "pairs": done.pairs,
         "datasets": dict(done.datasets),

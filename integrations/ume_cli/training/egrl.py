@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -16,6 +17,7 @@ from ume_cli.training.shared import (
     PairsArgument,
     facts_table,
     failures_data,
+    progress_bar,
     read_settings,
 )
 
@@ -49,8 +51,7 @@ def egrl(
     """Train a Reasoner by GRPO with a frozen Embedder as its reward (arXiv 2602.13823)."""
     with command(as_json=as_json) as output:
         from ume_retrieval.engines.registry import resolve_reasoner
-        from ume_training.data.chosen import readable_pairs
-        from ume_training.data.sources import file_sources
+        from ume_training.data.sources import file_sources, readable_pairs
         from ume_training.egrl.run import count_steps, run_egrl
         from ume_training.egrl.settings import EgrlSettings
 
@@ -75,11 +76,10 @@ def egrl(
             sources = [found for found, _ in looked]
             failures = (*failures, *(failure for _, missed in looked for failure in missed))
         quiet_libraries()
-        with output.progress() as progress, redirect_stdout(sys.stderr):
-            bar = progress.add_task("steps", total=count_steps(chosen, sources))
+        with progress_bar(output, "steps", count_steps(chosen, sources)) as tell, redirect_stdout(sys.stderr):
 
-            def show(done: int, _: int, figures: dict[str, float]) -> None:
-                progress.update(bar, completed=done, description=f"reward {figures['reward']:.3f}")
+            def show(done: int, _: int | None, figures: Mapping[str, float]) -> None:
+                tell(done, f"reward {figures['reward']:.3f}")
 
             result = run_egrl(chosen, sources, out, on_progress=show)
         facts = {

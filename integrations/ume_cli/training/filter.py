@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 from rich.table import Table
 
-from ume_cli.options import DeviceOption, JsonOption
+from ume_cli.options import DeviceOption, JsonOption, quiet_libraries
 from ume_cli.output import command
 from ume_cli.training.shared import (
     OnErrorOption,
     PairsArgument,
     ResumeOption,
     failures_data,
-    load_reasoner,
+    progress_bar,
 )
-from ume_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from ume_training.data.filter import FilterReport
-    from ume_training.data.judge import Judge
 
 Undecided: TypeAlias = Literal["keep", "reject"]
 
@@ -47,42 +45,25 @@ def filter_pairs(
     with command(as_json=as_json) as output:
         from ume_training.data.files import count_lines
         from ume_training.data.filter import filter_pairs as run
+        from ume_training.data.judge import load_judge
 
         total = count_lines(pairs)
-        with output.progress() as progress:
-            bar = progress.add_task("judge", total=total)
+        quiet_libraries()
+        with progress_bar(output, "judge", total) as done:
             report = run(
                 pairs,
                 kept,
                 rejected,
-                choose_judge(judge, device),
+                load_judge(judge, device),
                 undecided=undecided,
                 resume=resume,
                 on_error=on_error,
-                on_progress=lambda done: progress.update(bar, completed=done),
+                on_progress=done,
             )
         data = {**report.to_dict(), "failures": failures_data(report.failures)}
         words = f"[bold]{report.kept}[/bold] kept in {kept}, [bold]{report.rejected}[/bold] rejected in {rejected}"
         output.result(data, words, _table(report))
         output.failures(tuple(report.failures))
-
-
-def choose_judge(name: str, device: str) -> Judge:
-    """The judge that a command names.
-
-    Raises:
-        InputError: When a share of words is no number.
-    """
-    from ume_training.data.judge import ReasonerJudge, WordsJudge
-
-    if name == "words":
-        return WordsJudge()
-    if name.startswith("words:"):
-        try:
-            return WordsJudge(float(name.removeprefix("words:")))
-        except ValueError:
-            raise InputError(f"{name} is no judge", hint="write words:0.5") from None
-    return ReasonerJudge(load_reasoner(name, device))
 
 
 def _table(report: FilterReport) -> Table:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ume_cli.options import JsonOption
+from ume_cli.options import JsonOption, quiet_libraries
 from ume_cli.output import Output, command
 
 if TYPE_CHECKING:
@@ -38,14 +37,18 @@ def run(
 ) -> None:
     """Run a recipe: make data, train, score and export, stage by stage; what is done is skipped."""
     with command(as_json=as_json) as output:
+        from ume_training.recipes.context import is_main_process
         from ume_training.recipes.run import run_recipe
         from ume_training.recipes.schema import load_recipe
-        from ume_training.recipes.workers import is_main_process
 
         chosen = load_recipe(recipe)
         if seed is not None:
             chosen = chosen.model_copy(update={"seed": seed})
-        _quiet_libraries(threads)
+        quiet_libraries()
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
 
         def announce(stage: Stage, decision: Decision) -> None:
             output.note(_announcement(stage.name, decision))
@@ -55,18 +58,6 @@ def run(
             reports = run_recipe(chosen, run, out=out, until=until, announce=announce)
         if is_main_process():
             _print(reports, chosen.name, run, output)
-
-
-def _quiet_libraries(threads: int) -> None:
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import torch
-    from transformers import utils
-
-    if threads:
-        torch.set_num_threads(threads)
-    logging: Any = utils.logging
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def _announcement(name: str, decision: Decision) -> str:

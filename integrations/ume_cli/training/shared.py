@@ -1,9 +1,10 @@
-"""What the commands on training data share: their options, the Reasoner that they name, and how failures are told."""
+"""Options, settings and tables that several training commands share."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 import typer
 from rich.table import Table
 
-from ume_cli.options import quiet_libraries
 from ume_retrieval.errors import Failure
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from ume_retrieval.engines.base import Reasoner
+    from ume_cli.output import Output
     from ume_retrieval.pipeline.trace_cache import TraceCache
 
 OnError: TypeAlias = Literal["stop", "skip"]
@@ -35,7 +35,7 @@ Settings = TypeVar("Settings", bound="BaseModel")
 
 
 def read_settings(kind: type[Settings], file: Path | None, changes: Mapping[str, Any]) -> Settings:
-    """Settings from a YAML file, single ones changed by flags; a flag that was not given is None.
+    """Read settings from a YAML file; flags that are not None change single ones.
 
     Raises:
         InputError: When the file cannot be read, or a setting is wrong; file, setting and reason are named.
@@ -64,25 +64,24 @@ def read_settings(kind: type[Settings], file: Path | None, changes: Mapping[str,
         raise InputError(f"{file or 'settings'}: {name}: {first['msg']}", hint=hint) from error
 
 
+@contextmanager
+def progress_bar(output: Output, name: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Show a progress bar; yield a function that receives how many are done, and optionally a new label."""
+    with output.progress() as progress:
+        bar = progress.add_task(name, total=total)
+        yield lambda done, label=None: progress.update(bar, completed=done, description=label)
+
+
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """Names and values, one a line."""
+    """Build a table of names and values."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), str(value))
     return table
 
 
-def load_reasoner(name: str, device: str) -> Reasoner:
-    """The Reasoner that a command names, with progress bars of other libraries switched off."""
-    from ume_retrieval.engines.load import LoadOptions, choose_engine
-    from ume_retrieval.engines.registry import resolve_reasoner
-
-    quiet_libraries()
-    return choose_engine().load_reasoner(resolve_reasoner(name), LoadOptions(device=device))
-
-
 def open_cache(cache: str) -> TraceCache | None:
-    """The trace cache that a command names: "auto" is the user's own, "none" is none, anything else a path."""
+    """Open a trace cache: "auto" is the user's own, "none" disables it, anything else is a path."""
     from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
 
     if cache == "none":
@@ -91,13 +90,13 @@ def open_cache(cache: str) -> TraceCache | None:
 
 
 def failures_data(failures: Sequence[Failure]) -> list[dict[str, Any]]:
-    """Failures for JSON."""
+    """Return failures for JSON."""
     kept = ("source", "error", "message", "hint")
     return [{name: asdict(failure)[name] for name in kept} for failure in failures]
 
 
 def counts_table(title: str, counts: Mapping[str, int] | Counter[str]) -> Table:
-    """Names and how often each occurs, most frequent first."""
+    """Build a table of counts, most frequent first."""
     table = Table(box=None, pad_edge=False)
     table.add_column(title)
     table.add_column("count", justify="right")

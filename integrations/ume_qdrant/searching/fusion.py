@@ -31,8 +31,8 @@ def fuse(direct: Mapping[str, float], reasoned: Mapping[str, float], weight: flo
         >>> fuse({"a": 0.25, "b": 0.5}, {"a": 0.75}, 0.5)
         {'a': 0.5, 'b': 0.75}
     """
-    columns = [list(direct.values()), [reasoned.get(key, np.nan) for key in direct]]
-    return dict(zip(direct, fuse_similarities(*np.array(columns, dtype=np.float64), weight).tolist(), strict=True))
+    first, second = np.array([list(direct.values()), [reasoned.get(key, np.nan) for key in direct]], dtype=np.float64)
+    return dict(zip(direct, fuse_similarities(first, second, weight).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

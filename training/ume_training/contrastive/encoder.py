@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.checkpoint import checkpoint
 
-from ume_training.contrastive.encoder_files import ROW_FILE
 from ume_training.contrastive.pooling import pool_at_token, pool_last
+from ume_training.contrastive.records import ROW_FILE
 from ume_training.contrastive.shards import Chunk
 
 PREFIX = "backbone."
@@ -49,7 +49,7 @@ class Encoder(torch.nn.Module):
     Args:
         backbone: A model whose output has `last_hidden_state`, with or without adapters.
         pooled_token: Token to pool at, or None for the last one.
-        learn_row: Whether the pooled token's row learns beside the adapters.
+        learn_row: Whether the pooled token's row is trained in addition to the adapters.
     """
 
     def __init__(self, backbone: Any, pooled_token: int | None, *, learn_row: bool = False) -> None:
@@ -82,7 +82,7 @@ class Encoder(torch.nn.Module):
         vectors = torch.cat(rows)
         order = torch.tensor([place for chunk in chunks for place in chunk.places], device=vectors.device)
         result = vectors.new_zeros(places, vectors.shape[1]).index_copy(0, order[order >= 0], vectors[order >= 0])
-        # Rows that stand for nothing still take part, so that every process has a gradient for every weight.
+        # Padding rows still take part, so that every process has a gradient for every weight.
         return result + 0.0 * vectors.sum()
 
     def embed(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:

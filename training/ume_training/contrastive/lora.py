@@ -32,16 +32,10 @@ def add_adapters(model: Any, settings: LoraSettings) -> Any:
         MissingExtra: When peft is not installed.
     """
     try:
-        from peft import LoraConfig, get_peft_model
+        from peft import get_peft_model
     except ImportError as error:
         raise MissingExtra("adapters need peft", hint="pip install 'ume-retrieval[train]'") from error
-    build: Any = LoraConfig  # typed as if a scale could not be a fraction
-    config = build(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=LANGUAGE_PROJECTIONS,
-    )
+    config = lora_config(settings)
     with quiet_peft():
         adapted = get_peft_model(model, config)
     for parameter in adapted.parameters():
@@ -49,6 +43,25 @@ def add_adapters(model: Any, settings: LoraSettings) -> Any:
             # Steps of 1e-4 vanish in bfloat16.
             parameter.data = parameter.data.float()
     return adapted
+
+
+def lora_config(settings: LoraSettings, **more: Any) -> Any:
+    """Build peft's configuration for adapters on the language layers alone.
+
+    Args:
+        settings: Rank, scale and dropout.
+        more: Further fields of `peft.LoraConfig`.
+    """
+    from peft import LoraConfig
+
+    build: Any = LoraConfig  # its types allow no fraction as a scale
+    return build(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=LANGUAGE_PROJECTIONS,
+        **more,
+    )
 
 
 @contextmanager
@@ -60,15 +73,27 @@ def quiet_peft() -> Iterator[None]:
 
 
 def unfreeze(model: Any, vision_tower: Literal["frozen", "trained"]) -> None:
-    """Let all weights learn that a vector depends on, the vision tower's only where asked.
+    """Train all weights that a vector depends on, those of the vision tower only on request.
 
     Raises:
-        IncompatibleModel: When the model has no vision tower under the name that it is known by.
+        IncompatibleModel: If the model lacks a vision tower called `visual`.
     """
-    towers = [module for name, module in model.named_modules() if name.split(".")[-1] == VISION]
-    if not towers:
-        raise IncompatibleModel("the model has no vision tower called `visual`", hint="start from a Qwen3-VL model")
     model.requires_grad_(True)
-    if vision_tower == "frozen":
-        for tower in towers:
-            tower.requires_grad_(False)
+    freeze_vision(model, frozen=vision_tower == "frozen")
+
+
+def freeze_vision(model: Any, *, frozen: bool = True) -> int:
+    """Freeze the vision tower with its mergers, or train it.
+
+    Returns:
+        How many parameters it has.
+
+    Raises:
+        IncompatibleModel: If the model lacks a vision tower called `visual`.
+    """
+    tower = [parameter for name, parameter in model.named_parameters() if f".{VISION}." in f".{name}"]
+    if not tower:
+        raise IncompatibleModel("the model lacks a vision tower called `visual`", hint="start from a Qwen3-VL model")
+    for parameter in tower:
+        parameter.requires_grad_(not frozen)
+    return sum(parameter.numel() for parameter in tower)

@@ -16,19 +16,19 @@ def symmetric_infonce(
     scale: float = LOGIT_SCALE,
     *,
     negatives: Any | None = None,
-    barred: Any | None = None,
+    negative_mask: Any | None = None,
 ) -> tuple[Any, dict[str, float]]:
     """Loss of a batch of pairs, each the others' negative.
 
     Args:
         queries: Unit vectors, shape (n, dim); row i belongs to row i of `items`.
         items: Unit vectors, shape (n, dim).
-        also_right: Boolean, shape (n, n): item j answers query i too. The diagonal is ignored. Such pairs are no
-            negatives, in either direction.
+        also_right: Boolean, shape (n, n): item j answers query i too. The diagonal is ignored. Such
+            pairs are masked out as negatives, in both directions.
         scale: Factor on the cosines.
         negatives: Unit vectors of hard negatives, shape (m, dim): further columns for every query, or None. They have
             no queries of their own, so that they count in one direction only.
-        barred: Boolean, shape (n, m): hard negative j is no negative of query i; None bars none.
+        negative_mask: Boolean, shape (n, m): hard negative j is masked out for query i; None masks none.
 
     Returns:
         The loss, and the share of queries whose own item scores highest.
@@ -49,8 +49,8 @@ def symmetric_infonce(
     columns = similarity
     if negatives is not None and len(negatives):
         further = scale * (queries @ negatives.T)
-        if barred is not None:
-            further = further.masked_fill(barred, float("-inf"))
+        if negative_mask is not None:
+            further = further.masked_fill(negative_mask, float("-inf"))
         columns = torch.cat([similarity, further], dim=1)
     loss = torch.nn.functional.cross_entropy(columns, target)
     loss = (loss + torch.nn.functional.cross_entropy(similarity.T, target)) / 2
@@ -65,21 +65,12 @@ def matryoshka_infonce(
     *,
     dims: Sequence[int] = (),
     negatives: Any | None = None,
-    barred: Any | None = None,
+    negative_mask: Any | None = None,
 ) -> tuple[Any, dict[str, float]]:
-    """Mean of `symmetric_infonce` over the first components of the vectors, each cut brought back to unit length.
+    """Average `symmetric_infonce` over the first components of the vectors, each cut normalised to unit length.
 
-    Args:
-        queries: As in `symmetric_infonce`.
-        items: As in `symmetric_infonce`.
-        also_right: As in `symmetric_infonce`.
-        scale: As in `symmetric_infonce`.
-        dims: How many components each cut keeps, 1..dim; the whole vector always counts as one more.
-        negatives: As in `symmetric_infonce`.
-        barred: As in `symmetric_infonce`.
-
-    Returns:
-        The loss, and the figures of the whole vectors.
+    `dims` are the numbers of components that the cuts keep, 1..dim; the whole vector always counts as one more. Other
+    arguments are those of `symmetric_infonce`, and the figures are those of the whole vectors.
 
     Raises:
         ValueError: When a cut keeps more components than there are.
@@ -88,7 +79,7 @@ def matryoshka_infonce(
 
     full = queries.shape[1]
     if dims and max(dims) > full:
-        raise ValueError(f"a vector of {full} components has no first {max(dims)}")
+        raise ValueError(f"a vector of {full} components cannot be cut to {max(dims)}")
     losses = []
     figures: dict[str, float] = {}
     for dim in sorted({*dims, full}):
@@ -96,6 +87,8 @@ def matryoshka_infonce(
             None if rows is None else torch.nn.functional.normalize(rows[:, :dim], dim=-1)
             for rows in (queries, items, negatives)
         ]
-        loss, figures = symmetric_infonce(cut[0], cut[1], also_right, scale, negatives=cut[2], barred=barred)
+        loss, figures = symmetric_infonce(
+            cut[0], cut[1], also_right, scale, negatives=cut[2], negative_mask=negative_mask
+        )
         losses.append(loss)
     return torch.stack(losses).mean(), figures

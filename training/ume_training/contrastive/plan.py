@@ -30,7 +30,7 @@ class SubBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StepPlan:
     """A whole run.
 
     Attributes:
@@ -42,7 +42,7 @@ class Plan:
 
 def plan_run(
     sources: Sequence[PairSource], settings: ContrastiveSettings, weights: Mapping[str, float] | None = None
-) -> Plan:
+) -> StepPlan:
     """Lay out every step of a run.
 
     The order of the batches is the mixture's (`ume_training.data.mixture`): each from one data set, groups whole.
@@ -59,7 +59,7 @@ def plan_run(
 
     Example:
         >>> from ume_training.shapes.pairs import ShapesSource
-        >>> source = ShapesSource("text_to_image", "default", seed=0, kin=2, count=8)
+        >>> source = ShapesSource("text_to_image", "default", seed=0, group_size=2, count=8)
         >>> settings = ContrastiveSettings(embedder="e", batch=4, sub_batch=4, epochs=1)
         >>> [[len(part.rows) for part in step] for step in plan_run([source], settings).steps]
         [[4], [4]]
@@ -86,11 +86,11 @@ def plan_run(
             "no two pairs come together in a sub-batch, so nothing can be learned",
             hint="give a data set at least two pairs",
         )
-    return Plan(tuple(tuple(parts[start : start + a_step]) for start in range(0, len(parts), a_step)))
+    return StepPlan(tuple(tuple(parts[start : start + a_step]) for start in range(0, len(parts), a_step)))
 
 
 def steps_of(settings: ContrastiveSettings, pairs: float) -> int:
-    """How many optimizer steps a run takes on that many pairs, each counted as often as a pass reads it.
+    """Return how many optimizer steps a run takes on that many pairs, each counted as often as a pass reads it.
 
     Example:
         >>> steps_of(ContrastiveSettings(embedder="e"), 1_828_341)

@@ -1,17 +1,24 @@
-"""What a run writes while it learns: log lines, pairs left out, and checkpoints that are known to be whole."""
+"""Log lines, skipped pairs and complete checkpoints of a contrastive run."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ume_retrieval.util.files import atomic_write
 from ume_training.contrastive.shards import Broken
+from ume_training.run_folder import LOG, append_lines, read_lines, rewind_log
 
-LOG, SKIPPED, CHECKPOINTS, WHOLE = "log.jsonl", "skipped.jsonl", "checkpoints", "whole.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+"""Adapters, as peft calls the file."""
+
+ROW_FILE = "emb_row.safetensors"
+"""The pooled token's row of the embedding matrix, if it was trained in addition to adapters."""
+SKIPPED, CHECKPOINTS, WHOLE = "skipped.jsonl", "checkpoints", "whole.json"
 
 
 class Log:
@@ -22,7 +29,7 @@ class Log:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / LOG
+        self._folder = folder
         self._sums: dict[str, tuple[float, int]] = {}
 
     def add(self, figures: Mapping[str, float]) -> None:
@@ -36,24 +43,21 @@ class Log:
         means = {name: round(total / count, 6) for name, (total, count) in self._sums.items()}
         line = {"step": step, **means, **more}
         self._sums.clear()
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_lines(self._folder / LOG, [line])
         return line
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines that are written."""
-        return _lines(self._path)
+        """Return all lines that are written."""
+        return read_lines(self._folder / LOG)
 
     def state(self) -> dict[str, Any]:
-        """The partial sums, for a checkpoint."""
+        """Return the partial sums, for a checkpoint."""
         return {"sums": {name: list(pair) for name, pair in self._sums.items()}}
 
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint of `step`: later lines, and a line that was cut off, are forgotten."""
         self._sums = {name: (float(total), int(count)) for name, (total, count) in state.get("sums", {}).items()}
-        kept = [line for line in self.lines() if line["step"] <= step]
-        if self._path.is_file():
-            atomic_write(self._path, "".join(json.dumps(line) + "\n" for line in kept), what="the log")
+        rewind_log(self._folder, step)
 
 
 class Skipped:
@@ -65,25 +69,22 @@ class Skipped:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / SKIPPED
-        self._known = {(line["dataset"], line["row"]) for line in _lines(self._path)}
+        self._known = {(line["dataset"], line["row"]) for line in read_lines(self._path)}
 
     def add(self, broken: Iterable[Broken]) -> None:
         """Name pairs that are not named yet."""
-        for one in broken:
-            if (one.dataset, one.row) not in self._known:
-                self._known.add((one.dataset, one.row))
-                line = {"dataset": one.dataset, "row": one.row, "error": one.error, "message": one.message}
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+        new = {(one.dataset, one.row): one for one in broken if (one.dataset, one.row) not in self._known}
+        self._known |= new.keys()
+        append_lines(self._path, map(asdict, new.values()))
 
 
 def skipped_pairs(folder: Path) -> list[dict[str, Any]]:
-    """Pairs that a run has left out, as `skipped.jsonl` names them, each once."""
-    return list({(line["dataset"], line["row"]): line for line in _lines(folder / SKIPPED)}.values())
+    """Return pairs that a run has left out, as `skipped.jsonl` names them, each once."""
+    return list({(line["dataset"], line["row"]): line for line in read_lines(folder / SKIPPED)}.values())
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a run that was written to its end, or None."""
+    """Return the newest checkpoint of a run that was written to its end, or None."""
     marked = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{WHOLE}")]
     return max(marked, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
@@ -98,11 +99,3 @@ def drop_broken_checkpoints(folder: Path) -> None:
 def mark_whole(checkpoint: Path, log: Log) -> None:
     """Say that a checkpoint is complete; the last thing that is written of it."""
     atomic_write(checkpoint / WHOLE, json.dumps(log.state()), what="the checkpoint")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a JSONL file; a last line that a kill cut off is left out."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -18,7 +18,7 @@ from ume_retrieval.engines.transformers.loading import choose_device, choose_dty
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.util.files import atomic_write
 from ume_training.contrastive.lora import add_adapters, unfreeze
-from ume_training.contrastive.plan import Plan, plan_run, steps_of
+from ume_training.contrastive.plan import StepPlan, plan_run, steps_of
 from ume_training.contrastive.records import (
     CHECKPOINTS,
     SKIPPED,
@@ -31,11 +31,10 @@ from ume_training.contrastive.records import (
 )
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
 from ume_training.contrastive.start import Start, ensure_emb_token, resolve_start
-from ume_training.data.files import make_folder
+from ume_training.run_folder import LOG, ProgressFn, atomic_folder, changed_settings, last_line, make_folder
 
 if TYPE_CHECKING:
     from ume_training.contrastive.encoder import Encoder
-    from ume_training.contrastive.trainer import Watch
     from ume_training.data.sources import PairSource
 
 __all__ = ["RunFacts", "Trained", "read_facts", "steps_of", "train_contrastive"]
@@ -44,7 +43,7 @@ RUN, TRAINED = "run.json", "trained"
 
 
 class RunFacts(BaseModel):
-    """What a run's `run.json` says: enough to go on, to export, and to write a model card."""
+    """Content of `run.json`: enough to resume, to export, and to write a model card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,7 +69,7 @@ class RunFacts(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be trained, understood and laid out.
+    """A training job with resolved start and steps.
 
     Attributes:
         settings: As asked for.
@@ -84,7 +83,7 @@ class Order:
     settings: ContrastiveSettings
     sources: Sequence[PairSource]
     weights: Mapping[str, float] | None
-    plan: Plan
+    plan: StepPlan
     start: Start
     out: Path
 
@@ -112,7 +111,7 @@ def train_contrastive(
     out: Path,
     *,
     weights: Mapping[str, float] | None = None,
-    watch: Watch | None = None,
+    watch: ProgressFn | None = None,
     device: str = "auto",
 ) -> Trained:
     """Train an Embedder; a run that was killed goes on from its newest checkpoint in `out`.
@@ -125,13 +124,13 @@ def train_contrastive(
         sources: The data sets, names distinct.
         out: Folder of the run; empty, missing, or that of the same run.
         weights: Passes through a data set for each pass through the others, by name; see `plan_run`.
-        watch: Told of every step.
+        watch: Receives progress after each step.
         device: "auto", "cpu" or "cuda".
 
     Raises:
         InputError: When settings do not fit the data or the processes, or `out` holds another run.
-        TrainingError: When pairs are broken and `on_error` says stop, nothing can be learned, or the loss is no
-            number.
+        TrainingError: When pairs are broken and `on_error` says stop, nothing can be learned, or the loss is not
+            a number.
         ModelError: When the start cannot be loaded.
         MissingExtra: When a package of the recipe is not installed.
     """
@@ -150,12 +149,11 @@ def train_contrastive(
         _train(order, processes=processes, watch=watch, device=device)
     else:
         _go_on(Order(settings, sources, weights, plan, start, out))
-    log = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return Trained(trained, len(plan.steps), len(skipped_pairs(out)), json.loads(log[-1]) if log else {})
+    return Trained(trained, len(plan.steps), len(skipped_pairs(out)), last_line(out / LOG))
 
 
 def read_facts(folder: Path) -> RunFacts:
-    """What `run.json` says.
+    """Read `run.json`.
 
     Raises:
         InputError: When the folder holds no run of this kind.
@@ -166,7 +164,7 @@ def read_facts(folder: Path) -> RunFacts:
         raise InputError(f"{folder} holds no contrastive run", hint="name the folder that training wrote") from error
 
 
-def _train(order: Order, *, processes: int, watch: Watch | None, device: str) -> None:
+def _train(order: Order, *, processes: int, watch: ProgressFn | None, device: str) -> None:
     from transformers import PrinterCallback, TrainingArguments, set_seed
 
     from ume_training.contrastive.shards import StepShards
@@ -206,7 +204,7 @@ def _train(order: Order, *, processes: int, watch: Watch | None, device: str) ->
         ddp_find_unused_parameters=settings.vision_tower == "trained",
         use_cpu=target.type == "cpu",
     )
-    args._n_gpu = min(1, args.n_gpu)  # noqa: SLF001  # a process has one GPU; there is no public way to say so
+    args._n_gpu = min(1, args.n_gpu)  # noqa: SLF001  # a process has one GPU; the public API cannot set this
     set_seed(settings.seed)
     encoder, processor, facts = _build(order, str(args.device))
     main = args.process_index == 0
@@ -243,18 +241,16 @@ def _train(order: Order, *, processes: int, watch: Watch | None, device: str) ->
             hint=f"see {out / SKIPPED}",
         )
     if main:
-        part = out / (TRAINED + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        encoder.save(part)
-        processor.save_pretrained(part)
-        write_spec(facts.spec, part)
-        shutil.copy2(out / RUN, part / RUN)
-        part.rename(out / TRAINED)
+        with atomic_folder(out / TRAINED, replace=True) as part:
+            encoder.save(part)
+            processor.save_pretrained(part)
+            write_spec(facts.spec, part)
+            shutil.copy2(out / RUN, part / RUN)
     trainer.accelerator.wait_for_everyone()
 
 
 def _build(order: Order, device: str) -> tuple[Encoder, Any, RunFacts]:
-    """The model with what learns in it, its processor, and what the run will say of itself."""
+    """Load the model, mark what is trained, and describe the run."""
     from ume_training.contrastive.encoder import Encoder
 
     settings, start = order.settings, order.start
@@ -267,7 +263,7 @@ def _build(order: Order, device: str) -> tuple[Encoder, Any, RunFacts]:
     if settings.matryoshka_dims:
         if max(settings.matryoshka_dims) > dimension:
             raise InputError(
-                f"a vector of {dimension} components has no first {max(settings.matryoshka_dims)}",
+                f"a vector of {dimension} components cannot be cut to {max(settings.matryoshka_dims)}",
                 hint="lower matryoshka_dims",
             )
         spec = spec.model_copy(update={"matryoshka_dims": tuple(sorted({*settings.matryoshka_dims, dimension}))})
@@ -322,8 +318,7 @@ def _go_on(order: Order) -> None:
     facts, start = read_facts(order.out), Path(order.start.model)
     moved = facts.base != order.start.model and start.is_dir() and fingerprint(start) == facts.base_fingerprint
     free = {*FREE_TO_CHANGE, "embedder"} if moved else set(FREE_TO_CHANGE)
-    then, now = (one.model_dump(exclude=free) for one in (facts.settings, order.settings))
-    differ = [name for name in then if then[name] != now[name]]
+    differ = changed_settings(facts.settings.model_dump(), order.settings.model_dump(), free=free)
     drawn = None if order.weights is None else dict(order.weights)
     if facts.data != {source.name: len(source) for source in order.sources} or facts.weights != drawn:
         differ.append("the data")

@@ -89,12 +89,12 @@ class ContrastiveSettings(BaseModel):
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that load pairs ahead, for each training process; 0 loads in the training process itself."""
     on_error: Literal["skip", "stop"] = "skip"
-    """What happens to a pair that cannot be used: it is named in `skipped.jsonl` and left out, or the run stops."""
+    """Skip a broken pair and list it in `skipped.jsonl`, or stop the run."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.batch % self.sub_batch:
-            raise ValueError(f"batch ({self.batch}) is no multiple of sub_batch ({self.sub_batch})")
+            raise ValueError(f"batch ({self.batch}) is not a multiple of sub_batch ({self.sub_batch})")
         if self.sub_batch < 2:
             raise ValueError("sub_batch must be at least 2: a pair needs another one as its negative")
         if self.lora is not None and self.vision_tower == "trained":

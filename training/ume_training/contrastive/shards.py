@@ -9,14 +9,66 @@ from typing import TYPE_CHECKING, Any
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec
+from ume_retrieval.engines.families import embedding_chat, reasoned_chat
 from ume_retrieval.engines.transformers.processor import ChatInputs
-from ume_retrieval.errors import UmeError
+from ume_retrieval.errors import InputError, ReasoningError, UmeError
 from ume_retrieval.inputs import LoadedItem
-from ume_training.contrastive.inputs import checked_length, chunk_tensors, chunked, training_chat
-from ume_training.contrastive.plan import Plan, SubBatch
+from ume_training.contrastive.plan import StepPlan, SubBatch
 
 if TYPE_CHECKING:
     from ume_training.data.sources import LoadedPair, PairSource
+
+
+def training_chat(spec: EmbedderSpec, item: LoadedItem, tcot: str | None) -> Chat:
+    """Return an item as the Embedder reads it, with its T-CoT, crops and key frames when it has one.
+
+    Args:
+        spec: Family, prompts and visual budget.
+        item: Text and pixels.
+        tcot: The T-CoT as the Reasoner wrote it, or None for a direct input.
+
+    Raises:
+        ReasoningError: When the T-CoT says nothing that can be used; a search would refuse it too.
+    """
+    if tcot is None:
+        return embedding_chat(spec, item, None, None)
+    try:
+        return reasoned_chat(spec, item, tcot).chat
+    except ReasoningError as error:
+        raise ReasoningError(f"the T-CoT cannot be used: {error}", hint="annotate the pair again") from error
+
+
+def checked_length(inputs: ChatInputs, chat: Chat, spec: EmbedderSpec) -> int:
+    """Count the tokens of a chat.
+
+    Raises:
+        InputError: When the model does not read that many; nothing is ever cut silently.
+    """
+    length = inputs.count_tokens(chat)
+    if length > spec.max_tokens:
+        raise InputError(
+            f"an input takes {length} tokens, the model reads {spec.max_tokens}",
+            hint="shorten the text, or give fewer images",
+        )
+    return length
+
+
+def chunked(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Group positions into chunks of similar length, longest first: little padding, and early out-of-memory errors.
+
+    Example:
+        >>> chunked([5, 90, 7], size=2)
+        [[1, 2], [0]]
+    """
+    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def chunk_tensors(inputs: ChatInputs, chats: Sequence[Chat], pixel_dtype: Any) -> dict[str, Any]:
+    """Build the tensors of a chunk, with pixels in the model's number type, which takes less to transfer."""
+    tensors = inputs.tensors(chats)
+    return {name: value.to(pixel_dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+
 
 NOTHING = LoadedItem("-", (), (), None, "")
 """Goes through the model where a process has nothing to embed: all must take part in every step."""
@@ -27,7 +79,7 @@ class Chunk:
     """Inputs that pass through the model together.
 
     Attributes:
-        places: Where each row belongs in `Shard`'s order of inputs; -1 for a row that stands for nothing.
+        places: Where each row belongs in `Shard`'s order of inputs; -1 for padding.
         tensors: The model's arguments.
     """
 
@@ -54,7 +106,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one process embeds in one step.
+    """Inputs that one process embeds in one step.
 
     Inputs are ordered: queries, positives, then `negatives` hard negatives a pair; slots without a pair count as well
     and are False in the masks.
@@ -106,7 +158,7 @@ class StepShards:
         pixel_dtype: Number type of pixels.
     """
 
-    plan: Plan
+    plan: StepPlan
     sources: Sequence[PairSource]
     processor: Any
     spec: EmbedderSpec
@@ -148,7 +200,7 @@ class StepShards:
                 traces = self._traces(pair, part, len(items))
                 fresh = [self._row(slot, kind, *one) for kind, one in enumerate(zip(items, traces, strict=True))]
             except UmeError as error:
-                # Told rather than raised: an error that leaves a worker process comes out as a page of traceback.
+                # Returned, not raised: the DataLoader would wrap an error of its worker in a long traceback.
                 broken.append(Broken(source.name, row, error.code, error.message))
                 continue
             rows += fresh
@@ -194,7 +246,7 @@ class StepShards:
 
 
 def _also_answers(source: PairSource, query: int, positive: int) -> bool:
-    """A source may have to read the other pair; if that one is broken, it takes no part and answers nothing."""
+    """Ask the source; a pair that it cannot read answers nothing."""
     try:
         return source.also_answers(query, positive)
     except UmeError:

@@ -66,7 +66,7 @@ def _embedder_spec(spec: EmbedderSpec | ReasonerSpec) -> EmbedderSpec:
 
 
 def _is_instruct(name: str) -> bool:
-    """A Reasoner's preset or hub id, a folder that says it holds one, or a folder of a model that says nothing."""
+    """Return whether a name means a Reasoner, or a folder of a plain model without a description."""
     roles = {preset.role for preset in presets() if name.lower() in {preset.name, preset.model.lower()} - {"bundled"}}
     if roles:
         return roles == {"reasoner"}
@@ -101,7 +101,7 @@ def ensure_emb_token(model: Any, tokenizer: Any, spec: EmbedderSpec) -> EmbToken
     declares the token as `emb_token_ids`, as the published Embedders do.
 
     Args:
-        model: A transformers model; its embedding matrix grows where it has no row for the token.
+        model: A transformers model; its embedding matrix grows if it lacks a row for the token.
         tokenizer: Its tokenizer; gets the token as a special one.
         spec: Names the token.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -18,9 +17,7 @@ from ume_training.contrastive.loss import matryoshka_infonce
 from ume_training.contrastive.records import Log, Skipped, mark_whole
 from ume_training.contrastive.settings import ContrastiveSettings
 from ume_training.contrastive.shards import Shard, StepShards
-
-Watch: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
-"""Called after every step with the steps done, the steps in all, and the newest log line (empty before the first)."""
+from ume_training.run_folder import ProgressFn
 
 
 class ContrastiveTrainer(Trainer):
@@ -111,13 +108,13 @@ class ContrastiveTrainer(Trainer):
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of pairs that are each other's negatives; vectors and ids are query, positive, hard negatives."""
         queries, items = vectors[:, 0], vectors[:, 1]
-        # The same content twice is no negative of itself: labels repeat in many data sets, and so do questions.
+        # Equal contents are not negatives of each other: labels and questions repeat in many data sets.
         also = also | _same(ids[:, 1], ids[:, 1]) | _same(ids[:, 0], ids[:, 0])
         negatives = vectors[:, 2:][hard_valid]
         negative_ids = ids[:, 2:][hard_valid]
         right = also | torch.eye(len(also), dtype=torch.bool, device=also.device)
-        # A hard negative of one query that is an answer to another is no negative of that other one.
-        barred = (right.float() @ _same(ids[:, 1], negative_ids).float()) > 0
+        # A hard negative of one query may answer another query; it is masked out there.
+        negative_mask = (right.float() @ _same(ids[:, 1], negative_ids).float()) > 0
         return matryoshka_infonce(
             queries,
             items,
@@ -125,11 +122,11 @@ class ContrastiveTrainer(Trainer):
             self._settings.logit_scale,
             dims=self._settings.matryoshka_dims,
             negatives=negatives,
-            barred=barred,
+            negative_mask=negative_mask,
         )
 
     def _gather(self, mine: torch.Tensor, *, keeps_gradient: bool = False) -> torch.Tensor:
-        """Rows of all processes, slot by slot, in the order of the plan."""
+        """Return rows of all processes, slot by slot, in the order of the plan."""
         processes, device = self._shards.processes, self.args.device
         mine = mine.to(device)
         if processes == 1:
@@ -146,7 +143,7 @@ class ContrastiveTrainer(Trainer):
             first = shard.broken[0]
             raise TrainingError(
                 f"pair {first.row} of {first.dataset} cannot be used: {first.message}",
-                hint="mend it, or leave such pairs out with on_error: skip",
+                hint="correct it, or leave such pairs out with on_error: skip",
             )
 
     def _prepare_inputs(self, inputs: Any) -> Any:
@@ -154,7 +151,7 @@ class ContrastiveTrainer(Trainer):
         return inputs
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], None]:
-        """Shards, which have no labels to count."""
+        """Take shards without counting labels."""
         del device
         return [shard for _, shard in zip(range(num_batches), epoch_iterator, strict=False)], None
 
@@ -179,11 +176,11 @@ class Recorder(TrainerCallback):
         log: Where figures gather.
         settings: Says how often a line is due.
         trainer: Whose processes wait for each other before a checkpoint is called whole.
-        watch: Told of every step, or None.
+        watch: Receives progress after each step, or None.
     """
 
     def __init__(
-        self, log: Log, settings: ContrastiveSettings, trainer: ContrastiveTrainer, watch: Watch | None
+        self, log: Log, settings: ContrastiveSettings, trainer: ContrastiveTrainer, watch: ProgressFn | None
     ) -> None:
         self._log = log
         self._settings = settings
@@ -236,7 +233,7 @@ def _only(shards: list[Shard]) -> Shard:
 
 
 def _same(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Where contents are known and equal, shape (n, m)."""
+    """Return a mask of known and equal contents, shape (n, m)."""
     return (left[:, None] == right[None, :]) & (left[:, None] != 0)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import InitVar, asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -26,22 +27,22 @@ from ume_retrieval.media.files import display_name
 from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord, trace_key
 from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, validate
 from ume_retrieval.tcot.prompts import reasoner_chat
-from ume_training.data.faults import OnError, PairError
+from ume_training.data.append_log import RecordLog, claim
 from ume_training.data.files import Located, PairReader
-from ume_training.data.growing import RecordLog, claim
 from ume_training.data.records import ItemRecord, PairRecord
 from ume_training.data.sources import located_error
+from ume_training.data.validation import OnError, PairError
 
 LEAK = "The right answer is known: {target}"
-"""What a leaked query says after its prompt."""
+"""Text after the prompt of a query whose Reasoner is shown the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotateSettings:
-    """What decides which T-CoTs are written.
+    """Settings of annotation.
 
     Attributes:
-        leak_share: Share of queries with a `target` whose Reasoner is shown it, 0..1. The released data has 0.5.
+        answer_hint_prob: Share of queries with a `target` whose Reasoner is shown it, 0..1. The released data has 0.5.
         seed: Of the choice which queries leak, and of sampling.
         max_tokens: Most tokens of a T-CoT; None takes what the Reasoner's checkpoint asks for.
         temperature: 0.0 is greedy decoding.
@@ -51,32 +52,36 @@ class AnnotateSettings:
         InputError: When a number is out of range.
     """
 
-    leak_share: float = 0.0
+    answer_hint_prob: float = 0.0
     seed: int = 0
     max_tokens: int | None = None
     temperature: float = 0.0
     batch: int = 32
+    leak_share: InitVar[float | None] = None
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.leak_share <= 1:
-            raise InputError(f"a share of {self.leak_share} leaked answers is none", hint="use 0 to 1")
+    def __post_init__(self, leak_share: float | None) -> None:
+        if leak_share is not None:
+            warnings.warn("`leak_share` is now `answer_hint_prob`", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "answer_hint_prob", leak_share)
+        if not 0 <= self.answer_hint_prob <= 1:
+            raise InputError(f"a share of {self.answer_hint_prob} leaked answers is out of range", hint="use 0 to 1")
         if self.batch < 1 or self.temperature < 0 or (self.max_tokens is not None and self.max_tokens < 1):
             raise InputError("batch and max_tokens must be at least 1, temperature at least 0")
 
     def leaks(self, record: PairRecord) -> bool:
-        """Whether this query is shown its answer: decided by seed and pair, not by the order of the file."""
-        if record.target is None or not self.leak_share:
+        """Return whether this query is shown its answer: decided by seed and pair, not by the order of the file."""
+        if record.target is None or not self.answer_hint_prob:
             return False
-        return random.Random(f"leak/{self.seed}/{json.dumps(record.key)}").random() < self.leak_share
+        return random.Random(f"leak/{self.seed}/{json.dumps(record.key)}").random() < self.answer_hint_prob
 
     def sampling(self, reasoner: Reasoner) -> Sampling:
-        """How the Reasoner decodes."""
+        """Return how the Reasoner decodes."""
         return Sampling(self.max_tokens or reasoner.spec.max_tokens, self.temperature, seed=self.seed)
 
 
 @dataclass(slots=True)
 class AnnotationReport:
-    """What a run did.
+    """Counts of an annotation run.
 
     Attributes:
         pairs: Usable pairs of the input.
@@ -128,7 +133,7 @@ def annotate(
         out: The `.jsonl` file that grows; relative paths in it start from its own folder.
         reasoner: Any engine.
         settings: What decides which T-CoTs are written.
-        resume: Go on with `out`. A pair that stands there is not asked again.
+        resume: Go on with `out`. Pairs in it are not asked again.
         cache: Where replies are kept between runs, or None.
         on_error: What to do with a broken line or pair: stop, or leave it out and name it.
         limits: Ceilings on what media may cost.
@@ -137,8 +142,8 @@ def annotate(
     Raises:
         InputError: When `out` is, or would be, one of the files that are read.
         TrainingError: When `out` exists and is not to be resumed, or was written with other settings or by others.
-        PairError: For the first broken line or medium, when told to stop.
-        UmeError: For the first failure of the Reasoner, when told to stop.
+        PairError: For the first broken line or medium, if `on_error` is "stop".
+        UmeError: For the first failure of the Reasoner, if `on_error` is "stop".
     """
     chosen = settings or AnnotateSettings()
     if pairs.resolve() in (out.resolve(), out.resolve().parent):
@@ -170,7 +175,7 @@ def _identity(reasoner: Reasoner, settings: AnnotateSettings) -> dict[str, Any]:
         "reasoner": f"{reasoner.info.name}@{reasoner.info.revision}",
         "prompts": reasoner.spec.prompts.version,
         "sampling": settings.sampling(reasoner).identity(),
-        "leak_share": settings.leak_share,
+        "leak_share": settings.answer_hint_prob,  # the name in files of earlier runs
         "seed": settings.seed,
     }
 
@@ -204,7 +209,7 @@ class _Annotator:
     report: AnnotationReport
 
     def run(self, batch: Sequence[Located]) -> list[Located]:
-        """The pairs of the batch that could be annotated, in order."""
+        """Return the pairs of the batch that could be annotated, in order."""
         asks: list[_Ask] = []
         broken: dict[int, PairError] = {}
         for position, located in enumerate(batch):
@@ -307,7 +312,7 @@ _SIDES: dict[Literal["query", "positive"], Side] = {"query": "query", "positive"
 
 
 def with_answer(chat: Chat, answer: str) -> Chat:
-    r"""A Reasoner's question with the right answer told at its end.
+    r"""Append the right answer to a Reasoner's question.
 
     Example:
         >>> chat = (Message("user", (TextPart("what is shown?"),)),)
@@ -315,15 +320,15 @@ def with_answer(chat: Chat, answer: str) -> Chat:
         ['what is shown?', '\nThe right answer is known: a cat']
     """
     last = chat[-1]
-    told = TextPart("\n" + LEAK.replace("{target}", neutralise(answer)))
-    return (*chat[:-1], Message(last.role, (*last.parts, told)))
+    hint = TextPart("\n" + LEAK.replace("{target}", neutralise(answer)))
+    return (*chat[:-1], Message(last.role, (*last.parts, hint)))
 
 
 def _read(reply: TraceRecord | UmeError, item: LoadedItem) -> tuple[str, set[str]]:
-    """A reply's text and the names of its problems.
+    """Return a reply's text and the names of its problems.
 
     Raises:
-        UmeError: When there is no reply, or none with words to embed.
+        UmeError: If the reply is missing or unusable.
     """
     if isinstance(reply, UmeError):
         raise reply

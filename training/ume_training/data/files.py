@@ -14,17 +14,18 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, InputError, TrainingError
 from ume_retrieval.media.files import display_name
 from ume_retrieval.util.files import atomic_path
-from ume_training.data.faults import OnError, PairError, TCotRule, check, forget_media, read_line
 from ume_training.data.pairs import TrainingPair
 from ume_training.data.parquet import count_rows, read_rows, write_rows
 from ume_training.data.records import PairRecord
+from ume_training.data.validation import OnError, PairError, TCotRule, check, forget_media, read_line
+from ume_training.run_folder import make_folder
 
 SUFFIXES = (".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A record and where it stands.
+    """A record and its place in a file.
 
     Attributes:
         record: The record.
@@ -38,7 +39,7 @@ class Located:
 
     @property
     def folder(self) -> Path:
-        """What relative paths start from."""
+        """Base of relative paths."""
         return self.file.parent
 
     def pair(self, budget: VisualBudget | None = None) -> TrainingPair:
@@ -47,7 +48,7 @@ class Located:
 
 
 def shards(path: Path) -> tuple[Path, ...]:
-    """The files that a pair file consists of: itself, or the shards of a folder in the order of their names.
+    """Return the files that a pair file consists of: itself, or the shards of a folder in the order of their names.
 
     Raises:
         TrainingError: When there is nothing to read.
@@ -58,16 +59,16 @@ def shards(path: Path) -> tuple[Path, ...]:
             raise TrainingError(f"the folder {display_name(path)} holds no .jsonl or .parquet file")
         return found
     if not path.is_file():
-        raise TrainingError(f"there is no pair file {display_name(path)}", hint="check the path")
+        raise TrainingError(f"there is not a pair file {display_name(path)}", hint="check the path")
     if path.suffix not in SUFFIXES:
         raise TrainingError(
-            f"{display_name(path)} is no pair file", hint=f"its name must end in {' or '.join(SUFFIXES)}"
+            f"{display_name(path)} is not a pair file", hint=f"its name must end in {' or '.join(SUFFIXES)}"
         )
     return (path,)
 
 
 def count_lines(path: Path) -> int:
-    """How many lines or rows a pair file has, broken ones included: for progress bars."""
+    """Return how many lines or rows a pair file has, broken ones included: for progress bars."""
     total = 0
     for file in shards(path):
         if file.suffix == ".parquet":
@@ -95,7 +96,7 @@ class PairReader:
 
     Raises:
         InputError: When an option is unknown.
-        PairError: While reading, for a broken line when told to stop.
+        PairError: While reading, for a broken line, if `on_error` is "stop".
         TrainingError: While reading, when the file cannot be opened.
 
     Example:
@@ -135,7 +136,7 @@ class PairReader:
                 self.failures.append(found.failure())
 
     def found(self) -> Iterator[tuple[Located | PairError, int]]:
-        """Every line as its record, or as what is wrong with it."""
+        """Yield every line as its record, or as what is wrong with it."""
         forget_media()
         seen = set[int]()
         for file in shards(self.path):
@@ -164,16 +165,16 @@ def _note_id(record: PairRecord, seen: set[int], file: Path, line: int) -> None:
 
 
 def key_hash(dataset: str, name: str) -> int:
-    """A 64-bit digest of data set and id."""
+    """Return a 64-bit digest of data set and id."""
     digest = hashlib.blake2b(json.dumps([dataset, name]).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big")
 
 
 def read_pairs(path: Path, *, on_error: OnError = "stop", budget: VisualBudget | None = None) -> Iterator[TrainingPair]:
-    """Pairs of a file, in order, with their paths resolved. `PairReader` tells what was left out as well.
+    """Return pairs of a file, in order, with their paths resolved. `PairReader` tells what was left out as well.
 
     Raises:
-        PairError: For a broken line when told to stop.
+        PairError: For a broken line, if `on_error` is "stop".
     """
     return (located.pair(budget) for located in PairReader(path, on_error=on_error))
 
@@ -211,18 +212,6 @@ def write_pairs(pairs: Iterable[TrainingPair], path: Path) -> int:
         InputError: When a pair holds pixels.
     """
     return write_records((PairRecord.of(pair).moved(Path(), path.parent) for pair in pairs), path)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder with those above it; one that is there stays as it is.
-
-    Raises:
-        TrainingError: When a file stands in its place.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise TrainingError(f"{display_name(folder)} is no folder", hint="name another place") from error
 
 
 def _write_jsonl(records: Iterable[PairRecord], path: Path) -> int:

@@ -14,14 +14,14 @@ from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.tcot.grammar import parse
 from ume_retrieval.tcot.trace import TCot
 from ume_retrieval.util.files import atomic_path
-from ume_training.data.faults import BROKEN, OnError, tcot_problems
+from ume_training.data.append_log import RecordLog, claim, cut_torn_line
 from ume_training.data.files import PairReader, key_hash, settle
-from ume_training.data.growing import RecordLog, claim, cut_torn_line
 from ume_training.data.judge import Judge, Judgement
 from ume_training.data.records import PairRecord
+from ume_training.data.validation import BROKEN, OnError, tcot_problems
 
 Undecided: TypeAlias = Literal["keep", "reject"]
-"""What becomes of pairs about which the judge says neither yes nor no."""
+"""Treatment of pairs that the judge calls neither contradictory nor consistent."""
 
 BATCH = 32
 """Pairs that are judged and written together."""
@@ -30,7 +30,7 @@ REASONS = {
     "agrees": "the judge finds no contradiction",
     "contradicts": "the judge finds the T-CoTs irrelevant to each other or contradictory",
     "undecided": "the judge said neither yes nor no",
-    "no_tcot": "a side has no T-CoT, so there is nothing to judge",
+    "no_tcot": "a side lacks its T-CoT",
     "malformed": "a T-CoT lacks a part, or has a cue that cannot be used",
 }
 """Why a pair was kept or rejected."""
@@ -38,7 +38,7 @@ REASONS = {
 
 @dataclass(slots=True)
 class FilterReport:
-    """What the filter did, over this run and those that it went on from.
+    """Counts of the filter over this run and those that it resumed.
 
     Attributes:
         kept: Pairs kept.
@@ -93,8 +93,8 @@ def filter_pairs(
     """Judge every pair and write it to one of two files.
 
     Pairs without two T-CoTs, or with a malformed one (`BROKEN`), are rejected without asking: the RL split needs
-    no T-CoTs, and training would refuse malformed ones. Beside `kept`, a file `.verdicts.jsonl` says of every pair
-    what the judge replied and why it went where.
+    no T-CoTs, and training would refuse malformed ones. A file `.verdicts.jsonl` next to `kept` lists the judge's
+    reply and the decision for every pair.
 
     Args:
         pairs: An annotated pair file or folder of shards.
@@ -102,14 +102,14 @@ def filter_pairs(
         rejected: A `.jsonl` file for EG-RL.
         judge: Who decides.
         undecided: Whether pairs are kept that the judge is undecided about; the paper keeps on "No" alone.
-        resume: Go on with the files. A pair that stands in one of them is not judged again.
+        resume: Go on with the files. Pairs in them are not judged again.
         on_error: What to do with a broken line: stop, or leave it out and name it.
         on_progress: Called with the number of pairs that are through.
 
     Raises:
         InputError: When both files are one, or `undecided` is unknown.
         TrainingError: When a file exists and is not to be resumed, or was written with another judge.
-        PairError: For the first broken line, when told to stop.
+        PairError: For the first broken line, if `on_error` is "stop".
         UmeError: When the judge cannot answer.
     """
     if undecided not in ("keep", "reject"):
@@ -155,7 +155,7 @@ def filter_pairs(
 def _judge(
     records: Sequence[PairRecord], judge: Judge, undecided: Undecided, report: FilterReport
 ) -> list[dict[str, Any]]:
-    """An entry of the book for each record."""
+    """Judge each record, and return its line of the verdicts file."""
     reasons = [_unjudged(record) for record in records]
     asked = [record for record, reason in zip(records, reasons, strict=True) if reason is None]
     answers = iter(judge.judge([_parsed(record) for record in asked]) if asked else [])

@@ -17,6 +17,9 @@ from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import TCot
 
+COUNTS_WORDS = "words"
+"""Name of the judge that counts words in common; a share may follow after a colon."""
+
 Verdict: TypeAlias = Literal["keep", "reject", "undecided"]
 
 QUESTION = """\
@@ -33,7 +36,7 @@ _ANSWER = re.compile(r"[\s*_\"'`(]*(yes|no)[\s*_\"'`).!]*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge says of one pair.
+    """A judge's verdict on one pair.
 
     Attributes:
         verdict: Keep it, reject it, or neither.
@@ -51,7 +54,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in reports; changes with anything that changes its verdicts."""
+        """Name in reports; changes with anything that changes its verdicts."""
         ...
 
     def judge(self, pairs: Sequence[tuple[TCot, TCot]]) -> list[Judgement]:
@@ -101,7 +104,7 @@ class WordsJudge:
     """Keeps pairs whose answers have words in common.
 
     For Shapes, where the answers of both sides are complete descriptions in one small vocabulary and the bundled
-    Reasoner, trained on T-CoTs alone, cannot answer a question. It understands nothing: for real text it is no judge.
+    Reasoner, trained on T-CoTs alone, cannot answer a question. Unfit for real text.
 
     Args:
         least: Least share of the shorter answer's words that the longer one must have, 0..1.
@@ -114,7 +117,7 @@ class WordsJudge:
 
     def __init__(self, least: float = 0.5) -> None:
         if not 0 <= least <= 1:
-            raise InputError(f"a share of {least} common words is none", hint="use 0 to 1")
+            raise InputError(f"a share of {least} common words is out of range", hint="use 0 to 1")
         self.least = least
 
     @property
@@ -129,13 +132,13 @@ class WordsJudge:
     def _judge(self, query: TCot, found: TCot) -> Judgement:
         one, other = (set(re.findall(r"\w+", tcot.answer.lower())) for tcot in (query, found))
         if not one or not other:
-            return Judgement("undecided", "an answer has no words")
+            return Judgement("undecided", "an answer lacks words")
         share = len(one & other) / min(len(one), len(other))
         return Judgement("keep" if share >= self.least else "reject", f"{share:.2f} of the words in common")
 
 
 def judge_chat(query: TCot, found: TCot) -> Chat:
-    """The judge's question about one pair. T-CoTs are rendered, so control tokens in them cannot act."""
+    """Return the judge's question about one pair. T-CoTs are rendered, so control tokens in them cannot act."""
     words = QUESTION.format(query=render(query), found=render(found))
     return (Message("user", (TextPart(words),)),)
 
@@ -151,3 +154,49 @@ def read_answer(text: str) -> Verdict:
     if answer is None:
         return "undecided"
     return "keep" if answer[1].lower() == "no" else "reject"
+
+
+def load_judge(name: str, device: str = "auto") -> Judge:
+    """Load the judge that a recipe or command names.
+
+    Args:
+        name: A Reasoner by preset, hub id or folder; or "words", "words:SHARE" for words in common.
+        device: Of the Reasoner: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: If the share is not a number of 0 to 1.
+        ModelError: If the Reasoner cannot be loaded.
+    """
+    share = words_share(name)
+    return ReasonerJudge(load_reasoner(name, device)) if share is None else WordsJudge(share)
+
+
+def words_share(name: str) -> float | None:
+    """Read the share of a judge called "words" or "words:SHARE"; None for any other name.
+
+    Raises:
+        InputError: If the share is not a number.
+    """
+    kind, _, share = name.partition(":")
+    try:
+        return float(share or 0.5) if kind == COUNTS_WORDS else None
+    except ValueError:
+        raise InputError(f"{name} is not a judge", hint="write words:0.5") from None
+
+
+def load_reasoner(name: str, device: str = "auto", engine: str = "auto") -> Reasoner:
+    """Load a Reasoner by preset, hub id or folder.
+
+    Args:
+        name: The model.
+        device: "auto", "cpu" or "cuda".
+        engine: Name of the engine; "auto" chooses.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+        InputError: If a server's address is missing.
+    """
+    from ume_retrieval.engines.load import LoadOptions, choose_engine
+    from ume_retrieval.engines.registry import resolve_reasoner
+
+    return choose_engine(engine).load_reasoner(resolve_reasoner(name), LoadOptions(device=device))

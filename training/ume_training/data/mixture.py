@@ -21,7 +21,7 @@ class Batch:
 
     Attributes:
         dataset: Name of the source.
-        positions: In the source; pairs of one group stand next to each other.
+        positions: In the source; pairs of one group are adjacent.
     """
 
     dataset: str
@@ -44,6 +44,15 @@ class Mixture:
 
     Raises:
         InputError: When names repeat, a weight is wrong, or nothing can be drawn.
+
+    Example:
+        >>> from ume_training.shapes.pairs import ShapesSource
+        >>> source = ShapesSource("text_to_image", "default", seed=0, group_size=2, count=6)
+        >>> order = Mixture([source], None, batch_size=4, seed=0)
+        >>> [sorted(batch.positions) for batch in order.batches(steps=3)]
+        [[0, 1, 4, 5], [0, 1, 2, 3], [2, 3, 4, 5]]
+        >>> list(order.batches(steps=1, start=2)) == list(order.batches(steps=3))[2:]
+        True
     """
 
     def __init__(
@@ -53,11 +62,11 @@ class Mixture:
         if len(set(names)) < len(names):
             raise InputError(f"two data sets have the same name: {', '.join(sorted(names))}")
         if batch_size < 1:
-            raise InputError(f"a batch of {batch_size} pairs is none")
+            raise InputError(f"a batch of {batch_size} pairs is too small")
         shares = {source.name: float(len(source)) for source in sources} if weights is None else dict(weights)
         if unknown := set(shares) - set(names):
             raise InputError(
-                f"there is no data set {min(unknown)!r} to weigh", hint=f"there are {', '.join(sorted(names))}"
+                f"weights name an unknown data set {min(unknown)!r}", hint=f"there are {', '.join(sorted(names))}"
             )
         if not all(0 <= share < float("inf") for share in shares.values()):
             raise InputError("weights must be finite and at least 0")
@@ -130,7 +139,7 @@ class _Groups:
 
 
 def _deal(groups: _Groups, order: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
-    """Every group once, in batches; one that does not fit comes in a later batch."""
+    """Yield every group once, in batches; one that does not fit comes in a later batch."""
     waiting: list[int] = []
     rest = iter(order)
     while True:
@@ -157,29 +166,3 @@ def _take(groups: _Groups, candidates: Sequence[int], room: int) -> tuple[list[i
         (chosen if fits else others).append(group)
         room -= len(groups[group]) if fits else 0
     return chosen, others, room
-
-
-def batches(
-    sources: Sequence[PairSource],
-    weights: Mapping[str, float] | None,
-    batch_size: int,
-    seed: int,
-    steps: int,
-    *,
-    start: int = 0,
-) -> Iterator[Batch]:
-    """`steps` batches of a `Mixture`, from batch `start` on.
-
-    Raises:
-        InputError: See `Mixture`.
-
-    Example:
-        >>> from ume_training.shapes.pairs import ShapesSource
-        >>> source = ShapesSource("text_to_image", "default", seed=0, kin=2, count=6)
-        >>> order = list(batches([source], None, batch_size=4, seed=0, steps=3))
-        >>> [sorted(batch.positions) for batch in order]
-        [[0, 1, 4, 5], [0, 1, 2, 3], [2, 3, 4, 5]]
-        >>> list(batches([source], None, batch_size=4, seed=0, steps=1, start=2)) == order[2:]
-        True
-    """
-    return Mixture(sources, weights, batch_size, seed).batches(steps, start)

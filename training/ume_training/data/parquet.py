@@ -32,7 +32,7 @@ def pyarrow_parquet() -> Any:
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, str | bytes]]:
-    """Rows of a pair file as (row, JSON), 0-based.
+    """Return rows of a pair file as (row, JSON), 0-based.
 
     Raises:
         TrainingError: When the file cannot be read.
@@ -46,7 +46,7 @@ def _json(values: dict[str, Any]) -> str:
 
 
 def count_rows(file: Path) -> int:
-    """How many rows a file has.
+    """Return how many rows a file has.
 
     Raises:
         TrainingError: When it cannot be read.
@@ -75,7 +75,7 @@ class RowReader:
         self._starts = lru_cache(maxsize=1024)(_group_starts)
 
     def read(self, file: Path, row: int) -> str:
-        """One row as JSON, 0-based.
+        """Return one row as JSON, 0-based.
 
         Raises:
             TrainingError: When the file cannot be read.
@@ -95,7 +95,7 @@ def _group_starts(file: Path) -> list[int]:
 
 
 def parquet_dicts(file: Path, columns: list[str] | None = None, group: int | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file as dictionaries, `PARQUET_ROWS` at a time.
+    """Yield rows of a Parquet file as dictionaries, `PARQUET_ROWS` at a time.
 
     Args:
         file: The file.
@@ -165,20 +165,13 @@ MEDIA = ("images", "videos")
 
 
 def _schema(pa: Any) -> Any:
-    """A medium is a row of fields of which those that it does not need are empty: Arrow has no unions in Parquet."""
+    """Build the schema. A medium has the fields of all kinds, mostly empty, because Parquet cannot store unions."""
     text, number = pa.string(), pa.float64()
     image = pa.struct([("path", text), ("page", pa.int32())])
     video = pa.struct(
         [("path", text), ("start_s", number), ("end_s", number), ("frames", pa.list_(text)), ("fps", number)]
     )
-    item = pa.struct(
-        [
-            ("text", text),
-            ("images", pa.list_(image)),
-            ("videos", pa.list_(video)),
-            ("instruction", text),
-        ]
-    )
+    item = pa.struct([("text", text), ("images", pa.list_(image)), ("videos", pa.list_(video)), ("instruction", text)])
     return pa.schema(
         [
             ("id", text),

@@ -1,4 +1,4 @@
-"""One line of a pair file as a value: what may stand in it, and how it becomes a `TrainingPair`.
+"""One line of a pair file as a validated value, and its conversion to a `TrainingPair`.
 
 A record refers to media and never holds pixels, so a file of records can be read, filtered and copied without opening
 a picture. `docs/training-data.md` shows every field.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -61,7 +62,7 @@ class FramesRef(_Strict):
 
 
 def _image_kind(value: Any) -> str:
-    """Which of several forms a value claims to be, so that what is wrong with it is said of that form alone."""
+    """Return the form that a value has, so that its errors are about that form alone."""
     return "object" if isinstance(value, (dict, BaseModel)) else "path"
 
 
@@ -78,7 +79,7 @@ VideoRef: TypeAlias = Annotated[
     Discriminator(_video_kind),
 ]
 TAGS = frozenset({"path", "object", "frames"})
-"""Names of the forms, which stand in pydantic's places but mean nothing to a reader."""
+"""Names of the forms, which appear in pydantic's locations but mean nothing to a reader."""
 
 
 class ItemRecord(_Strict):
@@ -103,7 +104,7 @@ class ItemRecord(_Strict):
         return "image" if self.images else "text"
 
     def paths(self) -> Iterator[tuple[str, str]]:
-        """Every file that is referred to, as (place in the record, path as written)."""
+        """Yield every file that is referred to, as (place in the record, path as written)."""
         for kind, refs in (("images", self.images), ("videos", self.videos)):
             for number, ref in enumerate(refs):
                 place = f"{kind}[{number}]"
@@ -113,7 +114,7 @@ class ItemRecord(_Strict):
                     yield (place, ref) if isinstance(ref, str) else (f"{place}.path", ref.path)
 
     def moved(self, start: Path, end: Path) -> ItemRecord:
-        """The same item written for a file in folder `end` instead of `start`; absolute paths stay as they are."""
+        """Rewrite relative paths for a file in folder `end` instead of `start`."""
 
         def path(written: str) -> str:
             return written if Path(written).is_absolute() else os.path.relpath(start / written, end)
@@ -183,7 +184,7 @@ class PairRecord(_Strict):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from every other pair: data set and id."""
+        """Unique key: data set and id."""
         return self.dataset, self.id
 
     def sides(self) -> Iterator[tuple[str, ItemRecord]]:
@@ -193,7 +194,7 @@ class PairRecord(_Strict):
         yield from ((f"negatives[{number}]", item) for number, item in enumerate(self.negatives))
 
     def tcots(self) -> Iterator[tuple[str, ItemRecord, str]]:
-        """The T-CoTs that it has, each with its field and the item that it is about."""
+        """Yield the T-CoTs that it has, each with its field and the item that it is about."""
         if self.query_tcot is not None:
             yield "query_tcot", self.query, self.query_tcot
         if self.positive_tcot is not None:
@@ -204,7 +205,7 @@ class PairRecord(_Strict):
         return self.model_dump_json(exclude_defaults=True)
 
     def moved(self, start: Path, end: Path) -> PairRecord:
-        """The same pair written for a file in folder `end` instead of `start`."""
+        """Return the same pair written for a file in folder `end` instead of `start`."""
         here, there = start.resolve(), end.resolve()
         if here == there:
             return self
@@ -218,39 +219,20 @@ class PairRecord(_Strict):
 
     def pair(self, folder: Path, budget: VisualBudget | None = None) -> TrainingPair:
         """As a `TrainingPair` whose relative paths start from `folder`; see `ItemRecord.item`."""
-        seen = budget or VisualBudget()
-        return TrainingPair(
-            id=self.id,
-            dataset=self.dataset,
-            query=self.query.item(folder, seen),
-            positive=self.positive.item(folder, seen),
-            negatives=tuple(item.item(folder, seen) for item in self.negatives),
-            group=self.group,
-            target=self.target,
-            query_tcot=self.query_tcot,
-            positive_tcot=self.positive_tcot,
-            leaked=self.leaked,
-        )
+        query, positive, *negatives = (item.item(folder, budget or VisualBudget()) for _, item in self.sides())
+        plain = self.model_dump(exclude={"query", "positive", "negatives"})
+        return TrainingPair(query=query, positive=positive, negatives=tuple(negatives), **plain)
 
     @classmethod
     def of(cls, pair: TrainingPair) -> PairRecord:
-        """A pair as a record, with its paths as they are.
+        """Return a pair as a record, with its paths as they are.
 
         Raises:
             InputError: When an item holds pixels or bytes; those go into files first.
         """
-        return cls(
-            id=pair.id,
-            dataset=pair.dataset,
-            query=_item_record(pair.query),
-            positive=_item_record(pair.positive),
-            negatives=tuple(map(_item_record, pair.negatives)),
-            group=pair.group,
-            target=pair.target,
-            query_tcot=pair.query_tcot,
-            positive_tcot=pair.positive_tcot,
-            leaked=pair.leaked,
-        )
+        values = {field.name: getattr(pair, field.name) for field in fields(pair)}
+        items = {"query": _item_record(pair.query), "positive": _item_record(pair.positive)}
+        return cls(**{**values, **items, "negatives": tuple(map(_item_record, pair.negatives))})
 
 
 def _decoded(ref: FramesRef, folder: Path, budget: VisualBudget, limits: Limits) -> Frames:

@@ -15,10 +15,10 @@ from ume_retrieval.errors import Failure, TrainingError, UmeError
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.media import DEFAULT_LIMITS, Limits, content_id
 from ume_retrieval.media.files import display_name
-from ume_training.data.faults import BROKEN, OnError, PairError, TCotRule, read_line, tcot_problems
 from ume_training.data.files import Located, PairReader, shards
 from ume_training.data.parquet import RowReader
 from ume_training.data.records import FramesRef, ItemRecord
+from ume_training.data.validation import BROKEN, OnError, PairError, TCotRule, read_line, tcot_problems
 
 REMEMBERED = 4096
 """Pairs whose content digests a source keeps, so that a batch compares its pairs without reading files again."""
@@ -55,7 +55,7 @@ class PairSource(Protocol):
         ...
 
     def __len__(self) -> int:
-        """How many pairs there are."""
+        """Return how many pairs there are."""
         ...
 
     def __getitem__(self, index: int) -> LoadedPair:
@@ -67,13 +67,13 @@ class PairSource(Protocol):
         ...
 
     def also_answers(self, query: int, positive: int) -> bool:
-        """Whether the positive of one pair answers the query of another, so that it is no negative of it."""
+        """Return whether the positive of one pair answers the query of another, so that it is not a negative."""
         ...
 
 
 @dataclass(slots=True)
 class _Positions:
-    """Where the pairs of one data set stand: 32 bytes a pair, whatever the pairs hold."""
+    """Positions of one data set's pairs, 32 bytes per pair."""
 
     shard: array[int] = field(default_factory=lambda: array("Q"))
     offset: array[int] = field(default_factory=lambda: array("Q"))
@@ -82,7 +82,7 @@ class _Positions:
 
 
 class PairIndex:
-    """Where each pair of a pair file stands, by data set, so that any one can be read alone.
+    """Positions of all pairs in a pair file, by data set, for random access.
 
     Building it reads and checks every line once; afterwards a pair costs one seek (JSONL) or one row group (Parquet).
 
@@ -95,7 +95,7 @@ class PairIndex:
         failures: Lines that were left out.
 
     Raises:
-        PairError: For the first broken line, when told to stop.
+        PairError: For the first broken line, if `on_error` is "stop".
         TrainingError: When the file cannot be read or holds no pair.
     """
 
@@ -124,10 +124,10 @@ class PairIndex:
         return {name: len(at.line) for name, at in self._positions.items()}
 
     def read(self, dataset: str, index: int) -> Located:
-        """One pair by its position in its data set.
+        """Return one pair by its position in its data set.
 
         Raises:
-            IndexError: When there is no such position.
+            IndexError: If the position does not exist.
             PairError: When the line has changed since the index was built.
         """
         at = self._positions[dataset]
@@ -163,7 +163,7 @@ class FileSource:
         name: Of the data set.
 
     Raises:
-        TrainingError: When the file has no such data set.
+        TrainingError: If the file lacks the data set.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class FileSource:
     ) -> None:
         if dataset not in index.datasets:
             raise TrainingError(
-                f"{display_name(index.path)} has no data set {dataset!r}", hint=f"it has {', '.join(index.datasets)}"
+                f"{display_name(index.path)} lacks the data set {dataset!r}", hint=f"it has {', '.join(index.datasets)}"
             )
         self.name = dataset
         self.budget = budget
@@ -186,7 +186,7 @@ class FileSource:
         """Load one pair.
 
         Raises:
-            IndexError: When there is no such position.
+            IndexError: If the position does not exist.
             PairError: When a medium does not decode; it names file, line and field.
         """
         located = self.located(index)
@@ -195,7 +195,7 @@ class FileSource:
         return LoadedPair(query, positive, tuple(negatives), record.query_tcot, record.positive_tcot)
 
     def located(self, index: int) -> Located:
-        """The record of a pair and where it stands."""
+        """Read the record of a pair with its place in the file."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._index.read(self.name, index)
@@ -205,7 +205,7 @@ class FileSource:
         return self._index.group(self.name, index)
 
     def also_answers(self, query: int, positive: int) -> bool:
-        """Whether both pairs ask the same, or have the same positive, by content and not by file name."""
+        """Return whether both pairs ask the same, or have the same positive, by content and not by file name."""
         one, other = self._contents(query), self._contents(positive)
         return one[0] == other[0] or one[1] == other[1]
 
@@ -230,7 +230,7 @@ class FileSource:
 
 
 def located_error(error: UmeError, side: str, located: Located) -> PairError:
-    """An error of a decoder or an engine with the file, line and field that it is about."""
+    """Return an error of a decoder or an engine with the file, line and field that it is about."""
     return PairError(located.file, located.line, side, error.message, hint=error.hint)
 
 
@@ -242,10 +242,10 @@ def file_sources(
     rule: TCotRule = "strict",
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[tuple[FileSource, ...], tuple[Failure, ...]]:
-    """Every data set of a pair file, and the lines that were left out.
+    """Return every data set of a pair file, and the lines that were left out.
 
     Raises:
-        PairError: For the first broken line, when told to stop.
+        PairError: For the first broken line, if `on_error` is "stop".
         TrainingError: When the file cannot be read or holds no pair.
     """
     index = PairIndex(path, on_error=on_error, rule=rule)
@@ -253,7 +253,7 @@ def file_sources(
 
 
 def undecodable(located: Located, budget: VisualBudget, limits: Limits = DEFAULT_LIMITS) -> Iterator[PairError]:
-    """Everything of a record that shows only when its media are decoded: broken files, frames that are not there."""
+    """Yield the faults that show only when media are decoded: broken files, key frames out of range."""
     loaded: dict[str, LoadedItem] = {}
     for side, item in located.record.sides():
         try:
@@ -272,5 +272,54 @@ def undecodable(located: Located, budget: VisualBudget, limits: Limits = DEFAULT
 
 
 def _digest(name: str) -> int:
-    # 0 stands for no group.
+    # 0 means no group.
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big") or 1
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenPairs:
+    """Some pairs of a data set, as a data set of its own.
+
+    Attributes:
+        source: The whole.
+        chosen: Positions in it.
+    """
+
+    source: PairSource
+    chosen: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return self.source.name
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> LoadedPair:
+        return self.source[self.chosen[index]]
+
+    def group(self, index: int) -> str:
+        """As in the whole."""
+        return self.source.group(self.chosen[index])
+
+    def also_answers(self, query: int, positive: int) -> bool:
+        """As in the whole."""
+        return self.source.also_answers(self.chosen[query], self.chosen[positive])
+
+
+def readable_pairs(source: PairSource) -> tuple[ChosenPairs, tuple[Failure, ...]]:
+    """Return the pairs of a data set that can be loaded, and why the others cannot. Decodes every medium once.
+
+    EG-RL shares the rows of a step out before it reads them, so it has to know beforehand.
+    """
+    chosen: list[int] = []
+    failures: list[Failure] = []
+    for index in range(len(source)):
+        try:
+            source[index]
+        except PairError as error:
+            failures.append(error.failure())
+        else:
+            chosen.append(index)
+    return ChosenPairs(source, tuple(chosen)), tuple(failures)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ume_retrieval.engines.base import Reasoner, Sampling
-from ume_training.data.chosen import ChosenPairs
-from ume_training.data.sources import PairSource
+from ume_training.data.sources import ChosenPairs, PairSource
 from ume_training.egrl.process import Discriminator, Question, canonical, process_rewards
 from ume_training.egrl.rollouts import Prompts
 from ume_training.egrl.sampler import PairRows
@@ -46,13 +45,13 @@ def hard_pairs(source: PairSource, reasoner: Reasoner, discriminator: Discrimina
 
 
 def _question(source: PairSource, pair: int, group: Sequence[int], texts: Sequence[str | None]) -> Question | None:
-    """Which target of the group belongs to this query? None when there is no query to read."""
+    """Ask which target of the group belongs to a query; None if the query lacks a usable T-CoT."""
     own = texts[2 * pair]
     candidates = [other for other in group if texts[2 * other + 1] is not None]
     if own is None or not candidates:
         return None
     right = {i for i, other in enumerate(candidates) if other == pair or source.also_answers(pair, other)}
     written = tuple(str(texts[2 * other + 1]) for other in candidates)
-    # Two targets with one T-CoT between them cannot be told apart: that is hard, whichever is named.
+    # Two targets with equal T-CoTs cannot be distinguished: that is hard, whichever is named.
     wrong = {text for i, text in enumerate(written) if i not in right}
     return Question(own, written, frozenset(i for i in right if written[i] not in wrong))

@@ -23,6 +23,7 @@ from ume_retrieval.inputs import Side
 from ume_retrieval.tcot import choice
 from ume_retrieval.tcot.choice import CHOICE_TOKENS, read_choice
 from ume_retrieval.tcot.grammar import parse, render
+from ume_training.data.judge import COUNTS_WORDS, load_reasoner
 from ume_training.egrl.settings import EgrlSettings
 
 
@@ -53,8 +54,8 @@ class Discriminator(Protocol):
 class WordsDiscriminator:
     """Chooses the candidate whose answer has most words in common with the question's.
 
-    For Shapes, whose answers are complete and whose bundled Reasoner cannot judge; no stand-in for a model on real
-    text. The measure is F1 over words counted with repetition; of equals the first in shuffled order is chosen.
+    For Shapes, whose answers are complete and whose bundled Reasoner cannot judge; unfit for real text. The
+    measure is F1 over words counted with repetition; of equals the first in shuffled order is chosen.
 
     Example:
         >>> first, second = "<answer>red circle</answer>", "<answer>blue circle</answer>"
@@ -102,23 +103,19 @@ class ReasonerDiscriminator:
 
 
 def load_discriminator(settings: EgrlSettings) -> Discriminator:
-    """The discriminator that settings name, on any engine; words are counted where no process reward is wanted.
+    """Load the discriminator that the settings name, on any engine; without a process reward, words are counted.
 
     Raises:
         ModelError: When it cannot be loaded.
-        InputError: When its server has no address.
+        InputError: If its server's address is missing.
     """
-    if settings.discriminator == "words" or not settings.weights.process:
+    if settings.discriminator == COUNTS_WORDS or not settings.weights.process:
         return WordsDiscriminator()
-    from ume_retrieval.engines.load import LoadOptions, choose_engine
-    from ume_retrieval.engines.registry import resolve_reasoner
-
-    engine = choose_engine(settings.discriminator_engine)
-    return ReasonerDiscriminator(engine.load_reasoner(resolve_reasoner(settings.discriminator), LoadOptions()))
+    return ReasonerDiscriminator(load_reasoner(settings.discriminator, engine=settings.discriminator_engine))
 
 
 def choice_prompt(question: Question) -> str:
-    """The question as a model is asked it."""
+    """Return the question as a model is asked it."""
     return choice.choice_prompt(question.tcot, question.candidates)
 
 
@@ -133,7 +130,7 @@ def build_question(
     hard_negatives: int,
     seed: str,
 ) -> Question | None:
-    """The question about one rollout, the same wherever its row stands.
+    """Return the question about one rollout, independent of the position of its row.
 
     Args:
         row: Which rollout is asked about.
@@ -141,7 +138,7 @@ def build_question(
         sides: "query" or "corpus", one a row.
         pairs: Number of the pair, one a row.
         similarity: Of all rows' vectors, shape (n, n).
-        exempt: Rows that are no negatives of each other, shape (n, n).
+        exempt: Rows that are not negatives of each other, shape (n, n).
         hard_negatives: Most rollouts of other pairs, the most similar first.
         seed: Of the shuffle, together with the texts.
 
@@ -177,6 +174,6 @@ def process_rewards(questions: Sequence[Question | None], discriminator: Discrim
 
 
 def canonical(text: str, *, images: int, frames: int | None) -> str | None:
-    """A reply in the T-CoT's one written form, as the Embedder and the discriminator read it; None when unusable."""
+    """Return a reply in canonical form, as the Embedder and the discriminator read it; None if unusable."""
     tcot = parse(text, images=images, frames=frames)
     return render(tcot) if tcot.answer or tcot.thinking else None

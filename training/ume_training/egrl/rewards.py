@@ -1,6 +1,6 @@
 """The reward of EG-RL as pure functions of texts and vectors, addressed by position (arXiv 2602.13823, section 3.3).
 
-What a row gets depends on its text or vector, its side and its pair, never on where it stands.
+The reward of a row depends on its text or vector, its side and its pair, never on its position.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def format_reward(text: str, modality: Modality, *, images: int = 1, frames: int
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the Embedder says of every rollout.
+    """Outcome rewards of all rollouts.
 
     Attributes:
         rewards: `accuracy * margin`, shape (n,); 0 for rows without a vector.
@@ -73,7 +73,7 @@ def outcome_rewards(
             neither positive nor negative for others.
         sides: "query" or "corpus", one a row.
         pairs: Number of the pair, one a row.
-        exempt: Boolean, shape (n, n): rows that are no negatives of each other because the one answers the other too.
+        exempt: Boolean, shape (n, n): rows that are not negatives of each other because one answers the other.
         top: k.
         temperature: tau, > 0.
         weighted: False takes the plain mean of the negatives, the paper's ablation.
@@ -108,7 +108,7 @@ def outcome_rewards(
 
 
 def _share_of_top(right: Floats, wrong: Floats, top: int) -> float:
-    """Share of the `top` highest that are right, in expectation when equals are put in random order."""
+    """Return the share of the `top` highest that are right, in expectation when equals are put in random order."""
     both = np.sort(np.concatenate([right, wrong]))[::-1]
     last = both[top - 1]
     sure = int((right > last).sum())

@@ -66,7 +66,7 @@ class Prompts:
         self._kept: OrderedDict[int, Prompted] = OrderedDict()
 
     def __getitem__(self, row: int) -> Prompted:
-        """The prompt of a row, as inference would ask it."""
+        """Return the prompt of a row, as inference would ask it."""
         if row not in self._kept:
             self._load(row)
         self._kept.move_to_end(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,25 @@ from ume_retrieval.engines.transformers.loading import fingerprint
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError, MissingExtra, TrainingError
 from ume_retrieval.util.files import atomic_write
-from ume_training.data.files import make_folder
+from ume_training.contrastive.lora import freeze_vision
 from ume_training.data.sources import PairSource
+from ume_training.egrl.collapse import Collapse, CollapseMonitor, read_figures, resume_monitor
 from ume_training.egrl.process import load_discriminator
 from ume_training.egrl.rewards import format_reward
 from ume_training.egrl.rollouts import Prompted, Prompts
 from ume_training.egrl.sampler import PairRows, plan_steps, spread_rows
 from ume_training.egrl.samples import write_samples
-from ume_training.egrl.scoring import Scorer, Scores
+from ume_training.egrl.scoring import RolloutScores, Scorer
 from ume_training.egrl.settings import EgrlSettings
-from ume_training.egrl.trainer import Rewards, freeze_vision, make_trainer
-from ume_training.egrl.watch import Collapse, Watch, append_log, read_figures, resumed_watch
+from ume_training.egrl.trainer import Rewards, make_trainer
+from ume_training.run_folder import LOG, ProgressFn, append_lines, atomic_folder, changed_settings, make_folder
 
 SETTINGS, RESULT, ROLLOUTS = "settings.json", "reasoner", "rollouts"
-
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Told steps done, steps in all, and the step's figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class EgrlResult:
-    """What a run made.
+    """Result of a run.
 
     Attributes:
         reasoner: Folder of the trained Reasoner; an adapter's weights are merged in.
@@ -56,7 +54,7 @@ def run_egrl(
     sources: Sequence[PairSource],
     folder: Path,
     *,
-    on_progress: Progress | None = None,
+    on_progress: ProgressFn | None = None,
 ) -> EgrlResult:
     """Train a Reasoner by GRPO with the frozen Embedder as its reward (arXiv 2602.13823, section 3.3).
 
@@ -81,19 +79,19 @@ def run_egrl(
     make_folder(folder)
     _claim(folder, settings, sources)
     with warnings.catch_warnings():
-        # TRL and transformers warn of each other's deprecated names, which no user can mend.
+        # TRL and transformers warn of each other's deprecated names, which users cannot fix.
         warnings.simplefilter("ignore", FutureWarning)
         return _run(settings, sources, folder, on_progress)
 
 
 def _run(
-    settings: EgrlSettings, sources: Sequence[PairSource], folder: Path, on_progress: Progress | None
+    settings: EgrlSettings, sources: Sequence[PairSource], folder: Path, on_progress: ProgressFn | None
 ) -> EgrlResult:
     steps = count_steps(settings, sources)
     policy = resolve_reasoner(settings.reasoner)
     spec = policy.spec
     if not isinstance(spec, ReasonerSpec):
-        raise InputError(f"{settings.reasoner} is no Reasoner", hint="name a preset, a hub id or a folder")
+        raise InputError(f"{settings.reasoner} is not a Reasoner", hint="name a preset, a hub id or a folder")
     prompts = Prompts(PairRows(tuple(sources)), spec)
     arguments = _arguments(settings, folder, steps)
     scorer = _scorer(settings, prompts.rows)
@@ -101,7 +99,7 @@ def _run(
     sampled = None
     if last is None:
         sampled = _check_form(settings, policy.model, policy.revision, spec, prompts)
-    watch = resumed_watch(settings.watch, folder, int(last.name.split("-")[1]) if last else 0)
+    watch = resume_monitor(settings.watch, folder, int(last.name.split("-")[1]) if last else 0)
     trainer = _build(
         settings,
         policy.model,
@@ -159,8 +157,8 @@ def _claim(folder: Path, settings: EgrlSettings, sources: Sequence[PairSource]) 
     learned = _last_checkpoint(folder) is not None or (folder / RESULT).is_dir()
     if learned and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        # Of a folder it counts what it holds and not where it stands, so that a run may move.
-        if differ := [key for key in now if key not in now["models"] and now[key] != before.get(key)]:
+        # Model folders are compared by content and not by path, so that a run may move.
+        if differ := changed_settings(before, now, free=now["models"]):
             raise InputError(
                 f"{folder} holds a run with other settings: {', '.join(differ)}",
                 hint="name another folder, or delete it",
@@ -232,7 +230,7 @@ def _scorer(settings: EgrlSettings, rows: PairRows) -> Scorer:
     found = resolve_embedder(settings.embedder)
     if not isinstance(found.spec, EmbedderSpec) or found.spec.family == "sentence-transformers":
         raise InputError(
-            f"the reward needs an Embedder that reads T-CoTs, and {settings.embedder} is none",
+            f"the reward needs an Embedder that reads T-CoTs; {settings.embedder} does not",
             hint="name an Embedder of the embed-rl or qwen3-vl-embedding family",
         )
     embedder = TransformersEmbedder.from_pretrained(found.model, spec=found.spec, revision=found.revision)
@@ -248,7 +246,7 @@ def _scorer(settings: EgrlSettings, rows: PairRows) -> Scorer:
 def _check_form(
     settings: EgrlSettings, model: str, revision: str | None, spec: ReasonerSpec, prompts: Prompts
 ) -> float:
-    """Share of sampled replies in form, over rows spread through the data.
+    """Return the share of sampled replies in form, over rows spread through the data.
 
     Raises:
         TrainingError: When it is below the bound: GRPO from such a Reasoner collapses.
@@ -278,12 +276,12 @@ def _build(
     settings: EgrlSettings,
     model: str,
     *,
-    watch: Watch,
+    watch: CollapseMonitor,
     prompts: Prompts,
     scorer: Scorer,
     arguments: Any,
     folder: Path,
-    on_progress: Progress | None,
+    on_progress: ProgressFn | None,
 ) -> Any:
     import transformers
     from transformers import PrinterCallback, TrainerCallback
@@ -301,7 +299,7 @@ def _build(
                 return
             figures = read_figures(logs)
             if state.is_world_process_zero:
-                append_log(folder, state.global_step, figures)
+                append_lines(folder / LOG, [{"step": state.global_step, **figures}])
                 if on_progress:
                     on_progress(state.global_step, state.max_steps, figures)
             self.collapse = self.collapse or watch.look(state.global_step, figures)
@@ -309,7 +307,7 @@ def _build(
                 control.should_training_stop = True
                 control.should_save = False
 
-    def observe(step: int, prompted: Sequence[Prompted], texts: Sequence[str], scores: Scores) -> None:
+    def observe(step: int, prompted: Sequence[Prompted], texts: Sequence[str], scores: RolloutScores) -> None:
         if step % settings.samples_every == 0 and scorer.rank == 0:
             write_samples(folder / ROLLOUTS, step, prompted=prompted, texts=texts, scores=scores, settings=settings)
 
@@ -342,7 +340,7 @@ def _refuse_videos(prompts: Prompts) -> None:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """Return the newest checkpoint that was written to its end."""
     # transformers writes the state last; a folder without it was cut off by a kill.
     for path in folder.glob("checkpoint-*"):
         if not (path / "trainer_state.json").is_file():
@@ -368,12 +366,9 @@ def _save(trainer: Any, spec: ReasonerSpec, out: Path) -> Path:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
-        part = out.with_name(out.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        model.save_pretrained(part)
-        trainer.processing_class.save_pretrained(part)
-        write_spec(spec, part)
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
+        with atomic_folder(out, replace=True) as part:
+            model.save_pretrained(part)
+            trainer.processing_class.save_pretrained(part)
+            write_spec(spec, part)
     trainer.accelerator.wait_for_everyone()
     return out

@@ -32,14 +32,14 @@ class PairRows:
         raise IndexError(row)
 
     def also_answers(self, query_pair: int, positive_pair: int) -> bool:
-        """Whether the positive of one pair answers the query of another of the same data set."""
+        """Return whether the positive of one pair answers the query of another of the same data set."""
         source, query = self.locate(2 * query_pair)
         other, positive = self.locate(2 * positive_pair)
         return source is other and source.also_answers(query, positive)
 
 
 def spread_rows(pairs: int, count: int) -> list[int]:
-    """Rows from first to last through the data, queries and positives in turn.
+    """Return rows from first to last through the data, queries and positives in turn.
 
     Args:
         pairs: Pairs of the data.
@@ -53,7 +53,7 @@ def spread_rows(pairs: int, count: int) -> list[int]:
 
 
 def plan_steps(sources: Sequence[PairSource], pairs: int, seed: int) -> list[list[int]]:
-    """The pairs of each step of an epoch: all from one data set, look-alikes of one group together.
+    """Return the pairs of each step of an epoch: all from one data set, look-alikes of one group together.
 
     Pairs are numbered through all data sets, as in `PairRows`. Groups are shuffled, then laid end to end and cut into
     steps, so that a group is divided only where a step ends. What does not fill a step is left for another epoch's

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ume_retrieval.chat import TextPart
 from ume_training.egrl.rollouts import Prompted
-from ume_training.egrl.scoring import Scores
+from ume_training.egrl.scoring import RolloutScores
 from ume_training.egrl.settings import EgrlSettings
 
 PAIRS_SHOWN = 3
@@ -19,7 +19,7 @@ def write_samples(
     *,
     prompted: Sequence[Prompted],
     texts: Sequence[str],
-    scores: Scores,
+    scores: RolloutScores,
     settings: EgrlSettings,
 ) -> Path:
     """Write the first pairs of a batch, best rollouts first, as Markdown; returns the file."""

@@ -24,8 +24,8 @@ Part = Literal["format", "process", "outcome"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What other processes need to know of a rollout.
+class GatheredRollout:
+    """A rollout as it is gathered over processes.
 
     Attributes:
         side: Query or corpus.
@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class RolloutScores:
     """Rewards of the rollouts of this process, and figures over all of them.
 
     Attributes:
@@ -57,7 +57,7 @@ class Scores:
     figures: dict[str, float]
 
     def total(self, settings: EgrlSettings) -> list[float]:
-        """The weighted sum, one a rollout."""
+        """Return the weighted sum, one a rollout."""
         weights = settings.weights
         return [
             weights.format * f + weights.process * p + weights.outcome * o
@@ -67,7 +67,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """Scores rollouts.
+    """RolloutScores rollouts.
 
     Attributes:
         settings: Weights, k, temperature.
@@ -85,7 +85,7 @@ class Scorer:
     gather: Gather = list
     rank: int = 0
 
-    def score(self, prompted: Sequence[Prompted], texts: Sequence[str], step: int) -> Scores:
+    def score(self, prompted: Sequence[Prompted], texts: Sequence[str], step: int) -> RolloutScores:
         """Score the rollouts of this process among those of all; every process brings equally many.
 
         Args:
@@ -94,9 +94,9 @@ class Scorer:
             step: Number of the step, for the shuffles.
         """
         vectors = embed_rollouts(self.embedder, prompted, texts)
-        rows: list[Row] = self.gather(
+        rows: list[GatheredRollout] = self.gather(
             [
-                Row(one.side, one.pair, canonical(text, images=one.images, frames=one.frames), vector)
+                GatheredRollout(one.side, one.pair, canonical(text, images=one.images, frames=one.frames), vector)
                 for one, text, vector in zip(prompted, texts, vectors, strict=True)
             ]
         )
@@ -114,10 +114,10 @@ class Scorer:
             "unusable": float(np.mean([row.text is None for row in rows])),
             **_evidence(prompted, texts),
         }
-        return Scores(form, process, [float(outcome.rewards[i]) for i in own], figures)
+        return RolloutScores(form, process, [float(outcome.rewards[i]) for i in own], figures)
 
-    def _exempt(self, rows: Sequence[Row]) -> npt.NDArray[np.bool_]:
-        """Rows that are no negatives of each other: one is a query that the other's pair answers too."""
+    def _exempt(self, rows: Sequence[GatheredRollout]) -> npt.NDArray[np.bool_]:
+        """Mask rows that are not negatives of each other, because one answers the other's query too."""
         numbers = sorted({row.pair for row in rows})
         place = {number: index for index, number in enumerate(numbers)}
         answers = np.array([[a != b and self.also_answers(a, b) for b in numbers] for a in numbers], dtype=bool)
@@ -127,7 +127,7 @@ class Scorer:
         exempt: npt.NDArray[np.bool_] = np.where(is_query[:, None], by_row, by_row.T)
         return exempt
 
-    def _outcome(self, rows: Sequence[Row], exempt: npt.NDArray[np.bool_]) -> Outcome:
+    def _outcome(self, rows: Sequence[GatheredRollout], exempt: npt.NDArray[np.bool_]) -> Outcome:
         return outcome_rewards(
             np.stack([row.vector for row in rows]),
             [row.side for row in rows],
@@ -138,7 +138,9 @@ class Scorer:
             weighted=self.settings.weighted_negatives,
         )
 
-    def _process(self, rows: Sequence[Row], exempt: npt.NDArray[np.bool_], own: range, step: int) -> list[float]:
+    def _process(
+        self, rows: Sequence[GatheredRollout], exempt: npt.NDArray[np.bool_], own: range, step: int
+    ) -> list[float]:
         matrix = np.nan_to_num(np.stack([row.vector for row in rows]))
         similarity = matrix @ matrix.T
         texts, sides, pairs = [r.text for r in rows], [r.side for r in rows], [r.pair for r in rows]
@@ -159,7 +161,7 @@ class Scorer:
 
 
 def _evidence(prompted: Sequence[Prompted], texts: Sequence[str]) -> dict[str, float]:
-    """Mean number of cues that the replies of this process point with, by kind, and words written."""
+    """Return the mean number of cues that the replies of this process point with, by kind, and words written."""
     read = [parse(t, images=one.images, frames=one.frames) for one, t in zip(prompted, texts, strict=True)]
     pointing = {
         "evidence/keywords": ("text", "keywords"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ume_training.contrastive.settings import LoraSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -43,19 +46,6 @@ class WatchSettings(BaseModel):
     """Steps in a row outside a bound before the run is stopped."""
 
 
-class EgrlLora(BaseModel):
-    """Low-rank adapters on the language layers; the vision tower is left alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    r: Positive = 64
-    """Rank."""
-    alpha: Positive = 128
-    """Scale; the update is multiplied by alpha / r."""
-    dropout: Share = 0.0
-    """Of the adapters' inputs. Dropout makes log-probabilities noisy, so none by default."""
-
-
 class EgrlSettings(BaseModel):
     """Settings of EG-RL."""
 
@@ -68,7 +58,7 @@ class EgrlSettings(BaseModel):
     discriminator: str = "qwen3-vl-8b"
     """Who gives the process reward: "words" (a count of words in common, for Shapes), or a Reasoner that is asked."""
     discriminator_engine: Literal["transformers", "vllm", "server"] = "transformers"
-    """What runs the discriminator; "server" reads its address from `UME_REASONER_URL`, its key from `UME_API_KEY`."""
+    """Engine of the discriminator; "server" reads its address from `UME_REASONER_URL`, its key from `UME_API_KEY`."""
     rollouts: Annotated[int, Field(ge=2)] = 8
     """G: T-CoTs sampled for each side of a pair."""
     pairs: Annotated[int, Field(ge=2)] = 128
@@ -82,7 +72,7 @@ class EgrlSettings(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-6
     """Peak of AdamW's learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """What becomes of the learning rate after warm-up."""
+    """Decay of the learning rate after warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps of linear warm-up."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -105,7 +95,7 @@ class EgrlSettings(BaseModel):
     """False takes the plain mean of negatives, as in the paper's ablation."""
     hard_negatives: Annotated[int, Field(ge=1)] = 8
     """Most rollouts of other pairs among the discriminator's candidates, the most similar first."""
-    lora: EgrlLora | None = None
+    lora: LoraSettings | None = None
     """Adapters instead of full fine-tuning. Full fine-tuning holds a second copy of the model when `kl` > 0."""
     freeze_vision: bool = True
     """Leave the vision tower as it is (LoRA never touches it)."""
@@ -128,3 +118,10 @@ class EgrlSettings(BaseModel):
     """Steps between files of sample rollouts."""
     seed: int = 0
     """Of sampling, order and shuffles."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "EgrlLora":
+        warnings.warn("EgrlLora is LoraSettings now", DeprecationWarning, stacklevel=2)
+        return LoraSettings
+    raise AttributeError(name)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ume_retrieval.chat import images_of, videos_of
 from ume_retrieval.engines.transformers.processor import ChatInputs
+from ume_training.contrastive.lora import lora_config
 from ume_training.egrl.rollouts import Prompted, Prompts
 from ume_training.egrl.sampler import RolloutOrder
-from ume_training.egrl.scoring import Part, Scorer, Scores
+from ume_training.egrl.scoring import Part, RolloutScores, Scorer
 from ume_training.egrl.settings import EgrlSettings
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 PIXELS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 PARTS: tuple[Part, ...] = ("format", "process", "outcome")
 
-Observer = Callable[[int, Sequence[Prompted], Sequence[str], Scores], None]
-"""Told the step, the prompts, the replies and their scores."""
+Observer = Callable[[int, Sequence[Prompted], Sequence[str], RolloutScores], None]
+"""Receives the step, the prompts, the replies and their scores."""
 
 
 class Rewards:
@@ -33,16 +34,16 @@ class Rewards:
     Args:
         scorer: Computes them.
         prompts: Rows as prompts.
-        observe: Told every batch's rollouts and scores.
+        observe: Receives every batch's rollouts and scores.
     """
 
     def __init__(self, scorer: Scorer, prompts: Prompts, observe: Observer) -> None:
         self._scorer, self._prompts, self._observe = scorer, prompts, observe
         self._seen: tuple[object, ...] = ()
-        self._scores: Scores | None = None
+        self._scores: RolloutScores | None = None
 
     def functions(self) -> list[Callable[..., list[float]]]:
-        """One function a part, named as in the logs."""
+        """Return one function a part, named as in the logs."""
         return [self._function(part) for part in PARTS]
 
     def _function(self, part: Part) -> Callable[..., list[float]]:
@@ -66,7 +67,7 @@ class Rewards:
         reward.__name__ = part
         return reward
 
-    def _score(self, rows: list[int], completions: list[str], step: int) -> Scores:
+    def _score(self, rows: list[int], completions: list[str], step: int) -> RolloutScores:
         seen = (step, *rows, *completions)
         if self._scores is None or seen != self._seen:
             prompted = [self._prompts[row] for row in rows]
@@ -77,7 +78,7 @@ class Rewards:
 
 
 def pixel_tensors(inputs: ChatInputs, prompted: Sequence[Prompted]) -> dict[str, torch.Tensor]:
-    """Pixels of a batch, rows end to end, as a Qwen3-VL model takes them; equal rows are read once.
+    """Build the pixels of a batch, rows end to end, as a Qwen3-VL model takes them; equal rows are read once.
 
     Args:
         inputs: Builder of the tensors.
@@ -110,7 +111,7 @@ def make_trainer(
     arguments: Any,
     callbacks: Sequence[Any],
 ) -> Any:
-    """A `GRPOTrainer` over pairs.
+    """Build a `GRPOTrainer` over pairs.
 
     Args:
         settings: Of the run.
@@ -174,7 +175,7 @@ def make_trainer(
         def _generate_single_turn(
             self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **options: Any
         ) -> Any:
-            if self.use_vllm:  # takes images beside the tokens; videos were refused at the start
+            if self.use_vllm:  # takes images with the tokens; videos were refused at the start
                 images = [images_of(prompts[row].chat) or None for row in self._rows.tolist()]
             begun = time.monotonic()
             made = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **options)
@@ -219,7 +220,7 @@ def make_trainer(
                 None if losses[0] is None else torch.stack(losses).mean(),
             )
 
-    # A picture's token that a policy happens to write would stand for pixels that nobody gave.
+    # A generated picture token would require pixels that do not exist.
     never = [image_token, video_token]
     vllm = settings.generation != "transformers"
     arguments.generation_kwargs = {"logit_bias": dict.fromkeys(never, -100.0)} if vllm else {"suppress_tokens": never}
@@ -229,15 +230,15 @@ def make_trainer(
         args=arguments,
         train_dataset=data,
         processing_class=processor,
-        peft_config=lora_config(settings),
+        peft_config=None if settings.lora is None else lora_config(settings.lora, task_type="CAUSAL_LM"),
         callbacks=list(callbacks),
     )
 
 
 def _on_replies(policy: Any, backbone: Any, fields: Mapping[str, Any], kept: int) -> Callable[..., Any]:
-    """The policy with pixels, and with a head that scores the replies' positions alone.
+    """Wrap the policy with pixels, and with a head that scores the replies' positions alone.
 
-    TRL's own head scores every position where there is no Triton, prompts too: at true size on a CPU, that took most of
+    TRL's own head scores every position without Triton, prompts too; on a CPU at full size that took most of
     a step.
     """
 
@@ -252,42 +253,12 @@ def _on_replies(policy: Any, backbone: Any, fields: Mapping[str, Any], kept: int
 
 
 def _before_replies(output: Any, kept: int) -> Any:
-    """The states that predict a reply's tokens: each stands one position before its token."""
+    """Keep the states that predict a reply's tokens, each one position before its token."""
     output.last_hidden_state = output.last_hidden_state[:, -kept - 1 : -1]
     return output
 
 
 def _backbone(model: Any) -> Any:
-    """The layers below the head, under an adapter too."""
+    """Return the layers below the head, under an adapter too."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.base_model
-
-
-def lora_config(settings: EgrlSettings) -> Any:
-    """Peft's configuration for adapters on the language layers alone, or None for full fine-tuning."""
-    if settings.lora is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=settings.lora.r,
-        lora_alpha=settings.lora.alpha,
-        lora_dropout=settings.lora.dropout,
-        task_type="CAUSAL_LM",
-        # Anchored on the language model: the same names occur in the vision tower's blocks.
-        target_modules=r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
-    )
-
-
-def freeze_vision(model: Any) -> int:
-    """Stop the vision tower from learning; returns how many parameters that were.
-
-    Raises:
-        ValueError: When the model has no vision tower, so that a mistake in a name cannot pass for success.
-    """
-    frozen = [parameter for name, parameter in model.named_parameters() if ".visual." in f".{name}"]
-    if not frozen:
-        raise ValueError("the model has no vision tower")
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return sum(parameter.numel() for parameter in frozen)

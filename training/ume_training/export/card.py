@@ -84,7 +84,7 @@ class Card:
 
 
 def render_card(card: Card) -> str:
-    """A card as Markdown with the header that model hubs read.
+    """Return a card as Markdown with the header that model hubs read.
 
     Example:
         >>> text = render_card(Card("tiny", "embedder", data={"shapes": 8}))
@@ -106,7 +106,7 @@ def write_card(card: Card, folder: Path) -> Path:
 
 
 def card_of_run(facts: RunFacts, name: str, scores: tuple[Score, ...] = ()) -> Card:
-    """The card of a contrastive run: its data, settings, seed and steps, and the scores that are handed in."""
+    """Return the card of a contrastive run: its data, settings, seed and steps, and the scores that are handed in."""
     settings = facts.settings.model_dump(exclude={"spec", "embedder", "seed", "workers", "log_every", "lora"})
     shown: dict[str, Plain] = {
         key: value if isinstance(value, (str, int, float)) else json.dumps(value)

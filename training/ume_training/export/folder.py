@@ -11,8 +11,9 @@ from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec, writ
 from ume_retrieval.errors import InputError
 from ume_training.contrastive.run import RUN, TRAINED
 from ume_training.export.card import Card, write_card
-from ume_training.export.merge import fresh_folder, merge_embedder
+from ume_training.export.merge import merge_embedder
 from ume_training.export.stock import add_stock_modules
+from ume_training.run_folder import atomic_folder
 
 LEFT_BEHIND = frozenset({"optimizer.pt", "scheduler.pt", "training_args.bin", "trainer_state.json", "README.md"})
 """Files of a training that a checkpoint does not need."""
@@ -52,7 +53,7 @@ def export(
         return Exported(merge_embedder(run, out, card=card, replace=replace), "embedder")
     source = run / "reasoner" if (run / "reasoner").is_dir() else run
     found = _described(source, spec)
-    with fresh_folder(out, replace=replace) as part:
+    with atomic_folder(out, replace=replace) as part:
         _copy(source, part)
         write_spec(found, part)
         own_family = isinstance(found, EmbedderSpec) and found.family != "sentence-transformers"
@@ -73,7 +74,7 @@ def _described(source: Path, spec: ReasonerSpec | None) -> ReasonerSpec | Embedd
 
 
 def _copy(source: Path, part: Path) -> None:
-    """A checkpoint's own files are copied as they are, byte for byte."""
+    """Copy the files of a complete checkpoint, byte for byte."""
     for path in sorted(source.iterdir()):
         if path.is_dir():
             shutil.copytree(path, part / path.name)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.errors import InputError, MissingExtra, ModelError
-from ume_training.contrastive.encoder_files import ADAPTER_FILE, ROW_FILE
+from ume_training.contrastive.records import ADAPTER_FILE, ROW_FILE
 from ume_training.contrastive.run import RUN, RunFacts, read_facts
-from ume_training.data.files import make_folder
 from ume_training.export.card import Card, write_card
 from ume_training.export.stock import write_stock_modules
+from ume_training.run_folder import atomic_folder
 
 
 def merge_embedder(trained: Path, out: Path, *, card: Card | None = None, replace: bool = False) -> Path:
@@ -43,7 +40,7 @@ def merge_embedder(trained: Path, out: Path, *, card: Card | None = None, replac
     if not (folder / RUN).is_file() or not any((folder / name).is_file() for name in (ADAPTER_FILE, "config.json")):
         raise InputError(f"{trained} holds no finished training", hint="train to the end first, or name another folder")
     facts = read_facts(folder)
-    with fresh_folder(out, replace=replace) as part:
+    with atomic_folder(out, replace=replace) as part:
         model = _merged(folder, facts)
         model.save_pretrained(part)
         processor = _processor(folder)
@@ -54,31 +51,6 @@ def merge_embedder(trained: Path, out: Path, *, card: Card | None = None, replac
         if card is not None:
             write_card(card, part)
     return out
-
-
-@contextmanager
-def fresh_folder(out: Path, *, replace: bool) -> Iterator[Path]:
-    """A folder to write into that takes the place of `out` when the body ends, and vanishes when it fails.
-
-    Raises:
-        InputError: When `out` is there and not empty, unless `replace` is set.
-    """
-    if out.exists() and not replace and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty", hint="name another folder, or ask for it to be replaced")
-    part, old = out.with_name(out.name + ".part"), out.with_name(out.name + ".old")
-    make_folder(out.parent)
-    for left_over in (part, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    part.mkdir()
-    try:
-        yield part
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    if out.exists():
-        out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def dimension_of(model: Any) -> int:
@@ -147,7 +119,7 @@ def _processor(folder: Path) -> Any:
 
 
 def _declare_token(part: Path, facts: RunFacts) -> None:
-    """The config on disk names the pooled token, whatever the library chose to write of it."""
+    """Declare the pooled token in the config on disk, whatever the library wrote there."""
     path = part / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if facts.emb_token is not None:

@@ -72,7 +72,7 @@ QWEN3_VL_EMBEDDING = """\
 
 
 def stock_template(spec: EmbedderSpec) -> str:
-    """A chat template after which the last token is the one that the family pools.
+    """Return a chat template after which the last token is the one that the family pools.
 
     Takes messages as sentence-transformers makes them of strings, pictures and mixes: text and pictures in any order
     are read in the family's order. A system turn is the item's instruction.
@@ -93,7 +93,7 @@ def stock_template(spec: EmbedderSpec) -> str:
 
 
 def write_stock_modules(folder: Path, processor: Any, spec: EmbedderSpec, dimension: int) -> None:
-    """Write what `SentenceTransformer(folder)` reads beside weights and processor.
+    """Write what `SentenceTransformer(folder)` reads next to weights and processor.
 
     Args:
         folder: The checkpoint.
@@ -163,7 +163,7 @@ def add_stock_modules(folder: Path, spec: EmbedderSpec) -> None:
 
 
 def _items() -> dict[str, LoadedItem]:
-    """An item of each shape that a family may write in an order of its own."""
+    """Return an item of each shape that a family may write in an order of its own."""
     picture = PIL.Image.new("RGB", (32, 32))
     video = Frames((picture,) * 2, (0.0, 1.0), 2.0)
     shapes: dict[str, tuple[tuple[PIL.Image.Image, ...], tuple[Frames, ...]]] = {

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ume_retrieval.checkpoint import read_spec
 from ume_retrieval.errors import IncompatibleModel
+from ume_training.recipes.context import StageContext, StageOutput
 from ume_training.recipes.planning.sizes import model_behind
 from ume_training.recipes.schema import Recipe
+from ume_training.recipes.stage_state import StageState, read_state
 from ume_training.recipes.stages import MADE_BY, ContrastiveStage, EgrlStage, ExportStage, ScoreStage, Stage
-from ume_training.recipes.stamps import Stamp, read_stamp
-from ume_training.recipes.work import Made, Work
 
 if TYPE_CHECKING:
     from ume_training.export.card import Card, Score, StageFact
@@ -30,24 +30,24 @@ UNSAID = frozenset(
 """Settings that a card leaves out: they say where things were, not what was done. An address may hold a password."""
 
 
-def run_export(stage: ExportStage, work: Work) -> Made:
+def run_export(stage: ExportStage, context: StageContext) -> StageOutput:
     """Write the pair with its model cards."""
     from ume_training.export.folder import export
 
-    out = Path(stage.out or work.folder / "pair")
-    original = work.recipe.stage(stage.name)
+    out = Path(stage.out or context.folder / "pair")
+    original = context.recipe.stage(stage.name)
     for role in ROLES:
         source = getattr(stage, role)
         if source is None:
             continue
         target = out / role
-        card = card_of(role, getattr(original, role), stage.scores, work)
+        card = card_of(role, getattr(original, role), stage.scores, context)
         export(Path(model_behind(source)), target, card=card, replace=_is_ours(target, role))
-    return Made({"": out}, {"written": str(out)})
+    return StageOutput({"": out}, {"written": str(out)})
 
 
 def _is_ours(folder: Path, role: Role) -> bool:
-    """Whether a folder holds a checkpoint of that role, which an export may put another one in the place of."""
+    """Return whether a folder holds a checkpoint of that role, which an export may put another one in the place of."""
     try:
         spec = read_spec(folder)
     except IncompatibleModel:
@@ -55,37 +55,37 @@ def _is_ours(folder: Path, role: Role) -> bool:
     return spec is not None and spec.role == role
 
 
-def card_of(role: Role, name: str, scores: str | None, work: Work) -> Card:
-    """What a model card says of a model that this run made.
+def card_of(role: Role, name: str, scores: str | None, context: StageContext) -> Card:
+    """Build the model card of a model that this run made.
 
     Args:
         role: What the model does.
         name: As the recipe names it.
         scores: Name of the stage that scored it, or None.
-        work: Whose run folder holds the stamps.
+        context: Names the run folder, which holds the stages' states.
     """
     from ume_training.export.card import Card
 
-    made, base = lineage(work.recipe, name)
-    stamps = {stage.name: stamp for stage in made if (stamp := read_stamp(work.run / stage.name))}
-    shapes = work.recipe.data.shapes
+    made, base = lineage(context.recipe, name)
+    stamps = {stage.name: stamp for stage in made if (stamp := read_state(context.run / stage.name))}
+    shapes = context.recipe.data.shapes
     on_shapes = f" It was trained on Shapes, level {shapes.level}." if shapes else ""
     from_scratch = base is None and shapes is not None
     return Card(
-        name=f"{work.recipe.name} {role}",
+        name=f"{context.recipe.name} {role}",
         role=role,
         base=model_behind(base) if base and not Path(model_behind(base)).is_dir() else None,
         license="apache-2.0" if from_scratch else None,
-        summary=f"Made by `ume train run {work.recipe.name}`.{on_shapes}",
+        summary=f"StageOutput by `ume train run {context.recipe.name}`.{on_shapes}",
         stages=tuple(_fact(stage, stamps[stage.name]) for stage in made if stage.name in stamps),
-        seeds=(work.recipe.seed,),
-        scores=tuple(_scores(scores, work)) if scores else (),
+        seeds=(context.recipe.seed,),
+        scores=tuple(_scores(scores, context)) if scores else (),
         limits=("It knows the Shapes world and nothing else.",) if from_scratch else (),
     )
 
 
 def lineage(recipe: Recipe, name: str) -> tuple[tuple[Stage, ...], str | None]:
-    """The stages whose weights a model carries on, first to last, and the model that the first one started from.
+    """Return the stages whose weights a model carries on, first to last, and the model that the first one started from.
 
     Example:
         >>> from ume_training.recipes.schema import load_recipe
@@ -110,7 +110,7 @@ def _start_of(stage: Stage) -> str | None:
     return getattr(stage, "start", None)
 
 
-def _fact(stage: Stage, stamp: Stamp) -> StageFact:
+def _fact(stage: Stage, stamp: StageState) -> StageFact:
     from ume_training.export.card import StageFact
 
     settings = dict(_plain(stage.model_dump(mode="json"), ""))
@@ -129,11 +129,11 @@ def _plain(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield name, json.dumps(inner) if isinstance(inner, list) else inner
 
 
-def _scores(name: str, work: Work) -> Iterator[Score]:
+def _scores(name: str, context: StageContext) -> Iterator[Score]:
     from ume_training.export.card import Score
     from ume_training.shapes.tasks import TASKS
 
-    stage, stamp = work.recipe.stage(name), read_stamp(work.run / name)
+    stage, stamp = context.recipe.stage(name), read_state(context.run / name)
     if not isinstance(stage, ScoreStage) or stamp is None:  # the schema refuses such recipes
         raise AssertionError
     for mode in ("direct", "reasoned", "fused"):

@@ -1,4 +1,4 @@
-"""What a stage takes: results of earlier stages, models by name, files of pairs."""
+"""Inputs of a stage: results of earlier stages, models by name, files of pairs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from ume_retrieval.engines.registry import Role, resolve_embedder, resolve_reasoner
 from ume_retrieval.errors import UmeError
+from ume_training.data.judge import COUNTS_WORDS
 from ume_training.recipes.schema import Recipe, references
+from ume_training.recipes.stage_state import Fingerprint, StageState, digest_path
 from ume_training.recipes.stages import (
-    COUNTS_WORDS,
     MADE_BY,
     MODEL_KEYS,
     OWN_DATA,
@@ -19,14 +20,13 @@ from ume_training.recipes.stages import (
     ExportStage,
     Stage,
 )
-from ume_training.recipes.stamps import Basis, Stamp, print_of
 
 
 class ModelName(NamedTuple):
     """A model that a stage takes.
 
     Attributes:
-        key: Where its name stands in the stage's settings, with dots.
+        key: Dotted path of its name in the stage's settings.
         role: What it is taken for.
         name: Preset, hub id, folder, or `stage:NAME`.
     """
@@ -37,7 +37,7 @@ class ModelName(NamedTuple):
 
 
 def models_of(stage: Stage) -> tuple[ModelName, ...]:
-    """Every model that a stage names."""
+    """Return every model that a stage names."""
     return tuple(_models_in(stage.model_dump(mode="json"), ""))
 
 
@@ -49,8 +49,8 @@ def _models_in(settings: Mapping[str, Any], prefix: str) -> Iterator[ModelName]:
             yield ModelName(prefix + key, MODEL_KEYS[key], value)
 
 
-def with_paths(stage: Stage, seed: int, run: Path, made: Mapping[str, Stamp], out: Path | None) -> Stage:
-    """The stage with paths for every `stage:NAME`, and with the recipe's seed where it sets none.
+def with_paths(stage: Stage, seed: int, run: Path, made: Mapping[str, StageState], out: Path | None) -> Stage:
+    """Return the stage with paths for every `stage:NAME`, and with the recipe's seed where it sets none.
 
     Args:
         stage: As the recipe has it.
@@ -72,11 +72,11 @@ def with_paths(stage: Stage, seed: int, run: Path, made: Mapping[str, Stamp], ou
     return type(stage).model_validate(settings)
 
 
-def basis_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, Stamp]) -> Basis:
-    """Everything that decides what a stage makes.
+def fingerprint_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, StageState]) -> Fingerprint:
+    """Collect everything that decides what a stage makes.
 
     Args:
-        stage: As the recipe has it; paths are no part of the basis, so a run folder may move.
+        stage: As the recipe has it; paths are left out of the fingerprint, so a run folder may move.
         ready: The same with paths and seed.
         recipe: Whose seed and data hold.
         made: Stamps of the stages before it.
@@ -84,7 +84,7 @@ def basis_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, Stam
     settings = stage.model_dump(mode="json", exclude={"name"})
     for key in stage.free:
         _forget(settings, key.split("."))
-    basis: Basis = {"settings": settings, "seed": recipe.seed, "inputs": {}}
+    basis: Fingerprint = {"settings": settings, "seed": recipe.seed, "inputs": {}}
     for reference in references(stage):
         name = f"{MADE_BY}{reference.stage}{'/' if reference.part else ''}{reference.part}"
         basis["inputs"][name] = made[reference.stage].fingerprints[reference.part]
@@ -96,13 +96,13 @@ def basis_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, Stam
         if ready.scores is not None:
             basis["inputs"][ready.scores] = made[ready.scores].fingerprints[""]
     if isinstance(stage, ContrastiveStage):
-        # They are set beside the data, but decide only how often this stage draws from it, wherever its pairs are from.
+        # Set next to the data, but they decide only how often this stage draws from it.
         basis["weights"] = dict(recipe.data.weights)
     if stage.world_only:
         basis["level"] = recipe.data.shapes.level if recipe.data.shapes else None
     elif getattr(stage, "data", None) == OWN_DATA:
         basis["data"] = recipe.data.model_dump(mode="json", exclude={"weights"})
-        basis["inputs"] |= {path: print_of(Path(path)) for path in recipe.data.pairs if Path(path).exists()}
+        basis["inputs"] |= {path: digest_path(Path(path)) for path in recipe.data.pairs if Path(path).exists()}
     return basis
 
 
@@ -114,12 +114,12 @@ def _forget(settings: dict[str, Any], key: list[str]) -> None:
 
 
 def _model_print(model: ModelName) -> str:
-    """A digest of a folder, or the hub's id and commit as far as it is pinned."""
+    """Return a digest of a folder, or the hub's id and commit as far as it is pinned."""
     try:
         resolve = resolve_embedder if model.role == "embedder" else resolve_reasoner
         found = resolve(model.name)
     except UmeError:
         # A plain model that becomes an Embedder is in no list of Embedders; its name must do.
-        return print_of(Path(model.name)) if Path(model.name).is_dir() else model.name
+        return digest_path(Path(model.name)) if Path(model.name).is_dir() else model.name
     folder = Path(found.model)
-    return print_of(folder) if folder.is_dir() else f"{found.model}@{found.revision or 'newest'}"
+    return digest_path(folder) if folder.is_dir() else f"{found.model}@{found.revision or 'newest'}"

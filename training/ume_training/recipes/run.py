@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ume_retrieval.errors import InputError
-from ume_training.data.files import make_folder
-from ume_training.recipes.execute import execute
-from ume_training.recipes.inputs import basis_of, with_paths
+from ume_training.recipes.context import StageContext, StageOutput, Workers
+from ume_training.recipes.inputs import fingerprint_of, with_paths
 from ume_training.recipes.schema import Recipe
+from ume_training.recipes.stage_runners import execute
+from ume_training.recipes.stage_state import (
+    Fingerprint,
+    StageState,
+    differences,
+    digest_path,
+    move_replaced,
+    read_state,
+    write_state,
+)
 from ume_training.recipes.stages import Stage
-from ume_training.recipes.stamps import Basis, Stamp, differences, print_of, read_stamp, set_aside, write_stamp
-from ume_training.recipes.work import Made, Work
-from ume_training.recipes.workers import Workers
+from ume_training.run_folder import make_folder
 
 LOCK = ".lock"
 
@@ -26,7 +33,7 @@ How: TypeAlias = Literal["skip", "start", "resume", "again"]
 
 
 class Decision(NamedTuple):
-    """What becomes of a stage.
+    """Decision on a stage.
 
     Attributes:
         how: "skip" what is done, "start" what is new, "resume" what was stopped, "again" what changed.
@@ -39,7 +46,7 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """What became of a stage.
+    """Report on a stage.
 
     Attributes:
         name: Of the stage.
@@ -58,7 +65,7 @@ class StageReport:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
+        """Return the JSON form."""
         return {
             "name": self.name,
             "how": self.how,
@@ -91,25 +98,27 @@ def run_recipe(
         run: Holds a folder a stage.
         out: Where `export` writes the pair; None is inside the run folder.
         until: Name of the last stage to run; None runs all.
-        announce: Told each stage before it is run or skipped, on the main process.
+        announce: Receives each stage before it is run or skipped, on the main process.
         workers: The processes of this launch; None joins those that a launcher started.
 
     Returns:
         What became of each stage, on every process.
 
     Raises:
-        InputError: When the run folder holds files of something else, or there is no stage `until`.
+        InputError: When the run folder holds files of something else, or the stage `until` does not exist.
         UmeError: What a stage raises.
     """
     last = recipe.stage(until).name if until else recipe.stages[-1].name
     team = workers or Workers.joined()
     place = run.resolve()
     reports: list[StageReport] = []
-    made: dict[str, Stamp] = {}
+    made: dict[str, StageState] = {}
     with _alone_in(place) if team.main else nullcontext():
         for stage in recipe.stages:
             ready = with_paths(stage, recipe.seed, place, made, out)
-            report, stamp = _run_stage(stage, ready, Work(recipe, place, place / stage.name, team), made, announce)
+            report, stamp = _run_stage(
+                stage, ready, StageContext(recipe, place, place / stage.name, team), made, announce
+            )
             reports.append(report)
             made[stage.name] = stamp
             if stage.name == last:
@@ -121,7 +130,7 @@ def run_recipe(
 
 @contextmanager
 def _alone_in(run: Path) -> Iterator[None]:
-    """Hold the run folder against another run at the same time; where the system has no such locks, trust the user.
+    """Lock the run folder against concurrent runs, if the system supports locks.
 
     Raises:
         InputError: When another run holds it.
@@ -144,56 +153,58 @@ def _alone_in(run: Path) -> Iterator[None]:
 
 
 def _run_stage(
-    stage: Stage, ready: Stage, work: Work, made: Mapping[str, Stamp], announce: Announce | None
-) -> tuple[StageReport, Stamp]:
-    folder, team = work.folder, work.workers
+    stage: Stage, ready: Stage, context: StageContext, made: Mapping[str, StageState], announce: Announce | None
+) -> tuple[StageReport, StageState]:
+    folder, team = context.folder, context.workers
     decision: Decision
-    stamp: Stamp
-    decision, stamp = team.share(_decide(folder, basis_of(stage, ready, work.recipe, made)) if team.main else None)
+    stamp: StageState
+    decision, stamp = team.broadcast(
+        _decide(folder, fingerprint_of(stage, ready, context.recipe, made)) if team.main else None
+    )
     if team.main and announce:
         announce(stage, decision)
     if decision.how == "skip":
         return StageReport(stage.name, "skip", "", stamp.paths(folder), stamp.figures, 0.0), stamp
     started = time.monotonic()
-    result: Made | None = None
+    result: StageOutput | None = None
     if stage.parallel or team.main:
-        result = execute(ready, work)
-    team.meet()
+        result = execute(ready, context)
+    team.barrier()
     seconds = time.monotonic() - started
     if team.main and result is not None:
         stamp = _finished(stamp, result, folder, seconds, resumed=decision.how == "resume")
-        write_stamp(stamp, folder)
-    stamp = team.share(stamp)
+        write_state(stamp, folder)
+    stamp = team.broadcast(stamp)
     _free_memory()
     return StageReport(stage.name, *decision, stamp.paths(folder), stamp.figures, seconds), stamp
 
 
-def _decide(folder: Path, basis: Basis) -> tuple[Decision, Stamp]:
+def _decide(folder: Path, basis: Fingerprint) -> tuple[Decision, StageState]:
     """Look at what a stage's folder holds, and make it ready for what comes."""
-    found = read_stamp(folder)
-    fresh = Stamp("started", basis)
+    found = read_state(folder)
+    fresh = StageState("started", basis)
     if found is None:
-        write_stamp(fresh, folder)
+        write_state(fresh, folder)
         return Decision("start"), fresh
     if changed := differences(found.basis, basis) or _damage(found, folder):
-        kept = set_aside(folder, found)
-        write_stamp(fresh, folder)
+        kept = move_replaced(folder, found)
+        write_state(fresh, folder)
         return Decision("again", f"{'; '.join(changed)}; what it made before is in {kept}"), fresh
     return Decision("skip" if found.state == "done" else "resume"), found
 
 
-def _damage(stamp: Stamp, folder: Path) -> list[str]:
-    """What a finished stage has lost since, or somebody has changed."""
+def _damage(stamp: StageState, folder: Path) -> list[str]:
+    """List outputs of a finished stage that are missing or were changed."""
     if stamp.state != "done":
         return []
     return [
         f"{path} {'was changed' if path.exists() else 'is missing'}"
         for part, path in stamp.paths(folder).items()
-        if not path.exists() or print_of(path) != stamp.fingerprints[part]
+        if not path.exists() or digest_path(path) != stamp.fingerprints[part]
     ]
 
 
-def _finished(stamp: Stamp, made: Made, folder: Path, seconds: float, *, resumed: bool) -> Stamp:
+def _finished(stamp: StageState, made: StageOutput, folder: Path, seconds: float, *, resumed: bool) -> StageState:
     inside = {
         part: path.resolve().relative_to(folder) if path.resolve().is_relative_to(folder) else path.resolve()
         for part, path in made.outputs.items()
@@ -202,7 +213,7 @@ def _finished(stamp: Stamp, made: Made, folder: Path, seconds: float, *, resumed
         stamp,
         state="done",
         outputs={part: path.as_posix() for part, path in inside.items()},
-        fingerprints={part: print_of(path) for part, path in made.outputs.items()},
+        fingerprints={part: digest_path(path) for part, path in made.outputs.items()},
         figures=dict(made.figures),
         seconds=round(seconds, 1),
         resumed=resumed,

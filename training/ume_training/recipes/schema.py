@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ume_retrieval.errors import InputError
+from ume_training.recipes.stage_state import REPLACED
 from ume_training.recipes.stages import (
     MADE_BY,
     MODEL_KEYS,
@@ -24,22 +25,23 @@ from ume_training.recipes.stages import (
     Settings,
     Stage,
 )
-from ume_training.recipes.stamps import REPLACED
 from ume_training.recipes.yaml_lines import Document, Place, read_yaml
 
 SUFFIX = ".yaml"
-MOST_TOLD = 5
+MOST_SHOWN = 5
 """Problems that one message names."""
 
 
 class ShapesData(Settings):
     """Pairs drawn from the Shapes world; nothing is read from disk."""
 
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"kin": "group_size"})
+
     level: LevelName = "questions"
     """How hard the world is."""
     pairs: Positive = 2000
     """Pairs of each task for `contrastive` and `egrl`; the stages of the small pair draw new ones for ever."""
-    kin: Positive = 4
+    group_size: Positive = 4
     """Pairs of a family of look-alikes, which come into the same batch."""
 
 
@@ -67,27 +69,27 @@ class Recipe(Settings):
     """How a pair is made."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """What the recipe is called."""
+    """Name of the recipe."""
     description: Annotated[str, Field(min_length=1)]
-    """What it makes, from what, and at what cost, for people."""
+    """Purpose, data and cost, for people."""
     seed: int = 0
     """Of weights, data and sampling, in every stage that does not set its own."""
     data: RecipeData
     """Where pairs come from."""
     stages: Annotated[tuple[AnyStage, ...], Field(min_length=1)]
-    """What is done, in order."""
+    """Stages in order."""
 
     def stage(self, name: str) -> Stage:
-        """The stage of that name.
+        """Return the stage of that name.
 
         Raises:
-            InputError: When there is none.
+            InputError: If it does not exist.
         """
         for stage in self.stages:
             if stage.name == name:
                 return stage
         names = ", ".join(stage.name for stage in self.stages)
-        raise InputError(f"the recipe {self.name} has no stage {name!r}", hint=f"it has {names}")
+        raise InputError(f"the recipe {self.name} lacks the stage {name!r}", hint=f"it has {names}")
 
 
 class Reference(NamedTuple):
@@ -105,7 +107,7 @@ class Reference(NamedTuple):
 
 
 def references(settings: BaseModel) -> tuple[Reference, ...]:
-    """Every `stage:NAME` in a stage's settings.
+    """Return every `stage:NAME` in a stage's settings.
 
     Example:
         >>> from ume_training.recipes.stages import ScoreStage
@@ -128,13 +130,13 @@ def _found_in(value: Any, place: tuple[str | int, ...]) -> Iterator[Reference]:
 
 
 def bundled_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with the package."""
+    """Return names of the recipes that come with the package."""
     folder = Path(str(files("ume_training.recipes") / "bundled"))
     return tuple(sorted(path.stem for path in folder.glob("*" + SUFFIX)))
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe.
+    """Return the file of a recipe.
 
     Args:
         name: A file, or the name of a bundled recipe. A file wins.
@@ -149,7 +151,7 @@ def recipe_path(name: str) -> Path:
         return Path(str(files("ume_training.recipes") / "bundled" / (name + SUFFIX)))
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"name a file, or one of {', '.join(known)}"
-    raise InputError(f"there is no recipe {name!r}", hint=hint)
+    raise InputError(f"unknown recipe {name!r}", hint=hint)
 
 
 def load_recipe(name: str) -> Recipe:
@@ -159,7 +161,7 @@ def load_recipe(name: str) -> Recipe:
         name: A file, or the name of a bundled recipe.
 
     Raises:
-        InputError: When there is none, or it is not right; the message names file, line and reason.
+        InputError: If it does not exist or is invalid; the message names file, line and reason.
     """
     path = recipe_path(name)
     try:
@@ -190,7 +192,7 @@ def parse_recipe(text: str, source: str) -> Recipe:
 
 
 def _disagreements(recipe: Recipe) -> Iterator[tuple[Place, str]]:
-    """What each part alone cannot see: names used twice, and stages that take what nobody made."""
+    """Check across stages: duplicate names, and references to missing results."""
     made: dict[str, Stage] = {}
     for index, stage in enumerate(recipe.stages):
         if stage.name in made:
@@ -231,15 +233,15 @@ def _unfit(reference: Reference, stage: Stage, maker: Stage) -> str:
 
 def _not_right(document: Document, problems: list[tuple[Place, str]]) -> InputError:
     by_line = sorted(problems, key=lambda problem: document.line(problem[0]))
-    told = [f"line {document.line(place)}: {_written(document, place)}{reason}" for place, reason in by_line]
-    more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+    shown = [f"line {document.line(place)}: {_written(document, place)}{reason}" for place, reason in by_line]
+    more = f"; and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
     return InputError(
-        f"{document.source}, {'; '.join(told[:MOST_TOLD])}{more}", hint="docs/training.md documents every key"
+        f"{document.source}, {'; '.join(shown[:MOST_SHOWN])}{more}", hint="docs/training.md documents every key"
     )
 
 
 def _written(document: Document, place: Place) -> str:
-    """A place as a path of keys; tags of unions, which are no keys of the file, are left out."""
+    """Return a place as a path of keys; tags of unions are left out."""
     path = ""
     value = document.data
     for position, step in enumerate(place):
@@ -253,10 +255,5 @@ def _written(document: Document, place: Place) -> str:
 
 
 def _reason(kind: str, message: str) -> str:
-    words = {"extra_forbidden": "there is no such key", "missing": "this key is missing"}
+    words = {"extra_forbidden": "unknown key", "missing": "this key is missing"}
     return words.get(kind, message.removeprefix("Value error, "))
-
-
-def plain(settings: BaseModel) -> str:
-    """Settings in one canonical form, equal for equal settings."""
-    return json.dumps(settings.model_dump(mode="json"), sort_keys=True)

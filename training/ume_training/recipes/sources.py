@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, TrainingError
 from ume_retrieval.util.files import atomic_write
-from ume_training.data.faults import OnError, TCotRule
 from ume_training.data.sources import PairSource, file_sources
+from ume_training.data.validation import OnError, TCotRule
 from ume_training.recipes.schema import Recipe, ShapesData
 from ume_training.recipes.stages import OWN_DATA
 
 if TYPE_CHECKING:
-    from ume_retrieval.engines.base import Reasoner
     from ume_training.egrl.settings import EgrlSettings
-    from ume_training.recipes.work import Work
+    from ume_training.recipes.context import StageContext
 
 HARD, READABLE, SKIPPED = "hard.json", "readable.json", "skipped.jsonl"
 
@@ -36,7 +35,7 @@ def open_sources(
         rule: Which T-CoTs pass.
 
     Raises:
-        PairError: For the first broken line, when told to stop.
+        PairError: For the first broken line, if `on_error` is "stop".
         TrainingError: When a pair file is missing or holds no pair, or two files hold the same data set.
     """
     if data == OWN_DATA and recipe.data.shapes is not None:
@@ -65,30 +64,34 @@ def _world(shapes: ShapesData, seed: int) -> tuple[PairSource, ...]:
     from ume_training.shapes.pairs import ShapesSource
     from ume_training.shapes.tasks import TASKS
 
-    return tuple(ShapesSource(task, shapes.level, seed, kin=shapes.kin, count=shapes.pairs) for task in TASKS)
+    return tuple(
+        ShapesSource(task, shapes.level, seed, group_size=shapes.group_size, count=shapes.pairs) for task in TASKS
+    )
 
 
-def name_left_out(failures: Sequence[Failure], work: Work) -> int:
+def write_skipped(failures: Sequence[Failure], context: StageContext) -> int:
     """Write what a stage leaves out into `skipped.jsonl` of its folder, and return how much that is."""
-    if failures and work.workers.main:
+    if failures and context.workers.main:
         lines = [json.dumps({"source": one.source, "message": one.message}) + "\n" for one in failures]
-        atomic_write(work.folder / SKIPPED, "".join(lines), what="the failures")
+        atomic_write(context.folder / SKIPPED, "".join(lines), what="the failures")
     return len(failures)
 
 
-def readable_ones(sources: Sequence[PairSource], broken: Sequence[Failure], work: Work) -> tuple[PairSource, ...]:
-    """Of each data set the pairs whose media decode; looked at once, and the others named after the broken lines."""
-    from ume_training.data.chosen import readable_pairs
+def select_readable(
+    sources: Sequence[PairSource], broken: Sequence[Failure], context: StageContext
+) -> tuple[PairSource, ...]:
+    """Keep the pairs whose media decode, and write the others to `skipped.jsonl`; done once per run."""
+    from ume_training.data.sources import readable_pairs
 
     def find() -> dict[str, list[int]]:
         found = {source.name: readable_pairs(source) for source in sources}
-        name_left_out([*broken, *(failure for _, missed in found.values() for failure in missed)], work)
+        write_skipped([*broken, *(failure for _, missed in found.values() for failure in missed)], context)
         return {name: list(pairs.chosen) for name, (pairs, _) in found.items()}
 
-    return _choose(sources, READABLE, find, work)
+    return _choose(sources, READABLE, find, context)
 
 
-def hard_ones(sources: Sequence[PairSource], settings: EgrlSettings, work: Work) -> tuple[PairSource, ...]:
+def select_hard(sources: Sequence[PairSource], settings: EgrlSettings, context: StageContext) -> tuple[PairSource, ...]:
     """Of each data set the groups that the Reasoner does not get right; found once and kept in the stage's folder.
 
     Raises:
@@ -99,39 +102,32 @@ def hard_ones(sources: Sequence[PairSource], settings: EgrlSettings, work: Work)
             "no two pairs share a group, and only groups of look-alikes can be hard",
             hint="give look-alikes one `group`, or choose: all",
         )
-    chosen = _choose(sources, HARD, lambda: _find_hard(sources, settings), work)
+    chosen = _choose(sources, HARD, lambda: _find_hard(sources, settings), context)
     if not chosen:
         raise TrainingError(
-            "the Reasoner gets all pairs right already, so there are no hard ones", hint="draw more, or choose: all"
+            "the Reasoner gets all pairs right already, so none is hard", hint="draw more, or choose: all"
         )
     return chosen
 
 
 def _choose(
-    sources: Sequence[PairSource], name: str, find: Callable[[], dict[str, list[int]]], work: Work
+    sources: Sequence[PairSource], name: str, find: Callable[[], dict[str, list[int]]], context: StageContext
 ) -> tuple[PairSource, ...]:
-    """Positions that are found once, by the main process, and written to a file of the stage's folder."""
-    from ume_training.data.chosen import ChosenPairs
+    """Find positions once, in the main process, and keep them in a file of the stage's folder."""
+    from ume_training.data.sources import ChosenPairs
 
-    path = work.folder / name
-    if work.workers.main and not path.is_file():
+    path = context.folder / name
+    if context.workers.main and not path.is_file():
         atomic_write(path, json.dumps(find()) + "\n", what="the chosen pairs")
-    work.workers.meet()
+    context.workers.barrier()
     positions: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
     return tuple(ChosenPairs(source, tuple(positions[source.name])) for source in sources if positions[source.name])
 
 
 def _find_hard(sources: Sequence[PairSource], settings: EgrlSettings) -> dict[str, list[int]]:
+    from ume_training.data.judge import load_reasoner
     from ume_training.egrl.hard import hard_pairs
     from ume_training.egrl.process import load_discriminator
 
     reasoner, judge = load_reasoner(settings.reasoner), load_discriminator(settings)
     return {source.name: list(hard_pairs(source, reasoner, judge).chosen) for source in sources}
-
-
-def load_reasoner(name: str) -> Reasoner:
-    """A Reasoner by name."""
-    from ume_retrieval.engines.load import LoadOptions, choose_engine
-    from ume_retrieval.engines.registry import resolve_reasoner
-
-    return choose_engine().load_reasoner(resolve_reasoner(name), LoadOptions())

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ume_retrieval.engines.registry import Role
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
+from ume_training.data.judge import COUNTS_WORDS
 from ume_training.egrl.settings import EgrlSettings
 from ume_training.shapes.pair.architecture import Size
 from ume_training.shapes.pair.loop import Schedule
 
 MADE_BY = "stage:"
 """`stage:NAME` is what an earlier stage of the same recipe made, `stage:NAME/rejected` what a filter rejected."""
-
-COUNTS_WORDS = "words"
-"""A judge or discriminator that is called so, or so with a share behind a colon, is no model."""
 
 MODEL_KEYS: Mapping[str, Role] = {
     "start": "reasoner",
@@ -39,12 +39,25 @@ LevelName: TypeAlias = Literal["default", "questions", "rich", "hard"]
 
 
 class Settings(BaseModel):
-    """What all parts of a recipe share: frozen values, and no key that nobody reads."""
+    """Base of all parts of a recipe: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Keys of earlier releases, which are still read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_keys(cls, data: object) -> object:
+        if isinstance(data, dict):
+            for old in [key for key in data if key in cls.renamed and cls.renamed[key] not in data]:
+                warnings.warn(f"`{old}` is now `{cls.renamed[old]}`", FutureWarning, stacklevel=2)
+                data = {cls.renamed.get(key, key): value for key, value in data.items()}
+        return data
 
 
-SCHEDULE_FREE = frozenset({"schedule.save_every", "schedule.log_every", "apart.save_every", "apart.log_every"})
+SCHEDULE_FREE = frozenset(
+    {"schedule.save_every", "schedule.log_every", "warm_start.save_every", "warm_start.log_every"}
+)
 
 
 class ScheduleSettings(Settings):
@@ -88,12 +101,12 @@ class SizeSettings(Settings):
 
 
 class Stage(Settings):
-    """What every stage has."""
+    """Base of all stages."""
 
     makes: ClassVar[Makes] = "nothing"
-    """What later stages may take from it."""
+    """Kind of result that later stages may take."""
     parts: ClassVar[tuple[str, ...]] = ("",)
-    """What may follow the slash of a `stage:NAME/part`."""
+    """Parts that may follow the slash of a `stage:NAME/part`."""
     world_only: ClassVar[bool] = False
     """Draws its own pairs from the Shapes world."""
     free: ClassVar[frozenset[str]] = frozenset()
@@ -102,7 +115,7 @@ class Stage(Settings):
     """Runs on all processes of a launch; other stages run on the main one while the others wait."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = ""
-    """What the stage's folder and `stage:` are called; the kind of the stage unless two are of one kind."""
+    """Name of the stage's folder and in `stage:NAME`; by default the kind of the stage."""
 
     @model_validator(mode="before")
     @classmethod
@@ -112,80 +125,66 @@ class Stage(Settings):
         return data
 
 
-class CaptionsStage(Stage):
-    """From random weights to short captions of pictures, clips and pages (Shapes)."""
+class WorldStage(Stage):
+    """A stage of the small pair, on pairs drawn from the Shapes world."""
 
     makes: ClassVar[Makes] = "reasoner"
     world_only: ClassVar[bool] = True
     free: ClassVar[frozenset[str]] = SCHEDULE_FREE
+
+    schedule: ScheduleSettings
+    """Steps and learning rate."""
+    batch: Positive = 32
+    """Examples per step."""
+
+
+class CaptionsStage(WorldStage):
+    """From random weights to short captions of pictures, clips and pages (Shapes)."""
 
     stage: Literal["captions"]
     size: SizeSettings = SizeSettings()
     """Width and depth of both models of the pair."""
-    schedule: ScheduleSettings
-    """Steps and learning rate."""
-    batch: Positive = 32
-    """Lessons a step."""
 
 
-class TracesStage(Stage):
+class TracesStage(WorldStage):
     """From captions to T-CoTs of every task and side (Shapes)."""
-
-    makes: ClassVar[Makes] = "reasoner"
-    world_only: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
 
     stage: Literal["traces"]
     start: str = "stage:captions"
     """Checkpoint to start from."""
-    schedule: ScheduleSettings
-    """Steps and learning rate."""
-    batch: Positive = 32
-    """Lessons a step."""
 
 
-class QuestionsStage(Stage):
+class QuestionsStage(WorldStage):
     """The Reasoner alone: three times in four a task that must point at one thing among several (Shapes)."""
-
-    makes: ClassVar[Makes] = "reasoner"
-    world_only: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
 
     stage: Literal["questions"]
     start: str = "stage:traces"
     """Checkpoint to start from."""
-    schedule: ScheduleSettings
-    """Steps and learning rate."""
-    batch: Positive = 32
-    """Lessons a step."""
 
 
-class VectorsStage(Stage):
+class VectorsStage(WorldStage):
     """The small pair's Embedder: symmetric InfoNCE on true T-CoTs, then among look-alikes (Shapes)."""
 
     makes: ClassVar[Makes] = "embedder"
-    world_only: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = SCHEDULE_FREE
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"kin": "group_size", "apart": "warm_start"})
 
     stage: Literal["vectors"]
     start: str = "stage:traces"
     """Checkpoint to start from."""
-    apart: ScheduleSettings
+    warm_start: ScheduleSettings
     """First, on pairs that have nothing to do with each other: thrown among look-alikes at once, an Embedder maps
     everything to one vector and stays there."""
-    schedule: ScheduleSettings
-    """Then, on families of look-alikes."""
     batch: Positive = 64
-    """Pairs a step, a multiple of `kin`."""
-    kin: Positive = 4
+    """Pairs a step, a multiple of `group_size`."""
+    group_size: Positive = 4
     """Pairs of a family of look-alikes."""
     trace_share: Share = 0.5
     """Share of steps whose inputs carry T-CoTs; the rest keeps direct vectors good."""
 
     @model_validator(mode="after")
     def _whole_families(self) -> VectorsStage:
-        if self.batch % self.kin:
-            raise ValueError(f"batch {self.batch} is no multiple of kin {self.kin}")
+        if self.batch % self.group_size:
+            raise ValueError(f"batch {self.batch} is not a multiple of group_size {self.group_size}")
         return self
 
 
@@ -194,13 +193,14 @@ class AnnotateStage(Stage):
 
     makes: ClassVar[Makes] = "pairs"
     free: ClassVar[frozenset[str]] = frozenset({"batch"})
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"leak_share": "answer_hint_prob"})
 
     stage: Literal["annotate"]
     data: str = OWN_DATA
     """Pairs to annotate: "data" is the recipe's own, `stage:NAME` an earlier stage's."""
     reasoner: str
     """Who writes: preset, hub id, folder or `stage:NAME`."""
-    leak_share: Share = 0.0
+    answer_hint_prob: Share = 0.0
     """Share of queries with a known answer whose Reasoner is shown it; the released data has 0.5. Which ones is written
     into the data."""
     max_tokens: Positive | None = None
@@ -210,7 +210,7 @@ class AnnotateStage(Stage):
     batch: Positive = 32
     """Pairs that are read, asked and written together."""
     on_error: Literal["stop", "skip"] = "skip"
-    """What happens to a pair that cannot be used: the run stops, or the pair is left out and named."""
+    """Stop the run at a broken pair, or skip it and list it."""
 
 
 class FilterStage(Stage):
@@ -225,22 +225,16 @@ class FilterStage(Stage):
     judge: str
     """Who decides: a Reasoner, or "words:SHARE" for words in common (Shapes only)."""
     undecided: Literal["keep", "reject"] = "reject"
-    """What becomes of pairs about which the judge says neither yes nor no; the paper keeps on "No" alone."""
+    """Treatment of pairs that the judge answers neither with yes nor no; the paper keeps on "No" alone."""
     on_error: Literal["stop", "skip"] = "skip"
-    """What happens to a broken line: the run stops, or the line is left out and named."""
-
-    @property
-    def words(self) -> float | None:
-        """Share of common words that decides, or None where a Reasoner does."""
-        kind, _, share = self.judge.partition(":")
-        return float(share or 0.5) if kind == COUNTS_WORDS else None
+    """Stop the run at a broken line, or skip it and list it."""
 
     @field_validator("judge")
     @classmethod
     def _a_share(cls, judge: str) -> str:
         kind, _, share = judge.partition(":")
         if kind == COUNTS_WORDS and share and not re.fullmatch(r"0*\.\d+|0|1(\.0*)?", share):
-            raise ValueError(f"{judge!r} is no judge; write words:0.5, with a share of 0 to 1")
+            raise ValueError(f"{judge!r} is not a judge; write words:0.5, with a share of 0 to 1")
         return judge
 
 
@@ -327,4 +321,4 @@ AnyStage: TypeAlias = Annotated[
     | ExportStage,
     Field(discriminator="stage"),
 ]
-"""Any stage, told apart by `stage:`."""
+"""Any stage; `stage:` names its kind."""

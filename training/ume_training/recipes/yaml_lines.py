@@ -53,7 +53,7 @@ def read_yaml(text: str, source: str) -> Document:
         source: What messages call it.
 
     Raises:
-        InputError: When it is no YAML, or a key stands twice; with the line.
+        InputError: When it is not YAML, or a key is given twice; with the line.
     """
     try:
         root = yaml.compose(text, yaml.SafeLoader)
@@ -62,9 +62,9 @@ def read_yaml(text: str, source: str) -> Document:
         _refuse_twins(root, source)
         return Document(source, yaml.safe_load(text), root)
     except yaml.YAMLError as error:
-        raise InputError(f"{source}{_where(error)}: {_problem(error)}", hint="mend the YAML") from error
+        raise InputError(f"{source}{_where(error)}: {_problem(error)}", hint="correct the YAML") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{source} cannot be read as YAML: {error}", hint="mend the YAML") from error
+        raise InputError(f"{source} cannot be read as YAML: {error}", hint="correct the YAML") from error
 
 
 def _inside(node: yaml.Node, step: str | int) -> tuple[int, yaml.Node] | None:
@@ -92,7 +92,7 @@ def _refuse_twins(root: yaml.Node, source: str) -> None:
                 name = str(key.value)
                 if name in keys:
                     line = key.start_mark.line + 1
-                    raise InputError(f"{source}, line {line}: the key {name!r} stands twice", hint="keep one of them")
+                    raise InputError(f"{source}, line {line}: the key {name!r} is given twice", hint="keep one of them")
                 keys.add(name)
                 waiting.append(value)
 

@@ -18,7 +18,7 @@ from ume_training.shapes.samples import Pair, Sample, draw
 from ume_training.shapes.tasks import TASKS, Task, family
 from ume_training.shapes.world import CLIP_SECONDS, Clip, Page
 
-KIN = 4
+GROUP_SIZE = 4
 """Pairs of a family: one that is asked for, and three look-alikes."""
 
 CORPUS = "corpus"
@@ -29,7 +29,7 @@ CLIPS_A_VIDEO = 3
 PAGES_A_FILE = 4
 
 _PATIENCE = 400
-"""Families drawn in vain before a task is taken to have no more candidates (there are only so many labels)."""
+"""Families drawn without a new candidate before a task counts as exhausted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,10 @@ def build_benchmark(
         One set a task, in the order of `TASKS`.
 
     Raises:
-        InputError: When there is no such level.
+        InputError: If the level is unknown.
     """
     if level not in LEVELS:
-        raise InputError(f"there is no level {level!r}", hint=f"use one of {', '.join(LEVELS)}")
+        raise InputError(f"unknown level {level!r}", hint=f"use one of {', '.join(LEVELS)}")
     sets = []
     for task in TASKS.values():
         rng = random.Random(f"benchmark/{seed}/{task.name}")
@@ -122,7 +122,7 @@ def _draw(task: Task, rng: random.Random, level: str, queries: int, candidates: 
     pool: dict[str, Sample] = {}
     in_vain = 0
     while len(asked) < queries or (len(pool) < candidates and in_vain < _PATIENCE):
-        pairs = family(task, rng, LEVELS[level], KIN)
+        pairs = family(task, rng, LEVELS[level], GROUP_SIZE)
         before = len(pool)
         for pair in pairs:
             pool.setdefault(_identity(pair.positive), pair.positive)

@@ -26,7 +26,7 @@ FAINT = (200, 204, 212)
 
 THING = 44
 JITTER = 2
-"""A thing is this many pixels wide and stands at most JITTER pixels off the middle of its cell."""
+"""A thing is this many pixels wide and at most JITTER pixels off the middle of its cell."""
 
 CLIP_FPS = 8
 DWELL = 0.65
@@ -36,7 +36,7 @@ _SUPERSAMPLE = 4
 
 
 def draw_scene(scene: Scene, rng: random.Random) -> PIL.Image.Image:
-    """A picture of 192 x 192 pixels; `rng` moves each thing by a pixel or two."""
+    """Draw a scene with 192 x 192 pixels; `rng` moves each thing by a pixel or two."""
     canvas = PIL.Image.new("RGB", (3 * CELL, 3 * CELL), PAPER)
     for thing in scene.things:
         x, y = _middle(thing.cell)
@@ -45,7 +45,7 @@ def draw_scene(scene: Scene, rng: random.Random) -> PIL.Image.Image:
 
 
 def draw_clip(clip: Clip, time_s: float) -> PIL.Image.Image:
-    """The frame of 192 x 192 pixels that a clip shows at a time, 0 <= time_s < 4."""
+    """Draw the frame of 192 x 192 pixels that a clip shows at a time, 0 <= time_s < 4."""
     second = min(int(time_s) + 1, CLIP_SECONDS)
     here, there = _middle(clip.cell_at(second)), _middle(clip.cell_at(min(second + 1, CLIP_SECONDS)))
     slide = max(0.0, (time_s % 1.0 - DWELL) / (1.0 - DWELL))
@@ -58,7 +58,7 @@ def draw_clip(clip: Clip, time_s: float) -> PIL.Image.Image:
 
 
 def draw_page(page: Page) -> PIL.Image.Image:
-    """A page of 192 x 256 pixels: a heading, then a row for each entry with its thing and its number."""
+    """Draw a page of 192 x 256 pixels: a heading, then a row for each entry with its thing and its number."""
     canvas = PIL.Image.new("RGB", (3 * CELL, 4 * CELL), "white")
     pen = PIL.ImageDraw.Draw(canvas)
     pen.rectangle((12, 14, 180, 46), fill=FAINT)
@@ -112,7 +112,7 @@ def _font(size: int) -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
 
 @lru_cache(maxsize=512)
 def _sprite(look: Look) -> PIL.Image.Image:
-    """A thing on transparent ground, drawn large and shrunk for smooth edges."""
+    """Draw a thing on transparent ground, large at first and shrunk for smooth edges."""
     size = THING * _SUPERSAMPLE
     mask = PIL.Image.new("L", (size, size), 0)
     _outline(PIL.ImageDraw.Draw(mask), look.shape, size - 1)

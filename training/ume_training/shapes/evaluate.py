@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval import ReasoningEmbedder, Usage
-from ume_training.shapes.benchmark import Query, TaskSet
+from ume_training.shapes.benchmark import TaskSet
 
 Similarities = npt.NDArray[np.float32]
 
@@ -36,7 +36,7 @@ class TaskScores:
 
     Attributes:
         name: Of the task.
-        group: The MMEB-V2 group that it stands for.
+        group: The MMEB-V2 group that it represents.
         queries: How many were asked.
         candidates: How many each was asked against.
         scores: The shares.
@@ -67,7 +67,7 @@ class Report:
     failed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form that `ume eval shapes --json` prints."""
+        """Return the JSON form that `ume eval shapes --json` prints."""
         return {
             "tasks": {
                 task.name: {
@@ -116,31 +116,32 @@ def evaluate(
             similarities[mode] = embedder.similarity(queries.vectors, corpus.vectors)
             usage = usage + queries.usage + corpus.usage
             failed += len(queries.failures) + len(corpus.failures)
+        relevant = [query.relevant for query in task.queries]
         scores = Scores(
-            direct=hit_at_1(similarities["never"], task.queries),
-            reasoned=hit_at_1(similarities["always"], task.queries),
-            fused=hit_at_1(similarities["never"] + similarities["always"], task.queries),
+            direct=hit_at_1(similarities["never"], relevant),
+            reasoned=hit_at_1(similarities["always"], relevant),
+            fused=hit_at_1(similarities["never"] + similarities["always"], relevant),
         )
         tasks.append(TaskScores(task.name, task.group, len(task.queries), len(task.candidates), scores))
     return Report(tuple(tasks), mean_scores([task.scores for task in tasks]), usage, failed)
 
 
-def hit_at_1(similarities: Similarities, queries: Sequence[Query]) -> float:
-    """Share of queries whose nearest candidate answers them; a tie goes to the first.
+def hit_at_1(similarities: Similarities, relevant: Sequence[Collection[int]]) -> float:
+    """Return the share of queries whose nearest candidate answers them; a tie goes to the first.
 
     Args:
-        similarities: Shape (queries, candidates); NaN where one of the two has no vector, which is never a hit.
-        queries: In row order.
+        similarities: Shape (queries, candidates); NaN where a vector is missing, which is never a hit.
+        relevant: Positions of the candidates that answer each query, in row order.
     """
     known = np.where(np.isnan(similarities), -np.inf, similarities)
     best: list[int] = known.argmax(axis=1).tolist()
     found: list[bool] = [bool(np.isfinite(row).any()) for row in known]
-    hits = (some and top in query.relevant for top, some, query in zip(best, found, queries, strict=True))
-    return sum(hits) / len(queries)
+    hits = (some and top in right for top, some, right in zip(best, found, relevant, strict=True))
+    return sum(hits) / len(relevant)
 
 
 def mean_scores(scores: Sequence[Scores]) -> Scores:
-    """Mean of each mode.
+    """Return the mean of each mode.
 
     Example:
         >>> mean_scores([Scores(0.0, 1.0, 0.5), Scores(1.0, 1.0, 0.5)])

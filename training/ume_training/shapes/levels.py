@@ -1,4 +1,4 @@
-"""How hard the world is: what there is to tell apart, and how close the look-alikes stand."""
+"""Levels of difficulty: which attributes occur, and how similar the look-alikes are."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ class Level:
         most_things: Most things in a scene, 2..9.
         questions: What is asked of images: "what" is at a place, "where" a thing is, "how many" have a colour.
         page_rows: Most rows of a page, 2..3.
-        distinct: How many attributes a look-alike differs in, at least 1; 1 is the closest.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Level:
     most_things: int = 4
     questions: tuple[str, ...] = QUESTIONS
     page_rows: int = 3
-    distinct: int = 1
 
 
 LEVELS = {

@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 
 from ume_retrieval.errors import InputError
 from ume_retrieval.tcot.grammar import render
-from ume_training.data.files import make_folder, write_records
 from ume_training.data.records import ItemRecord, PageRef, PairRecord, StretchRef
 from ume_training.data.sources import LoadedPair
+from ume_training.run_folder import make_folder
 from ume_training.shapes.draw import write_clip, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.samples import Pair, Sample
@@ -25,46 +25,46 @@ Traces: TypeAlias = Literal["none", "true"]
 SIDES: tuple[Literal["query"], Literal["positive"]] = ("query", "positive")
 
 MEDIA = "media"
-"""Folder beside the pair file that holds pictures, clips and pages."""
+"""Folder of pictures, clips and pages, next to the pair file."""
 
 
 class ShapesSource:
     """One Shapes task as a data set without files: pair `i` is drawn from the seed and `i` alone.
 
-    Families of look-alikes are groups: pairs `kin * f` to `kin * f + kin - 1` are one family. T-CoTs are the true
-    ones. Benchmarks draw from another stream of seeds, so no held-out family is drawn on purpose.
+    Each `group_size` consecutive pairs are one family of look-alikes, and one group. T-CoTs are the true ones.
+    Benchmarks draw from another stream of seeds.
 
     Args:
         task: Name of the task, such as "text_to_image".
         level: Name of the level.
         seed: The same seed gives the same pairs.
-        kin: Pairs of a family, >= 1.
+        group_size: Pairs of a family, >= 1.
         count: Pairs in all, >= 1.
 
     Attributes:
         name: "shapes/" and the task.
 
     Raises:
-        InputError: When there is no such task or level, or a number is below 1.
+        InputError: If task or level are unknown, or a number is below 1.
 
     Example:
-        >>> source = ShapesSource("text_to_image", "default", seed=0, kin=4, count=8)
+        >>> source = ShapesSource("text_to_image", "default", seed=0, group_size=4, count=8)
         >>> source.group(3) == source.group(0), source.group(4) == source.group(0)
         (True, False)
         >>> source[5].positive.images[0].size
         (192, 192)
     """
 
-    def __init__(self, task: str, level: str, seed: int, kin: int = 4, count: int = 1_000_000) -> None:
+    def __init__(self, task: str, level: str, seed: int, group_size: int = 4, count: int = 1_000_000) -> None:
         _require(task, TASKS, "task")
         _require(level, LEVELS, "level")
-        if kin < 1 or count < 1:
+        if group_size < 1 or count < 1:
             raise InputError("a family and a data set have at least one pair")
         self.name = f"shapes/{task}"
         self.task = task
         self.level = level
         self.seed = seed
-        self.kin = kin
+        self.group_size = group_size
         self._count = count
         self._family = lru_cache(maxsize=256)(self._draw_family)
 
@@ -82,31 +82,31 @@ class ShapesSource:
         )
 
     def pair(self, index: int) -> Pair:
-        """One pair as values, without drawing it.
+        """Return one pair as values, without drawing it.
 
         Raises:
-            IndexError: When there is no such position.
+            IndexError: If the position does not exist.
         """
         if not 0 <= index < self._count:
             raise IndexError(index)
-        number, member = divmod(index, self.kin)
+        number, member = divmod(index, self.group_size)
         return self._family(number)[member]
 
     def rng(self, index: int, side: Literal["query", "positive"]) -> random.Random:
-        """What moves the things of one side of pair `index` by a pixel or two."""
+        """Random stream that moves the things of one side of pair `index` by a pixel or two."""
         return random.Random(f"pairs/{self.seed}/{self.level}/{self.task}/pixels/{index}/{side}")
 
     def group(self, index: int) -> str:
-        """The family."""
-        return f"{self.name}/{index // self.kin}"
+        """Return the family."""
+        return f"{self.name}/{index // self.group_size}"
 
     def also_answers(self, query: int, positive: int) -> bool:
-        """Whether the positive of one pair answers the query of another, by the world's own truth."""
+        """Return whether the positive of one pair answers the query of another, by the world's own truth."""
         return self.pair(query).answered_by(self.pair(positive).positive)
 
     def _draw_family(self, number: int) -> list[Pair]:
         rng = random.Random(f"pairs/{self.seed}/{self.level}/{self.task}/{number}")
-        return family(TASKS[self.task], rng, LEVELS[self.level], self.kin)
+        return family(TASKS[self.task], rng, LEVELS[self.level], self.group_size)
 
 
 def shapes_records(
@@ -115,13 +115,13 @@ def shapes_records(
     tasks: Sequence[str] = tuple(TASKS),
     level: str = "questions",
     seed: int = 0,
-    kin: int = 4,
+    group_size: int = 4,
     count: int = 100,
     traces: Traces = "none",
 ) -> Iterator[PairRecord]:
     """Draw Shapes pairs and write their media into `folder`/media as they are asked for.
 
-    Scenes become PNG files; the clips of a family stand one after the other in one MP4 file, and its pages in one PDF.
+    Scenes become PNG files; the clips of a family are joined into one MP4 file, and its pages in one PDF.
     The pairs are those of `ShapesSource` with the same arguments.
 
     Args:
@@ -129,7 +129,7 @@ def shapes_records(
         tasks: Names of tasks; each is a data set.
         level: Name of the level.
         seed: Of everything.
-        kin: Pairs of a family of look-alikes.
+        group_size: Pairs of a family of look-alikes.
         count: Pairs a task.
         traces: "true" writes the true T-CoTs, "none" leaves them to a Reasoner.
 
@@ -137,31 +137,9 @@ def shapes_records(
         InputError: As `ShapesSource`.
     """
     for task in tasks:
-        source = ShapesSource(task, level, seed, kin, count)
-        for first in range(0, count, kin):
-            yield from _write_family(source, range(first, min(first + kin, count)), folder, traces)
-
-
-def write_shapes_pairs(
-    folder: Path,
-    *,
-    tasks: Sequence[str] = tuple(TASKS),
-    level: str = "questions",
-    seed: int = 0,
-    kin: int = 4,
-    count: int = 100,
-    traces: Traces = "none",
-) -> Path:
-    """Write Shapes pairs as `folder`/pairs.jsonl with their media beside it; see `shapes_records`.
-
-    Returns:
-        The pair file.
-    """
-    path = folder / "pairs.jsonl"
-    write_records(
-        shapes_records(folder, tasks=tasks, level=level, seed=seed, kin=kin, count=count, traces=traces), path
-    )
-    return path
+        source = ShapesSource(task, level, seed, group_size, count)
+        for first in range(0, count, group_size):
+            yield from _write_family(source, range(first, min(first + group_size, count)), folder, traces)
 
 
 def _write_family(source: ShapesSource, members: range, folder: Path, traces: Traces) -> Iterator[PairRecord]:
@@ -202,7 +180,7 @@ def _write_side(
     stem: Path,
     folder: Path,
 ) -> list[ItemRecord]:
-    """One side of a family as records, with its media written."""
+    """Write the media of one side of a family, and return its records."""
     clips = [sample.shown for sample in samples if isinstance(sample.shown, Clip)]
     pages = [sample.shown for sample in samples if isinstance(sample.shown, Page)]
     video, pdf = (stem.with_name(stem.name + suffix) for suffix in (".mp4", ".pdf"))
@@ -237,4 +215,4 @@ def _relative(path: Path, folder: Path) -> str:
 def _require(name: str, known: Iterable[str], what: str) -> None:
     names = list(known)
     if name not in names:
-        raise InputError(f"there is no {what} {name!r}", hint=f"use one of {', '.join(names)}")
+        raise InputError(f"unknown {what} {name!r}", hint=f"use one of {', '.join(names)}")

@@ -79,7 +79,7 @@ class Pair:
     asks: frozenset[str]
 
     def answered_by(self, sample: Sample) -> bool:
-        """Whether an item answers this pair's query."""
+        """Return whether an item answers this pair's query."""
         return self.asks <= sample.facts
 
 
@@ -95,7 +95,7 @@ def draw(shown: Scene | Page | Crop, rng: random.Random) -> PIL.Image.Image:
 
 
 def clip_frames(clip: Clip) -> Frames:
-    """A clip as sampled frames, two a second; a thing rests while both frames of a second are taken."""
+    """Return a clip as sampled frames, two a second; a thing rests while both frames of a second are taken."""
     stills = [draw_clip(clip, float(second)) for second in range(CLIP_SECONDS)]
     images = tuple(still for still in stills for _ in range(FRAMES_PER_SECOND))
     times = tuple(index / FRAMES_PER_SECOND for index in range(len(images)))

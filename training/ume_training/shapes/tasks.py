@@ -46,7 +46,7 @@ class Task:
 
     Attributes:
         name: As in reports.
-        group: The MMEB-V2 group that it stands for.
+        group: The MMEB-V2 group that it represents.
         draw: Draws a pair.
         near: Draws a look-alike of a pair: a pair one change away.
     """
@@ -58,7 +58,7 @@ class Task:
 
 
 def said(text: str, prefix: str = "") -> Sample:
-    """A text; its T-CoT keeps what follows the prefix."""
+    """Build the sample of a text; its T-CoT keeps what follows the prefix."""
     return Sample(prefix + text, None, text_tcot(text), frozenset({text}))
 
 
@@ -317,7 +317,7 @@ TASKS: dict[str, Task] = {
 
 
 def family(task: Task, rng: random.Random, level: Level, size: int) -> list[Pair]:
-    """A pair and `size - 1` look-alikes of it, each one change away from one drawn before."""
+    """Return a pair and `size - 1` look-alikes of it, each one change away from one drawn before."""
     pairs = [task.draw(rng, level)]
     while len(pairs) < size:
         pairs.append(task.near(rng, level, rng.choice(pairs)))

@@ -14,19 +14,19 @@ FRAMES_PER_SECOND = 2
 
 
 def thing_box(cell: int) -> Box:
-    """Where a cell's thing stands."""
+    """Return the box of a cell's thing."""
     (x1, x2), (y1, y2) = _EDGES[cell % 3], _EDGES[cell // 3]
     return Box(x1, y1, x2, y2)
 
 
 def row_box(row: int) -> Box:
-    """Where a page's row stands, thing and number."""
+    """Return the box of a page's row, with thing and number."""
     top = 250 * (row + 1)
     return Box(40, top + 30, 627, top + 220)
 
 
 def scene_tcot(scene: Scene) -> TCot:
-    """Every thing boxed, then said with its place."""
+    """Box every thing, then describe each with its place."""
     return TCot(
         thinking=f"{NUMBERS[len(scene.things)]} shapes",
         boxes=tuple(thing_box(thing.cell) for thing in scene.things),
@@ -36,10 +36,10 @@ def scene_tcot(scene: Scene) -> TCot:
 
 
 def scene_question_tcot(scene: Scene, evidence: list[Thing], rethink: str, answer: str) -> TCot:
-    """The whole scene said first, then the things that decide and their boxes, then the answer.
+    """Describe the whole scene, then box the things that decide, then answer.
 
-    The things are named with their places before they are boxed. With a small model that mended grounding, where 21 of
-    24 became 32 of 32, but not questions and changes that name a thing by its looks.
+    The things are named with their places before they are boxed. With a small model this improved grounding, from 21 of
+    24 to 32 of 32, but not questions and changes that name a thing by its looks.
     """
     return TCot(
         thinking=f"{scene.words}; see {', '.join(thing.words for thing in evidence)}",
@@ -50,12 +50,12 @@ def scene_question_tcot(scene: Scene, evidence: list[Thing], rethink: str, answe
 
 
 def clip_tcot(clip: Clip) -> TCot:
-    """The action, the frames that show the guest, then the whole."""
+    """Name the action, the frames that show the guest, then the whole clip."""
     return clip_question_tcot(clip, clip.words)
 
 
 def clip_question_tcot(clip: Clip, answer: str) -> TCot:
-    """The action, the frames that show the guest, the guest, then the answer."""
+    """Name the action, the frames that show the guest, the guest, then the answer."""
     last = clip.second * FRAMES_PER_SECOND
     return TCot(
         thinking=clip.action,
@@ -66,7 +66,7 @@ def clip_question_tcot(clip: Clip, answer: str) -> TCot:
 
 
 def page_tcot(page: Page) -> TCot:
-    """Every row boxed, then said with its number."""
+    """Box every row, then describe each with its number."""
     return TCot(
         thinking=f"page of {NUMBERS[len(page.rows)]} rows",
         boxes=tuple(row_box(index) for index in range(len(page.rows))),
@@ -76,10 +76,10 @@ def page_tcot(page: Page) -> TCot:
 
 
 def crop_tcot(look: Look) -> TCot:
-    """A picture of one thing that fills it."""
+    """Describe a picture that one thing fills."""
     return TCot(thinking="one shape", boxes=(Box(0, 0, 1000, 1000),), rethink=look.words, answer=look.words)
 
 
 def text_tcot(text: str) -> TCot:
-    """The text's own phrases as keywords, and the text again: what a small model can write without sorting."""
+    """Take the text's phrases as keywords, and the text as the answer: a small model writes that without sorting."""
     return TCot(thinking="text", keywords=tuple(text.split(", ")), rethink="as said", answer=text)

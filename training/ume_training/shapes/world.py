@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from ume_training.shapes.levels import COLUMNS, MOTIONS, ROWS, Level
 
@@ -16,7 +15,7 @@ CLIP_SECONDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a thing looks like, wherever it is."""
+    """Look of a thing, independent of its place."""
 
     colour: str
     shape: str
@@ -74,7 +73,7 @@ class Clip:
 
     @property
     def action(self) -> str:
-        """What the actor does, such as "red circle moves right top"."""
+        """Action of the actor, such as "red circle moves right top"."""
         lane = ROWS[self.line] if self.motion in {"left", "right"} else COLUMNS[self.line]
         return f"{self.actor.words} moves {self.motion} {lane}"
 
@@ -84,7 +83,7 @@ class Clip:
         return f"{self.action}, {self.guest.words} second {self.second}"
 
     def cell_at(self, second: int) -> int:
-        """The actor's cell in second 1..4."""
+        """Return the actor's cell in second 1..4."""
         step = min(second - 1, 2)
         along = step if self.motion in {"right", "down"} else 2 - step
         return self.line * 3 + along if self.motion in {"left", "right"} else along * 3 + self.line
@@ -121,7 +120,7 @@ class Page:
 
 
 def place(cell: int) -> str:
-    """Where a cell is, such as "top left"."""
+    """Return where a cell is, such as "top left"."""
     return f"{ROWS[cell // 3]} {COLUMNS[cell % 3]}"
 
 
@@ -162,18 +161,15 @@ def unlike(rng: random.Random, taken: list[Look], level: Level) -> Look:
 
 
 def near_look(rng: random.Random, look: Look, level: Level) -> Look:
-    """The same look with one attribute changed."""
+    """Return the same look with one attribute changed."""
     choices = [replace(look, colour=c) for c in level.colours if c != look.colour]
     choices += [replace(look, shape=s) for s in level.shapes if s != look.shape]
     choices += [replace(look, texture=t) for t in level.textures if t != look.texture]
     return rng.choice(choices)
 
 
-Spec: TypeAlias = Scene | Clip | Page
-
-
 def near_scene(rng: random.Random, scene: Scene, level: Level) -> Scene:
-    """A scene one change away: a thing looks different, has moved, or two have swapped looks."""
+    """Return a scene one change away: a thing looks different, has moved, or two have swapped looks."""
     things = list(scene.things)
     index = rng.randrange(len(things))
     kind = rng.random()
@@ -190,7 +186,7 @@ def near_scene(rng: random.Random, scene: Scene, level: Level) -> Scene:
 
 
 def near_clip(rng: random.Random, clip: Clip, level: Level) -> Clip:
-    """A clip one change away: another motion, second, guest or actor."""
+    """Return a clip one change away: another motion, second, guest or actor."""
     kind = rng.randrange(4)
     if kind == 0:
         return replace(clip, second=rng.choice([s for s in range(1, CLIP_SECONDS + 1) if s != clip.second]))
@@ -203,7 +199,7 @@ def near_clip(rng: random.Random, clip: Clip, level: Level) -> Clip:
 
 
 def near_page(rng: random.Random, page: Page, level: Level) -> Page:
-    """A page one change away: another number, or a row about something else."""
+    """Return a page one change away: another number, or a row about something else."""
     rows = list(page.rows)
     index = rng.randrange(len(rows))
     row = rows[index]
@@ -212,17 +208,3 @@ def near_page(rng: random.Random, page: Page, level: Level) -> Page:
     else:
         rows[index] = replace(row, look=unlike(rng, [r.look for r in rows], level))
     return Page(tuple(rows))
-
-
-def near(rng: random.Random, spec: Spec, level: Level) -> Spec:
-    """A look-alike: a scene, clip or page that differs in `level.distinct` changes."""
-    changed = spec
-    while changed == spec:
-        for _ in range(level.distinct):
-            if isinstance(changed, Scene):
-                changed = near_scene(rng, changed, level)
-            elif isinstance(changed, Clip):
-                changed = near_clip(rng, changed, level)
-            else:
-                changed = near_page(rng, changed, level)
-    return changed

@@ -1,4 +1,4 @@
-"""What every reader of a published layout shares: where media go, how rows are read, how a broken row is named."""
+"""Read rows of published layouts, write their media, and name broken rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.media.files import HEAD_BYTES, IMAGE_FORMATS, display_name, sniff
 from ume_retrieval.util.files import atomic_write
-from ume_training.data.faults import PairError, pair_error
 from ume_training.data.files import Located
 from ume_training.data.parquet import parquet_dicts
 from ume_training.data.records import ItemRecord, PairRecord
+from ume_training.data.validation import PairError, pair_error
 
 LEFT_OUT = frozenset({"HatefulMemes", "N24News", "VOC2007"})
 """Data sets that the paper leaves out of contrastive training: few labels, so in-batch negatives are often positives
@@ -30,7 +30,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a layout is read from and where its media stand.
+    """Files of a layout, and the folders of its media.
 
     Attributes:
         path: A file, or a folder of files.
@@ -50,18 +50,18 @@ class Source:
 
     @property
     def root(self) -> Path:
-        """The folder that is read, or the one that the file stands in."""
+        """The folder that is read, or the file's folder."""
         return self.path if self.path.is_dir() else self.path.parent
 
     def row_name(self, file: Path, line: int) -> str:
-        """An id for a row that has none, unlike that of any other row of the source."""
+        """Return an id for a row that has none, unlike that of any other row of the source."""
         return f"{file.relative_to(self.root).with_suffix('').as_posix()}-{line}"
 
     def files(self, *suffixes: str) -> tuple[Path, ...]:
-        """The file itself, or all files below the folder that end so, in the order of their paths.
+        """Return the file itself, or all files below the folder with one of the suffixes, in the order of their paths.
 
         Raises:
-            TrainingError: When there is none.
+            TrainingError: If no file is found.
         """
         if self.path.is_file():
             return (self.path,)
@@ -73,7 +73,7 @@ class Source:
         return found
 
     def leaves_out(self, dataset: str) -> bool:
-        """Whether a data set is one that the paper leaves out and nobody asked for."""
+        """Return whether to leave out a data set, as the paper does, and note its name."""
         if self.keep_all or dataset not in LEFT_OUT:
             return False
         self.left_out.add(dataset)
@@ -93,7 +93,7 @@ class Source:
             raise InputError("holds no picture")
         form = sniff(data[:HEAD_BYTES])
         if form not in IMAGE_FORMATS:
-            raise InputError("holds bytes that are no picture")
+            raise InputError("holds bytes in no known picture format")
         name = hashlib.sha256(data).hexdigest()[:32]
         # Two levels, so that no folder holds half a million files.
         written = f"media/{name[:2]}/{name}{SUFFIX_OF[form]}"
@@ -127,9 +127,9 @@ class Layout:
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a file with their numbers, 1-based: Parquet, JSONL, or one JSON array.
+    """Yield rows of a file with their numbers, 1-based: Parquet, JSONL, or one JSON array.
 
-    A line that is no JSON comes as its error.
+    A line that is not JSON becomes its error.
 
     Raises:
         TrainingError: When the file cannot be read.
@@ -149,21 +149,21 @@ def _json(line: bytes, file: Path, number: int) -> Any:
     try:
         return json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        return PairError(file, number, "", f"is no JSON: {error}")
+        return PairError(file, number, "", f"is not JSON: {error}")
 
 
 def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
-    """Elements of a file that is one JSON array, each parsed alone: released files hold hundreds of megabytes.
+    """Yield elements of a file that is one JSON array, each parsed alone: released files hold hundreds of megabytes.
 
     Raises:
-        TrainingError: When the file is no array, or breaks off.
+        TrainingError: If the file is not an array, or breaks off.
     """
     decoder = json.JSONDecoder()
-    # Bytes that are no UTF-8 become lone surrogates, which no record takes: one element is refused, and the rest read.
+    # Bytes that are not UTF-8 become lone surrogates, which no record takes: one element is refused, and the rest read.
     with file.open(encoding="utf-8", errors="surrogateescape") as handle:
         text, more = handle.read(chunk).lstrip("\ufeff \t\r\n"), True
         if not text.startswith("["):
-            raise TrainingError(f"{display_name(file)} is no JSON array")
+            raise TrainingError(f"{display_name(file)} is not a JSON array")
         text, number = text[1:], 0
         while True:
             text = text.lstrip(" \t\r\n,")
@@ -184,14 +184,14 @@ def json_array(file: Path, chunk: int = 1 << 20) -> Iterator[Any]:
                     continue
                 wrong = "no comma and no end of the array after it"
             if not more:
-                raise TrainingError(f"{display_name(file)} breaks off or is no JSON after element {number}: {wrong}")
+                raise TrainingError(f"{display_name(file)} breaks off or is not JSON after element {number}: {wrong}")
             # Doubling keeps the work linear in the length of an element.
             added = handle.read(max(chunk, len(text)))
             text, more = text + added, bool(added)
 
 
 def item(*, text: str | None = None, images: tuple[str, ...] = (), videos: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """One side of a pair as plain values; blank text is none."""
+    """Return one side of a pair as plain values; blank text becomes None."""
     return {"text": (text or "").strip() or None, "images": images, "videos": videos}
 
 
@@ -211,12 +211,12 @@ def _side(value: Any) -> Any:
 
 
 def under(media: Path, path: str) -> str:
-    """A row's path as an absolute one."""
+    """Return a row's path as an absolute one."""
     return str((media / path).resolve())
 
 
 def text_of(row: Row, key: str) -> str:
-    """A text field; absent and null are empty.
+    """Return a text field; absent and null are empty.
 
     Raises:
         InputError: When it is something else.

@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import cast
 
 from ume_retrieval.errors import Failure, InputError
-from ume_training.data.faults import OnError, PairError, forget_media, media_fault, tcot_faults
 from ume_training.data.files import Located, PairReader, key_hash, write_records
 from ume_training.data.layouts import documents, embed_rl, llava_hound, mmeb
 from ume_training.data.layouts.base import Found, Layout, Source
 from ume_training.data.records import PairRecord
+from ume_training.data.validation import OnError, PairError, forget_media, media_fault, tcot_faults
 
 
 def _read_pairs(source: Source) -> Iterator[Found]:
@@ -31,7 +31,7 @@ def _read_pairs(source: Source) -> Iterator[Found]:
 
 
 def _renamed(record: PairRecord, dataset: str, taken: set[int]) -> PairRecord:
-    """The record as one of another data set; an id that is taken there says where it comes from."""
+    """Return the record as one of another data set; an id that is taken there says where it comes from."""
     name = f"{record.dataset}/{record.id}" if key_hash(dataset, record.id) in taken else record.id
     taken.add(key_hash(dataset, name))
     return record.model_copy(update={"dataset": dataset, "id": name})
@@ -46,7 +46,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout
 
 @dataclass(slots=True)
 class Converted:
-    """What a conversion did.
+    """Counts of a conversion.
 
     Attributes:
         pairs: Pairs written.
@@ -75,8 +75,8 @@ def convert(
 ) -> Converted:
     """Read a published data set and write it as a pair file, whole or not at all.
 
-    Media stay where they are and are named by absolute paths; pictures that stand inside of Parquet rows are written
-    into `media/` beside `out`. T-CoTs are taken as they are when they have words; the filter sorts malformed ones out.
+    Media stay where they are and are named by absolute paths; pictures inside Parquet rows are written
+    into `media/` next to `out`. T-CoTs are taken as they are when they have words; the filter sorts malformed ones out.
 
     Args:
         layout: Name of a layout of `LAYOUTS`.
@@ -90,12 +90,12 @@ def convert(
         on_progress: Called with the number of pairs so far.
 
     Raises:
-        InputError: When there is no such layout.
-        PairError: For the first broken row, when told to stop.
+        InputError: If the layout is unknown.
+        PairError: For the first broken row, if `on_error` is "stop".
         TrainingError: When files cannot be read or written.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"there is no layout {layout!r}", hint=f"use one of {', '.join(LAYOUTS)}")
+        raise InputError(f"unknown layout {layout!r}", hint=f"use one of {', '.join(LAYOUTS)}")
     result = Converted()
     source = Source(path=path, out=out.parent, media=media, dataset=dataset, keep_all=keep_all)
     forget_media()

@@ -4,7 +4,7 @@
   fields about their making. The page answers the query; `answer` is kept as the label.
 - VisRAG (openbmb/VisRAG-Ret-Train-In-domain-data and -Synthetic-data): `query`, `image` and `source`.
 
-Rows of one source that have the same page are no look-alikes, but each other's positives; training finds that out by
+Rows of one source that have the same page are not look-alikes but each other's positives; training finds that out by
 content. Queries that are null or empty (pages that nobody asked about) are named and left out.
 
 Taken from: TIGER-AI-Lab/VLM2Vec at 6e1e1d4, src/data/dataset/vidore_dataset.py and visrag_dataset.py (columns,

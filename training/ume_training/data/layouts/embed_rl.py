@@ -2,7 +2,7 @@
 
 Each file is one JSON array and one data set, named by the file. Image and document rows are those of MMEB-train with
 `query_cot`, `pos_cot` and `error`; video rows hold `dataset_name`, `qry` and `pos`, each with `conversations` and
-`video` (a list of frame pictures; `images/blank.jpg` stands for none), and the same `query_cot`, `pos_cot`, `error`.
+`video` (a list of frame pictures; `images/blank.jpg` means none), and the same `query_cot`, `pos_cot`, `error`.
 In `llavahound_video_retrieval` the query is what "gpt" says in `qry` and the positive a video with what "human" says;
 otherwise the query is a video with what "human" says and the positive what "gpt" says in `pos`. Frames are 2 a second,
 and key frames of the T-CoTs count the listed ones.
@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from ume_retrieval.errors import InputError
-from ume_training.data.faults import PairError
 from ume_training.data.layouts import mmeb
 from ume_training.data.layouts.base import Found, Layout, Row, Source, found, item, read_each, text_of, under
 from ume_training.data.layouts.llava_hound import turn
 from ume_training.data.records import FramesRef
+from ume_training.data.validation import PairError
 
 BLANK = "images/blank.jpg"
 RETRIEVAL = "llavahound_video_retrieval"
@@ -72,7 +72,7 @@ def _video_pair(row: Row, line: int, *, source: Source, dataset: str, file: Path
 def _part(row: Row, side: str) -> Row:
     value = row.get(side)
     if not isinstance(value, dict):
-        raise InputError(f"{side} is no object")
+        raise InputError(f"{side} is not an object")
     return value
 
 
@@ -80,7 +80,7 @@ def _video(part: Row, media: Path) -> tuple[FramesRef, ...]:
     listed = part.get("video") or []
     paths = [listed] if isinstance(listed, str) else listed
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise InputError("video is no list of frames")
+        raise InputError("video is not a list of frames")
     frames = tuple(_found(media, path) for path in paths if path.strip() and path != BLANK)
     return (FramesRef(frames=frames),) if frames else ()
 

@@ -24,14 +24,14 @@ from ume_training.data.layouts.base import Found, Layout, Row, Source, found, it
 from ume_training.data.records import FramesRef
 
 Mode: TypeAlias = Literal["caption", "retrieval", "qa"]
-"""What is asked for: a video's caption, the video of a caption, or an answer about a video."""
+"""Target of a query: a video's caption, the video of a caption, or an answer about a video."""
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 FRAMES = "frames"
 
 
 def read(source: Source, mode: Mode) -> Iterator[Found]:
-    """Read JSONL files; the folders of frames stand in `source.media`, by default `frames` beside the file."""
+    """Read JSONL files; folders of frames are in `source.media`, by default `frames` next to the file."""
     for file in source.files(".jsonl"):
         media = source.media or file.parent / FRAMES
         yield from read_each(file, partial(_convert, source=source, mode=mode, file=file, media=media))
@@ -55,26 +55,26 @@ def _convert(row: Row, line: int, *, source: Source, mode: Mode, file: Path, med
 
 
 def turn(row: Row, speaker: str) -> str:
-    """What a speaker says first, without the placeholder.
+    """Return a speaker's first turn, without the placeholder.
 
     Raises:
         InputError: When the row holds no conversation.
     """
     turns = row.get("conversations")
     if not isinstance(turns, list) or not all(isinstance(one, dict) for one in turns):
-        raise InputError("conversations is no list of turns")
+        raise InputError("conversations is not a list of turns")
     said: Row = next((one for one in turns if one.get("from") == speaker), {})
     return re.sub(r"<(?:video|image)>", "", text_of(said, "value")).strip()
 
 
 def frames_of(folder: Path) -> tuple[str, ...]:
-    """Pictures of a folder in natural order, so that frame 10 comes after frame 9.
+    """Return pictures of a folder in natural order, so that frame 10 comes after frame 9.
 
     Raises:
-        InputError: When there is none.
+        InputError: If it does not exist.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no folder of frames {folder}", hint="name the folder above it with --media")
+        raise InputError(f"there is not a folder of frames {folder}", hint="name the folder above it with --media")
     pictures = sorted((file for file in folder.iterdir() if file.suffix.lower() in PICTURES), key=_natural)
     if not pictures:
         raise InputError(f"the folder {folder} holds no pictures")

@@ -1,8 +1,8 @@
-"""MMEB-train (TIGER-Lab/MMEB-train): one folder of Parquet files a subset, images beside them.
+"""MMEB-train (TIGER-Lab/MMEB-train): one folder of Parquet files a subset, with images next to them.
 
 Rows hold `qry`, `qry_image_path`, `pos_text`, `pos_image_path` and, in some subsets, `neg_text` and `neg_image_path`;
-either of text and image may be empty. Texts carry the placeholder `<|image_1|>`, which is no word and is taken out:
-where an image stands is decided by the Embedder's own chat. Splits `original` and `diverse_instruction` lie side by
+either of text and image may be empty. Texts carry the placeholder `<|image_1|>`, which is removed:
+the Embedder's own chat places the images. Splits `original` and `diverse_instruction` lie side by
 side as `original-*.parquet` and `diverse_instruction-*.parquet`; the original one is read.
 
 Taken from: the loader TIGER-AI-Lab/VLM2Vec at 6e1e1d4, src/data/dataset/mmeb_dataset.py and
@@ -35,7 +35,7 @@ def read(source: Source) -> Iterator[Found]:
 
 
 def pair(row: Row, line: int, *, source: Source, dataset: str, file: Path) -> Found:
-    """A row as a pair; T-CoTs (`query_cot`, `pos_cot`) are taken where there are some."""
+    """Return a row as a pair; T-CoTs (`query_cot`, `pos_cot`) are taken where there are some."""
     media = source.media or source.root
     negative = _item(row, "neg_text", "neg_image_path", media)
     values: dict[str, Any] = {
@@ -57,7 +57,7 @@ def _item(row: Row, text: str, image: str, media: Path) -> dict[str, Any]:
 
 
 def _words(row: Row, key: str) -> str:
-    """A text without placeholders, its lines and spaces as they were."""
+    """Return a text without placeholders, its lines and spaces as they were."""
     return PLACEHOLDER.sub("", text_of(row, key)).strip()
 
 

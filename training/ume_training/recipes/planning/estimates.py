@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -45,12 +45,12 @@ class Lengths:
 
     @property
     def rollout(self) -> int:
-        """What the Reasoner reads and writes."""
+        """Tokens that the Reasoner reads and writes."""
         return self.prompt + self.picture + self.trace
 
     @property
     def embedded(self) -> int:
-        """What the Embedder reads.
+        """Tokens that the Embedder reads.
 
         Example:
             >>> ASSUMED.embedded, ASSUMED.rollout
@@ -64,7 +64,7 @@ ASSUMED = Lengths(prompt=300, picture=768, trace=240, evidence=128)
 2602.13823), one crop at the bottom of the budget. Not measured."""
 
 SHAPES = Lengths(prompt=18, picture=12, trace=40, evidence=2)
-"""Of the Shapes world; together as long as the lessons that `MEASURED` comes from."""
+"""Of the Shapes world; together as long as the examples that `MEASURED` comes from."""
 
 TINY_VOCABULARY = 571
 """Tokens of the small pair's tokenizer."""
@@ -76,7 +76,7 @@ class Rate:
 
     Attributes:
         steps_per_s: Optimizer steps a second.
-        batch: Lessons or pairs of a step when it was measured.
+        batch: Examples or pairs of a step when it was measured.
         tokens: Tokens of such a step.
     """
 
@@ -93,7 +93,7 @@ MEASURED_ON = "2 CPU cores"
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage takes, on each process.
+    """Estimated cost of a stage, per process.
 
     Attributes:
         name: Of the stage.
@@ -118,7 +118,7 @@ class StagePlan:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
+        """Return the JSON form."""
         return {
             "name": self.name,
             "stage": self.kind,
@@ -134,7 +134,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What estimates are made for.
+    """Conditions of an estimate.
 
     Attributes:
         recipe: The whole recipe.
@@ -159,12 +159,12 @@ class Setting:
 
 
 def estimate(stage: Stage, setting: Setting) -> StagePlan:
-    """What a stage takes."""
+    """Estimate the cost of a stage."""
     return _ESTIMATES.get(type(stage), _unknown)(stage, setting)
 
 
 def tiny_architecture(size: SizeSettings) -> Architecture:
-    """The small pair's numbers; see `ume_training.shapes.pair.architecture`."""
+    """Return the small pair's numbers; see `ume_training.shapes.pair.architecture`."""
     return Architecture(
         hidden=size.hidden,
         intermediate=3 * size.hidden,
@@ -183,7 +183,7 @@ def tiny_architecture(size: SizeSettings) -> Architecture:
 
 
 def trained_architecture(name: str, recipe: Recipe) -> Architecture | None:
-    """The architecture behind a model's name, through any chain of `stage:NAME`."""
+    """Return the architecture behind a model's name, through any chain of `stage:NAME`."""
     if not name.startswith(MADE_BY):
         return architecture_of(name)
     stage: Any = recipe.stage(name.removeprefix(MADE_BY).partition("/")[0])
@@ -201,9 +201,9 @@ def _unknown(stage: Any, _: Setting) -> StagePlan:
 
 
 def _small(stage: Any, setting: Setting) -> StagePlan:
-    """A stage of the small pair, on the CPU in float32."""
+    """Estimate a stage of the small pair, on the CPU in float32."""
     model = trained_architecture(f"{MADE_BY}{stage.name}", setting.recipe)
-    steps = stage.schedule.steps + (stage.apart.steps if isinstance(stage, VectorsStage) else 0)
+    steps = stage.schedule.steps + (stage.warm_start.steps if isinstance(stage, VectorsStage) else 0)
     rate = MEASURED.get(stage.stage)
     default = model == tiny_architecture(SizeSettings())
     tokens = round(steps * rate.tokens * stage.batch / rate.batch) if rate else None
@@ -211,13 +211,8 @@ def _small(stage: Any, setting: Setting) -> StagePlan:
     notes = (f"time as measured on {MEASURED_ON}",) if seconds else ("time not measured",)
     if model is None:
         return StagePlan(stage.name, stage.stage, steps, tokens, None, seconds, notes=notes)
-    held = Memory(
-        weights=memory.weights(model, number_bytes=4, rank=None),
-        gradients=4 * model.parameters,
-        optimizer=ADAM_BYTES * model.parameters,
-        activations=memory.activations(
-            model, tokens=round(tokens / steps) if tokens else 0, number_bytes=4, checkpointing=False
-        ),
+    held = memory.training(
+        model, model.parameters, weight_bytes=4, number_bytes=4, tokens=round(tokens / steps) if tokens else 0
     )
     # The state holds weights and two moments; the checkpoint holds the weights again.
     disk = (4 + ADAM_BYTES + 4) * model.parameters
@@ -242,16 +237,14 @@ def _contrastive(stage: ContrastiveStage, setting: Setting) -> StagePlan:
         return StagePlan(stage.name, stage.stage, steps, tokens, notes=notes)
     rank = settings.lora.r if settings.lora else None
     learns = memory.trained(model, rank=rank, vision=settings.vision_tower == "trained")
-    held = Memory(
-        weights=memory.weights(model, number_bytes=setting.number_bytes if rank else 4, rank=rank),
-        gradients=4 * learns // setting.shards,
-        optimizer=ADAM_BYTES * learns // setting.shards,
-        activations=memory.activations(
-            model,
-            tokens=settings.mini_batch * length,
-            number_bytes=setting.number_bytes,
-            checkpointing=False,
-        ),
+    held = memory.training(
+        model,
+        learns,
+        rank=rank,
+        shards=setting.shards,
+        weight_bytes=setting.number_bytes if rank else 4,
+        number_bytes=setting.number_bytes,
+        tokens=settings.mini_batch * length,
     )
     disk = 2 * (4 + ADAM_BYTES) * learns + 2 * (learns * 4) + setting.number_bytes * model.parameters
     return StagePlan(stage.name, stage.stage, steps, tokens, held, None, disk, model.parameters, notes)
@@ -282,15 +275,15 @@ def _egrl(stage: EgrlStage, setting: Setting) -> StagePlan:
     # TRL samples all rollouts of a step at once; vLLM takes the share of the GPU that it is given instead.
     at_once = math.ceil(rollouts / setting.processes) if settings.generation == "transformers" else 0
     vllm = round(settings.vllm_memory * setting.gpu) if settings.generation == "vllm" else 0
-    held = Memory(
-        # TRL loads the policy and its reference in float32, and computes in bfloat16 on a GPU.
-        weights=memory.weights(model, number_bytes=4, rank=rank),
-        gradients=4 * learns // setting.shards,
-        optimizer=ADAM_BYTES * learns // setting.shards,
-        activations=memory.activations(
+    held = replace(
+        memory.training(
             model,
-            tokens=settings.micro_batch * length,
+            learns,
+            rank=rank,
+            shards=setting.shards,
+            weight_bytes=4,  # TRL loads policy and reference in float32, and computes in bfloat16 on a GPU
             number_bytes=setting.number_bytes,
+            tokens=settings.micro_batch * length,
             checkpointing=settings.gradient_checkpointing,
         ),
         logits=memory.logits(model, tokens=settings.micro_batch * settings.max_tokens),

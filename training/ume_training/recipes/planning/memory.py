@@ -13,7 +13,7 @@ from ume_training.recipes.planning.sizes import Architecture
 
 GB = 10**9
 HEADROOM = 1.15
-"""What is asked of a GPU is the estimate times this."""
+"""Factor on an estimate for the memory that a GPU must have."""
 
 ADAM_BYTES = 8
 """Two float32 moments a trained parameter."""
@@ -29,7 +29,7 @@ class Memory:
         optimizer: AdamW's moments.
         activations: Kept between forward and backward pass of one micro-batch.
         logits: Scores over the vocabulary with their gradient.
-        other_models: Frozen models beside the trained one: reference, Embedder, discriminator.
+        other_models: Frozen models: reference, Embedder, discriminator.
         kv_cache: Of the rollouts that are generated at once.
     """
 
@@ -59,19 +59,19 @@ class Memory:
 
 
 def weights(model: Architecture, *, number_bytes: int, rank: int | None) -> int:
-    """Weights at `number_bytes` each; adapters of LoRA are float32."""
+    """Estimate the weights at `number_bytes` each; adapters of LoRA are float32."""
     return model.parameters * number_bytes + (4 * model.adapters(rank) if rank else 0)
 
 
 def trained(model: Architecture, *, rank: int | None, vision: bool) -> int:
-    """Parameters that learn: adapters, or the language model, with or without the vision tower."""
+    """Count the parameters that are trained: adapters, or the language model, with or without the vision tower."""
     if rank:
         return model.adapters(rank)
     return model.parameters if vision else model.language
 
 
 def activations(model: Architecture, *, tokens: int, number_bytes: int, checkpointing: bool) -> int:
-    """What the language layers keep for the backward pass of `tokens` tokens.
+    """Estimate the bytes that the language layers keep for the backward pass of `tokens` tokens.
 
     A layer keeps, a token: 4 x hidden (inputs of two norms, of attention and of the MLP), queries, keys and values
     before and after rotation, attention's output, and 4 x intermediate (gate, up, activation, product). Attention
@@ -84,8 +84,39 @@ def activations(model: Architecture, *, tokens: int, number_bytes: int, checkpoi
     return tokens * number_bytes * kept
 
 
+def training(
+    model: Architecture,
+    learns: int,
+    *,
+    weight_bytes: int,
+    number_bytes: int,
+    tokens: int,
+    rank: int | None = None,
+    shards: int = 1,
+    checkpointing: bool = False,
+) -> Memory:
+    """Estimate weights, gradients, optimizer and activations of a training step.
+
+    Args:
+        model: The trained model.
+        learns: Its trained parameters.
+        weight_bytes: Bytes per weight.
+        number_bytes: Bytes per number of the forward pass.
+        tokens: Tokens of one micro-batch.
+        rank: Of LoRA's adapters, or None without.
+        shards: Processes over which gradients and optimizer are divided.
+        checkpointing: Whether activations are computed again in the backward pass.
+    """
+    return Memory(
+        weights=weights(model, number_bytes=weight_bytes, rank=rank),
+        gradients=4 * learns // shards,
+        optimizer=ADAM_BYTES * learns // shards,
+        activations=activations(model, tokens=tokens, number_bytes=number_bytes, checkpointing=checkpointing),
+    )
+
+
 def logits(model: Architecture, *, tokens: int) -> int:
-    """Scores over the vocabulary in float32 and their gradient, for the tokens that are scored."""
+    """Estimate the scores over the vocabulary in float32 and their gradient, for the tokens that are scored."""
     return tokens * model.vocabulary * 4 * 2
 
 

@@ -85,13 +85,13 @@ class Architecture:
         return self.language + self.vision
 
     def adapters(self, rank: int) -> int:
-        """Parameters of LoRA on the seven projections of every language layer."""
+        """Return parameters of LoRA on the seven projections of every language layer."""
         width, attention, keys = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
         sums = (width + attention) * 2 + (width + keys) * 2 + 3 * (width + self.intermediate)
         return self.layers * rank * sums
 
     def kv_bytes_per_token(self, number_bytes: int) -> int:
-        """Bytes that one token of one sequence takes in the KV cache."""
+        """Return bytes that one token of one sequence takes in the KV cache."""
         return 2 * self.layers * self.kv_heads * self.head_dim * number_bytes
 
 
@@ -115,7 +115,7 @@ from these models and share their architecture."""
 
 
 def architecture_of(name: str) -> Architecture | None:
-    """The architecture behind a model's name, or None when it is not known without fetching.
+    """Return the architecture behind a model's name, or None when it is not known without fetching.
 
     Args:
         name: A preset, a hub id, or a folder that holds `config.json`.
@@ -131,7 +131,7 @@ def architecture_of(name: str) -> Architecture | None:
 
 
 def model_behind(name: str) -> str:
-    """The folder or hub id behind a preset; any other name as it is.
+    """Return the folder or hub id behind a preset; any other name as it is.
 
     Example:
         >>> model_behind("qwen3-vl-2b"), model_behind("nobody/knows")

@@ -55,15 +55,15 @@ class Size:
 
 
 def build_model(tokenizer: Any, size: Size, seed: int) -> Any:
-    """A `Qwen3VLForConditionalGeneration` with random weights, float32."""
+    """Build a `Qwen3VLForConditionalGeneration` with random weights in float32."""
     import torch
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers import Qwen3VLForConditionalGeneration
 
     heads = 4
     rotary = size.hidden // heads // 2
-    token_id = tokenizer.convert_tokens_to_ids
-    config = Qwen3VLConfig(
-        text_config={
+    config = build_config(
+        tokenizer,
+        text={
             "vocab_size": len(tokenizer),
             "hidden_size": size.hidden,
             "intermediate_size": 3 * size.hidden,
@@ -72,33 +72,17 @@ def build_model(tokenizer: Any, size: Size, seed: int) -> Any:
             "num_key_value_heads": 2,
             "head_dim": size.hidden // heads,
             "max_position_embeddings": 4096,
-            "tie_word_embeddings": True,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 10000.0,
-                "mrope_section": [rotary - 2 * (rotary // 3), rotary // 3, rotary // 3],
-                "mrope_interleaved": True,
-            },
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
         },
-        vision_config={
+        vision={
             "depth": size.vision_layers,
             "hidden_size": size.vision_hidden,
             "intermediate_size": 3 * size.vision_hidden,
             "num_heads": 4,
-            "patch_size": 16,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "out_hidden_size": size.hidden,
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0, 1],
         },
-        image_token_id=token_id("<|image_pad|>"),
-        video_token_id=token_id("<|video_pad|>"),
-        vision_start_token_id=token_id("<|vision_start|>"),
-        vision_end_token_id=token_id("<|vision_end|>"),
-        tie_word_embeddings=True,
+        rope_theta=10_000.0,
+        sections=(rotary - 2 * (rotary // 3), rotary // 3, rotary // 3),
     )
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(config)
@@ -107,8 +91,42 @@ def build_model(tokenizer: Any, size: Size, seed: int) -> Any:
     return model
 
 
-def build_processor(tokenizer: Any) -> Any:
-    """A `Qwen3VLProcessor` around the tokenizer, with the pair's visual budget."""
+def build_config(
+    tokenizer: Any, *, text: dict[str, Any], vision: dict[str, Any], rope_theta: float, sections: tuple[int, int, int]
+) -> Any:
+    """Build a `Qwen3VLConfig` with tied embeddings, the published patch sizes and the tokenizer's ids.
+
+    Args:
+        tokenizer: Knows the special tokens of pictures and videos.
+        text: Sizes of the language model, by the names of `text_config`.
+        vision: Sizes of the vision tower, by the names of `vision_config`.
+        rope_theta: Base of the rotary positions.
+        sections: Rotary dimensions of time, height and width.
+    """
+    from transformers import Qwen3VLConfig
+
+    token_id = tokenizer.convert_tokens_to_ids
+    rope = {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": [*sections], "mrope_interleaved": True}
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    patches = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    return Qwen3VLConfig(
+        text_config={**text, "tie_word_embeddings": True, "rope_parameters": rope, **ids},
+        vision_config={**vision, **patches, "out_hidden_size": text["hidden_size"]},
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+
+
+def build_processor(tokenizer: Any, budget: VisualBudget | None = BUDGET) -> Any:
+    """Build a `Qwen3VLProcessor` around the tokenizer.
+
+    Args:
+        tokenizer: With a chat template.
+        budget: Bounds of a picture in pixels; None keeps the library's own.
+    """
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     pictures: dict[str, Any] = {
@@ -117,8 +135,9 @@ def build_processor(tokenizer: Any) -> Any:
         "merge_size": 2,
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
-        "size": {"shortest_edge": BUDGET.image_min_pixels, "longest_edge": BUDGET.image_max_pixels},
     }
+    if budget is not None:
+        pictures["size"] = {"shortest_edge": budget.image_min_pixels, "longest_edge": budget.image_max_pixels}
     make: Any = Qwen3VLProcessor
     return make(
         image_processor=Qwen2VLImageProcessor(**pictures),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ume_retrieval.util.files import atomic_path
-from ume_training.data.log import LOG, rewind_log
+from ume_training.run_folder import LOG, append_lines, rewind_log
 
 STATE = "state.pt"
 
@@ -66,7 +65,7 @@ def fit(model: Any, step: Step, schedule: Schedule, *, folder: Path, name: str, 
         step: Computes the loss of a batch.
         schedule: Steps and learning rates.
         folder: Where state and log are kept.
-        name: Shown beside the progress bar.
+        name: Label of the progress bar.
         seed: Together with the step's number it fixes each batch.
     """
     import torch
@@ -103,7 +102,7 @@ def fit(model: Any, step: Step, schedule: Schedule, *, folder: Path, name: str, 
                 means = _means(recent)
                 recent.clear()
                 rate = (done - first) / (time.monotonic() - started)
-                _log(folder, {"step": done, **means, "steps_per_s": round(rate, 3)})
+                append_lines(folder / LOG, [{"step": done, **means, "steps_per_s": round(rate, 3)}])
                 progress.update(bar, note=" ".join(f"{k} {v:.3f}" for k, v in list(means.items())[:4]))
             progress.update(bar, completed=done)
             if done % schedule.save_every == 0 or done == schedule.steps:
@@ -114,11 +113,6 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for row in rows for name in row)
     values = {name: [row[name] for row in rows if name in row] for name in names}
     return {name: round(sum(column) / len(column), 4) for name, column in values.items()}
-
-
-def _log(folder: Path, row: Mapping[str, float]) -> None:
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(row) + "\n")
 
 
 def _save(model: Any, optimizer: Any, folder: Path, done: int) -> None:

@@ -16,16 +16,17 @@ from ume_retrieval.errors import InputError
 from ume_training.contrastive import pool_at_token, symmetric_infonce
 from ume_training.shapes.levels import LEVELS, Level
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, REASONER_SPEC, Size, build_model, build_processor
-from ume_training.shapes.pair.lessons import (
-    also_right,
-    caption_lesson,
-    pairs_with_look_alikes,
-    question_lesson,
-    shown_to_embedder,
-    trace_lesson,
-)
 from ume_training.shapes.pair.loop import Schedule, fit
-from ume_training.shapes.pair.supervised import Lesson, completion_loss
+from ume_training.shapes.pair.sft_examples import (
+    SFTExample,
+    also_right,
+    caption_example,
+    completion_loss,
+    pairs_with_look_alikes,
+    question_example,
+    shown_to_embedder,
+    trace_example,
+)
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 from ume_training.shapes.tasks import TASKS
 
@@ -35,7 +36,7 @@ CHECKPOINT = "checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class TinyRecipe:
-    """What the stages of the small pair are told; the bundled pair's numbers are in `recipes/bundled/shapes.yaml`.
+    """Settings of the small pair's stages; those of the bundled pair are in `recipes/bundled/shapes.yaml`.
 
     Attributes:
         seed: Of weights and data.
@@ -44,12 +45,12 @@ class TinyRecipe:
         captions: Schedule of the first stage: pictures to short captions. A stage that is not run needs no schedule.
         traces: Schedule of the second stage: items to T-CoTs, all tasks alike.
         questions: Schedule of the third: more of the tasks that must point at one thing among several.
-        apart: Schedule of the Embedder's first steps, on pairs that have nothing to do with each other: thrown among
-            look-alikes at once, it maps everything to one vector and stays there.
+        warm_start: Schedule of the Embedder's first steps, on unrelated pairs; among look-alikes from the start, it
+            collapses to one vector.
         vectors: Schedule of the Embedder among look-alikes.
-        lesson_batch: Lessons a step.
-        pair_batch: Pairs a step, a multiple of `kin`.
-        kin: Pairs of a family of look-alikes.
+        sft_batch: Examples a step.
+        pair_batch: Pairs a step, a multiple of `group_size`.
+        group_size: Pairs of a family of look-alikes.
         trace_share: Share of steps whose inputs carry T-CoTs; 0.5 keeps the direct vector an honest opponent.
     """
 
@@ -59,26 +60,26 @@ class TinyRecipe:
     captions: Schedule | None = None
     traces: Schedule | None = None
     questions: Schedule | None = None
-    apart: Schedule | None = None
+    warm_start: Schedule | None = None
     vectors: Schedule | None = None
-    lesson_batch: int = 32
+    sft_batch: int = 32
     pair_batch: int = 64
-    kin: int = 4
+    group_size: int = 4
     trace_share: float = 0.5
 
     def schedule(self, stage: str) -> Schedule:
-        """The schedule of a stage.
+        """Return the schedule of a stage.
 
         Raises:
-            InputError: When there is none.
+            InputError: If it does not exist.
         """
         found: Schedule | None = getattr(self, stage)
         if found is None:
-            raise InputError(f"the stage {stage} has no schedule", hint=f"give TinyRecipe({stage}=Schedule(...))")
+            raise InputError(f"the stage {stage} needs a schedule", hint=f"give TinyRecipe({stage}=Schedule(...))")
         return found
 
 
-MakesLesson: TypeAlias = Callable[[random.Random, Level], Lesson]
+DrawsExample: TypeAlias = Callable[[random.Random, Level], SFTExample]
 
 
 def learn_captions(recipe: TinyRecipe, run: Path) -> Path:
@@ -86,44 +87,44 @@ def learn_captions(recipe: TinyRecipe, run: Path) -> Path:
     tokenizer = build_tokenizer(EMBEDDER_SPEC.emb_token)
     model = build_model(tokenizer, recipe.size, recipe.seed)
     processor, schedule = build_processor(tokenizer), recipe.schedule("captions")
-    return _learn_to_write(model, processor, recipe, run / "captions", lesson=caption_lesson, schedule=schedule)
+    return _learn_to_write(model, processor, recipe, run / "captions", example=caption_example, schedule=schedule)
 
 
 def learn_traces(recipe: TinyRecipe, run: Path, start: Path) -> Path:
     """Second stage: from captions to T-CoTs of every task and side. Returns the checkpoint that both models share."""
-    return learn_more(recipe, run / "traces", start, trace_lesson, recipe.schedule("traces"))
+    return learn_more(recipe, run / "traces", start, trace_example, recipe.schedule("traces"))
 
 
 def learn_questions(recipe: TinyRecipe, run: Path, start: Path) -> Path:
     """Third stage: the Reasoner alone learns the tasks that are hardest to reason about. Returns its checkpoint."""
-    return learn_more(recipe, run / "questions", start, question_lesson, recipe.schedule("questions"))
+    return learn_more(recipe, run / "questions", start, question_example, recipe.schedule("questions"))
 
 
-def learn_more(recipe: TinyRecipe, folder: Path, start: Path, lesson: MakesLesson, schedule: Schedule) -> Path:
-    """Go on learning to write from a checkpoint, with any lessons.
+def learn_more(recipe: TinyRecipe, folder: Path, start: Path, example: DrawsExample, schedule: Schedule) -> Path:
+    """Go on learning to write from a checkpoint, with any examples.
 
     Args:
         recipe: What the stages share.
         folder: Where state, log and result are kept; its name is part of the draw of each batch.
         start: Checkpoint to start from.
-        lesson: Draws a lesson.
+        example: Draws a example.
         schedule: Steps and learning rates.
 
     Returns:
         The checkpoint, which describes itself as a Reasoner.
     """
     model, processor = _load(start)
-    return _learn_to_write(model, processor, recipe, folder, lesson=lesson, schedule=schedule)
+    return _learn_to_write(model, processor, recipe, folder, example=example, schedule=schedule)
 
 
 def _learn_to_write(
-    model: Any, processor: Any, recipe: TinyRecipe, folder: Path, *, lesson: MakesLesson, schedule: Schedule
+    model: Any, processor: Any, recipe: TinyRecipe, folder: Path, *, example: DrawsExample, schedule: Schedule
 ) -> Path:
     inputs = ChatInputs(processor, "right")
     level = LEVELS[recipe.level]
 
     def step(rng: random.Random) -> tuple[Any, Mapping[str, float]]:
-        return completion_loss(model, inputs, [lesson(rng, level) for _ in range(recipe.lesson_batch)])
+        return completion_loss(model, inputs, [example(rng, level) for _ in range(recipe.sft_batch)])
 
     model.train()
     fit(model, step, schedule, folder=folder, name=folder.name, seed=recipe.seed)
@@ -135,9 +136,10 @@ def learn_vectors(recipe: TinyRecipe, run: Path, start: Path) -> Path:
     model, processor = _load(start)
     step = _pair_step(model, ChatInputs(processor, "right"), recipe)
     model.train()
-    for name, kin in (("apart", 1), ("vectors", recipe.kin)):
-        folder = run / "vectors" / name
-        fit(model, partial(step, kin=kin), recipe.schedule(name), folder=folder, name=name, seed=recipe.seed)
+    # The names are those of folders and random streams of earlier runs.
+    for name, stage, group_size in (("apart", "warm_start", 1), ("vectors", "vectors", recipe.group_size)):
+        folder, schedule = run / "vectors" / name, recipe.schedule(stage)
+        fit(model, partial(step, group_size=group_size), schedule, folder=folder, name=name, seed=recipe.seed)
     return _write(model, processor, run / "vectors" / CHECKPOINT, EMBEDDER_SPEC)
 
 
@@ -149,10 +151,10 @@ def _pair_step(model: Any, inputs: ChatInputs, recipe: TinyRecipe) -> Callable[.
         batch = inputs.tensors(chats)
         return pool_at_token(model.model(**batch).last_hidden_state, batch["input_ids"], emb_token)
 
-    def step(rng: random.Random, kin: int) -> tuple[Any, Mapping[str, float]]:
+    def step(rng: random.Random, group_size: int) -> tuple[Any, Mapping[str, float]]:
         task = TASKS[rng.choice(list(TASKS))]
         with_trace = rng.random() < recipe.trace_share
-        pairs = pairs_with_look_alikes(rng, level, task, recipe.pair_batch, kin)
+        pairs = pairs_with_look_alikes(rng, level, task, recipe.pair_batch, group_size)
         queries, items = (
             embed([shown_to_embedder(sample, rng, with_trace=with_trace) for sample in samples])
             for samples in ([pair.query for pair in pairs], [pair.positive for pair in pairs])

@@ -39,7 +39,7 @@ TRACE_TOKENS = (
 """The fixed parts of a T-CoT: ordinary tokens, one each, so that a trace is short."""
 
 SPLIT = r" ?\[*\d{2,}[\]},]*| ?\d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""A coordinate keeps its brackets and comma; a single digit, which pages count with, stands alone."""
+"""A coordinate keeps its brackets and comma; a single digit, as in page counts, is its own token."""
 
 CHAT_TEMPLATE = """{%- for message in messages -%}
 <|im_start|>{{ message.role }}
@@ -60,7 +60,7 @@ def build_tokenizer(emb_token: str, vocabulary: int = 900, samples: int = 3000) 
 
     Args:
         emb_token: Token that the Embedder pools at; the Reasoner carries it too, so that both share a vocabulary.
-        vocabulary: Most tokens; fewer when the text has no more to merge.
+        vocabulary: Most tokens; fewer if nothing is left to merge.
         samples: Pairs of the default level to read.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers

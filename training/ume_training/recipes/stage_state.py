@@ -1,4 +1,4 @@
-"""What a run folder knows of its stages: from which settings and inputs each was made, and whether it is done."""
+"""State of the stages in a run folder: settings and inputs of each, and whether it is done."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.util.files import atomic_write
 
 STAMP = "stage.json"
+RENAMED = {"kin": "group_size", "apart": "warm_start", "leak_share": "answer_hint_prob"}
 REPLACED = "replaced"
 """Folder of what was made with other settings; nothing is ever deleted."""
 
-Basis: TypeAlias = dict[str, Any]
+Fingerprint: TypeAlias = dict[str, Any]
 """Everything that decides what a stage makes: its settings, seed, data, and fingerprints of its inputs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """What is known of a stage.
+class StageState:
+    """State of a stage.
 
     Attributes:
         state: "started" until it is done.
@@ -37,7 +38,7 @@ class Stamp:
     """
 
     state: Literal["started", "done"]
-    basis: Basis
+    basis: Fingerprint
     outputs: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -45,12 +46,12 @@ class Stamp:
     resumed: bool = False
 
     def paths(self, folder: Path) -> dict[str, Path]:
-        """The outputs as paths."""
+        """Return the outputs as paths."""
         return {part: folder / path for part, path in self.outputs.items()}
 
 
-def read_stamp(folder: Path) -> Stamp | None:
-    """The stamp of a stage's folder, or None when the folder is new.
+def read_state(folder: Path) -> StageState | None:
+    """Read the state of a stage's folder, or return None for a new folder.
 
     Raises:
         InputError: When the stamp cannot be understood, or files lie there that no stage of this run has made.
@@ -64,18 +65,30 @@ def read_stamp(folder: Path) -> Stamp | None:
             )
         return None
     try:
-        return Stamp(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        basis = {
+            key: _with_new_keys(value) if key in {"settings", "data"} else value
+            for key, value in stored["basis"].items()
+        }
+        return StageState(**{**stored, "basis": basis})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} cannot be understood: {error}", hint="move the stage's folder away") from error
 
 
-def write_stamp(stamp: Stamp, folder: Path) -> None:
+def _with_new_keys(value: Any) -> Any:
+    """Rename settings of runs by earlier releases, so that these runs can be resumed."""
+    if not isinstance(value, dict):
+        return value
+    return {RENAMED.get(key, key): _with_new_keys(inner) for key, inner in value.items()}
+
+
+def write_state(stamp: StageState, folder: Path) -> None:
     """Write the stamp at once or not at all."""
     atomic_write(folder / STAMP, json.dumps(asdict(stamp), indent=2, sort_keys=True) + "\n", what="the stage's state")
 
 
-def digest_of(basis: Basis) -> str:
-    """A short name for a basis, equal for equal ones.
+def digest_of(basis: Fingerprint) -> str:
+    """Return a short name for a basis, equal for equal ones.
 
     Example:
         >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
@@ -84,7 +97,7 @@ def digest_of(basis: Basis) -> str:
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def set_aside(folder: Path, stamp: Stamp) -> Path:
+def move_replaced(folder: Path, stamp: StageState) -> Path:
     """Move what was made from another basis out of the way, and say where it is."""
     place = folder.parent / REPLACED / f"{folder.name}-{digest_of(stamp.basis)}"
     number = 1
@@ -96,18 +109,18 @@ def set_aside(folder: Path, stamp: Stamp) -> Path:
     return place
 
 
-def print_of(path: Path) -> str:
-    """A digest of a file or a checkpoint folder: its bytes, or samples of them where it is large.
+def digest_path(path: Path) -> str:
+    """Return a digest of a file or a checkpoint folder: its bytes, or samples of them where it is large.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "pairs.jsonl").write_text("{}")
-        ...     print_of(Path(folder) / "pairs.jsonl")
+        ...     digest_path(Path(folder) / "pairs.jsonl")
         'sha256:44136fa355b3'
     """
     if path.is_dir():
-        inner = [fingerprint(path), *(print_of(child) for child in sorted(path.iterdir()) if child.is_dir())]
+        inner = [fingerprint(path), *(digest_path(child) for child in sorted(path.iterdir()) if child.is_dir())]
         return inner[0] if len(inner) == 1 else f"sha256:{digest_of({'parts': inner})}"
     size, digest = path.stat().st_size, hashlib.sha256()
     with path.open("rb") as file:
@@ -121,8 +134,8 @@ def print_of(path: Path) -> str:
     return f"sha256:{digest.hexdigest()[:12]}"
 
 
-def differences(before: Basis, now: Basis) -> list[str]:
-    """What changed between two bases, one line a key.
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """List the changes between two fingerprints, one line per key.
 
     Example:
         >>> differences({"stage": {"steps": 2, "batch": 4}}, {"stage": {"steps": 3, "batch": 4}})

@@ -1,4 +1,4 @@
-"""Qwen3-VL at its published sizes with random weights: what a training step costs, before real weights are at hand."""
+"""Build Qwen3-VL at its published sizes with random weights, to measure cost without the published weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, write_spec
+from ume_training.shapes.pair.architecture import build_config, build_processor
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 
-TrueSize: TypeAlias = Literal["2b", "4b"]
+PublishedSize: TypeAlias = Literal["2b", "4b"]
 """Published sizes that this recipe trains."""
 
 
@@ -32,7 +33,9 @@ class Shape:
     heads: int
 
 
-SHAPES: Mapping[TrueSize, Shape] = MappingProxyType({"2b": Shape(2048, 6144, 28, 16), "4b": Shape(2560, 9728, 36, 32)})
+SHAPES: Mapping[PublishedSize, Shape] = MappingProxyType(
+    {"2b": Shape(2048, 6144, 28, 16), "4b": Shape(2560, 9728, 36, 32)}
+)
 """As in `config.json` of Qwen/Qwen3-VL-2B-Instruct and Qwen/Qwen3-VL-4B-Instruct."""
 
 VOCABULARY = 151_936
@@ -43,7 +46,7 @@ DEEPSTACK = (5, 11, 17)
 
 def build_qwen3_vl(
     folder: Path,
-    size: TrueSize = "2b",
+    size: PublishedSize = "2b",
     language_layers: int | None = None,
     vision_layers: int | None = None,
     *,
@@ -80,7 +83,7 @@ def build_qwen3_vl(
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    _processor(tokenizer).save_pretrained(folder)
+    build_processor(tokenizer, None).save_pretrained(folder)
     if spec is not None:
         write_spec(spec, folder)
     return folder
@@ -99,12 +102,10 @@ def deepstack_layers(depth: int) -> list[int]:
 
 
 def _config(tokenizer: Any, shape: Shape, language_layers: int | None, vision_layers: int | None) -> Any:
-    from transformers import Qwen3VLConfig
-
-    token_id = tokenizer.convert_tokens_to_ids
     depth = vision_layers or VISION_LAYERS
-    return Qwen3VLConfig(
-        text_config={
+    return build_config(
+        tokenizer,
+        text={
             "vocab_size": VOCABULARY,
             "hidden_size": shape.hidden,
             "intermediate_size": shape.intermediate,
@@ -113,50 +114,15 @@ def _config(tokenizer: Any, shape: Shape, language_layers: int | None, vision_la
             "num_key_value_heads": 8,
             "head_dim": 128,
             "max_position_embeddings": 262_144,
-            "tie_word_embeddings": True,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 5_000_000.0,
-                "mrope_section": [24, 20, 20],
-                "mrope_interleaved": True,
-            },
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
         },
-        vision_config={
+        vision={
             "depth": depth,
             "hidden_size": 1024,
             "intermediate_size": 4096,
             "num_heads": 16,
-            "patch_size": 16,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "out_hidden_size": shape.hidden,
             "num_position_embeddings": 2304,
             "deepstack_visual_indexes": deepstack_layers(depth),
         },
-        image_token_id=token_id("<|image_pad|>"),
-        video_token_id=token_id("<|video_pad|>"),
-        vision_start_token_id=token_id("<|vision_start|>"),
-        vision_end_token_id=token_id("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
-
-
-def _processor(tokenizer: Any) -> Any:
-    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
-
-    pictures: dict[str, Any] = {
-        "patch_size": 16,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    make: Any = Qwen3VLProcessor
-    return make(
-        image_processor=Qwen2VLImageProcessor(**pictures),
-        tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(**pictures),
-        chat_template=tokenizer.chat_template,
+        rope_theta=5_000_000.0,
+        sections=(24, 20, 20),
     )

@@ -24,7 +24,8 @@ from ume_retrieval.tcot.grammar import is_usable
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.tcot.trace import TCot
 from ume_training.egrl.rewards import format_reward
-from ume_training.shapes.benchmark import KIN
+from ume_training.shapes import evaluate
+from ume_training.shapes.benchmark import GROUP_SIZE
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.samples import Pair, Sample
 from ume_training.shapes.tasks import TASKS, Task, family
@@ -54,7 +55,7 @@ class HeldOutTask:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the Reasoner wrote about one item.
+    """An item with the Reasoner's T-CoT.
 
     Attributes:
         item: The item.
@@ -70,7 +71,7 @@ class Written:
 
 
 Use = Callable[[Sequence[Written], EmbedderSpec], list[tuple[TCot | None, Evidence | None]]]
-"""What of the T-CoTs of one side the Embedder gets to see, given its limit of evidence pictures."""
+"""Select the parts of one side's T-CoTs that the Embedder reads."""
 
 
 def held_out_world(seed: int, level: str, families: int = FAMILIES) -> list[HeldOutTask]:
@@ -79,7 +80,7 @@ def held_out_world(seed: int, level: str, families: int = FAMILIES) -> list[Held
 
 
 def _draw(task: Task, rng: random.Random, level: str, families: int) -> HeldOutTask:
-    pairs: list[Pair] = [pair for _ in range(families) for pair in family(task, rng, LEVELS[level], KIN)]
+    pairs: list[Pair] = [pair for _ in range(families) for pair in family(task, rng, LEVELS[level], GROUP_SIZE)]
     pool: dict[str, Sample] = {}
     for pair in pairs:
         positive = pair.positive
@@ -98,7 +99,7 @@ def _draw(task: Task, rng: random.Random, level: str, families: int) -> HeldOutT
 def write_about(
     reasoner: Reasoner, items: Sequence[LoadedItem], side: Side, targets: Sequence[str | None]
 ) -> list[Written]:
-    """Greedy T-CoTs of items, as inference asks for them."""
+    """Return greedy T-CoTs of items, as inference asks for them."""
     spec = reasoner.spec
     chats: list[Chat] = [
         fit_chat(reasoner_chat(item, side, spec.prompts, target), spec.budget)  # type: ignore[arg-type]
@@ -115,17 +116,17 @@ def write_about(
 
 
 def whole(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
-    """The T-CoT with its crops and key frames."""
+    """Return the T-CoT with its crops and key frames."""
     return [(one.tcot, evidence_of(spec, one.item, one.tcot) if one.tcot else None) for one in written]
 
 
 def without_pictures(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
-    """The T-CoT's text without crops and key frames."""
+    """Return the T-CoT's text without crops and key frames."""
     return [(tcot, None) for tcot, _ in whole(written, spec)]
 
 
 def answer_only(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
-    """The answer alone."""
+    """Return the answer alone."""
     return [(TCot(answer=tcot.answer) if tcot else None, None) for tcot, _ in whole(written, spec)]
 
 
@@ -135,7 +136,7 @@ def raw(written: Sequence[Written], _spec: EmbedderSpec) -> list[tuple[TCot | No
 
 
 def swapped(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
-    """Every item with the T-CoT of another one of its task: shows whether the Embedder reads T-CoTs at all."""
+    """Return every item with the T-CoT of another one of its task: shows whether the Embedder reads T-CoTs at all."""
     turned = [*written[1:], *written[:1]]
     return whole([replace(one, tcot=other.tcot) for one, other in zip(written, turned, strict=True)], spec)
 
@@ -153,10 +154,9 @@ USES: dict[str, Use] = {
 def hit_at_1(
     embedder: Embedder, task: HeldOutTask, queries: Sequence[Written], corpus: Sequence[Written], use: Use
 ) -> float:
-    """Share of a task's queries whose nearest candidate answers them."""
+    """Return the share of a task's queries whose nearest candidate answers them."""
     similarity = _embed(embedder, queries, use, "query") @ _embed(embedder, corpus, use, "corpus").T
-    nearest = similarity.argmax(axis=1).tolist()
-    return float(np.mean([top in right for top, right in zip(nearest, task.relevant, strict=True)]))
+    return evaluate.hit_at_1(similarity, task.relevant)
 
 
 def _embed(embedder: Embedder, written: Sequence[Written], use: Use, side: Side) -> npt.NDArray[np.float32]:

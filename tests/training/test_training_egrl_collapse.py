@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from ume_training.data.log import LOG
+from ume_training.egrl.collapse import CollapseMonitor, read_figures, resume_monitor
 from ume_training.egrl.settings import WatchSettings
-from ume_training.egrl.watch import Watch, append_log, read_figures, resumed_watch
+from ume_training.run_folder import LOG, append_lines
 
 FINE = {"format": 0.9, "kl": 0.1, "entropy": 0.5}
+
+
+def log_step(folder: Path, step: int, figures: Mapping[str, float]) -> None:
+    append_lines(folder / LOG, [{"step": step, **figures}])
 
 
 @pytest.mark.parametrize(
@@ -23,7 +29,7 @@ FINE = {"format": 0.9, "kl": 0.1, "entropy": 0.5}
     ],
 )
 def test_each_sign_is_named_after_patience(sign, words):
-    watch = Watch(WatchSettings(min_entropy=0.05, patience=3))
+    watch = CollapseMonitor(WatchSettings(min_entropy=0.05, patience=3))
     assert watch.look(1, FINE) is None
     bad = FINE | sign
     assert [watch.look(step, bad) for step in (2, 3)] == [None, None]
@@ -34,7 +40,7 @@ def test_each_sign_is_named_after_patience(sign, words):
 
 
 def test_one_good_step_calms_the_watch():
-    watch = Watch(WatchSettings(patience=2))
+    watch = CollapseMonitor(WatchSettings(patience=2))
     for step in range(0, 20, 2):
         assert watch.look(step, FINE | {"format": 0.0}) is None
         assert watch.look(step + 1, FINE) is None
@@ -49,17 +55,17 @@ def test_figures_have_our_names():
 
 def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path):
     for step in range(1, 6):
-        append_log(tmp_path, step, {"reward": step / 10})
+        log_step(tmp_path, step, {"reward": step / 10})
     with (tmp_path / LOG).open("a") as log:
         log.write('{"step": 6, "rew')
-    resumed_watch(WatchSettings(), tmp_path, 3)
-    append_log(tmp_path, 4, {"reward": 0.4})
+    resume_monitor(WatchSettings(), tmp_path, 3)
+    log_step(tmp_path, 4, {"reward": 0.4})
     steps = [json.loads(line)["step"] for line in (tmp_path / LOG).read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
 
 
 def test_a_resumed_run_remembers_its_last_good_step(tmp_path):
     for step in range(1, 8):
-        append_log(tmp_path, step, FINE | ({"format": 0.0} if step in {5, 6} else {}))
-    assert resumed_watch(WatchSettings(), tmp_path, 6) == Watch(WatchSettings(), bad_steps=2, good_step=4)
-    assert resumed_watch(WatchSettings(), tmp_path / "new", 0).good_step == 0
+        log_step(tmp_path, step, FINE | ({"format": 0.0} if step in {5, 6} else {}))
+    assert resume_monitor(WatchSettings(), tmp_path, 6) == CollapseMonitor(WatchSettings(), bad_steps=2, good_step=4)
+    assert resume_monitor(WatchSettings(), tmp_path / "new", 0).good_step == 0

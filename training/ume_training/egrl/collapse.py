@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ume_training.data.log import LOG, rewind_log
 from ume_training.egrl.settings import WatchSettings
+from ume_training.run_folder import rewind_log
 
 NAMES = {
     "reward": "reward",
@@ -53,7 +52,7 @@ class Collapse:
 
 
 @dataclass(slots=True)
-class Watch:
+class CollapseMonitor:
     """Looks at each step's figures.
 
     Attributes:
@@ -62,7 +61,7 @@ class Watch:
         good_step: Last step inside all bounds, 0 before any.
 
     Example:
-        >>> watch = Watch(WatchSettings(patience=2))
+        >>> watch = CollapseMonitor(WatchSettings(patience=2))
         >>> watch.look(1, {"format": 0.1}), watch.look(2, {"format": 0.1})
         (None, Collapse(step=2, reason='only 10% of replies follow the form (at least 30% must)'))
     """
@@ -92,24 +91,18 @@ class Watch:
         return None
 
 
-def resumed_watch(settings: WatchSettings, folder: Path, step: int) -> Watch:
-    """A watch that knows the log up to a checkpoint; lines after it are taken back, since they are written again."""
-    watch = Watch(settings)
+def resume_monitor(settings: WatchSettings, folder: Path, step: int) -> CollapseMonitor:
+    """Build a monitor from the log up to a checkpoint, and remove the lines after it."""
+    watch = CollapseMonitor(settings)
     for figures in rewind_log(folder, step):
         watch.look(figures["step"], figures)
     return watch
 
 
 def read_figures(logs: Mapping[str, Any]) -> dict[str, float]:
-    """A step's figures out of TRL's log, under our names."""
+    """Return a step's figures out of TRL's log, under our names."""
     return {
         ours: round(float(logs[theirs]), 6)
         for theirs, ours in NAMES.items()
         if isinstance(logs.get(theirs), int | float)
     }
-
-
-def append_log(folder: Path, step: int, figures: Mapping[str, float]) -> None:
-    """Write a step's figures as one line."""
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps({"step": step, **figures}) + "\n")

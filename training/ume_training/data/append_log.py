@@ -11,8 +11,9 @@ from typing import Any
 from ume_retrieval.errors import TrainingError
 from ume_retrieval.media.files import display_name
 from ume_retrieval.util.files import atomic_write
-from ume_training.data.files import PairReader, key_hash, make_folder, settle
+from ume_training.data.files import PairReader, key_hash, settle
 from ume_training.data.records import PairRecord
+from ume_training.run_folder import changed_settings, make_folder
 
 
 class RecordLog:
@@ -58,7 +59,7 @@ class RecordLog:
 
 
 def cut_torn_line(path: Path) -> int:
-    """Cut off a last line that has no end, and return how many bytes it had."""
+    """Cut off an incomplete last line, and return how many bytes it had."""
     if not path.exists():
         return 0
     with path.open("r+b") as file:
@@ -75,29 +76,29 @@ def cut_torn_line(path: Path) -> int:
 
 
 def claim(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
-    """Make sure that a growing file is new, or was begun by the same settings (`.run.json` beside it says which).
+    """Make sure that a growing file is new, or was begun by the same settings (named in its `.run.json`).
 
     Raises:
         TrainingError: When it is neither.
     """
     make_folder(out.parent)
-    beside = out.with_name(f"{out.name}.run.json")
+    settings_file = out.with_name(f"{out.name}.run.json")
     if out.exists() and not resume:
         raise TrainingError(f"{display_name(out)} exists", hint="go on with --resume, or name another file")
-    if out.is_dir() or (out.exists() and out.stat().st_size and not beside.exists()):
+    if out.is_dir() or (out.exists() and out.stat().st_size and not settings_file.exists()):
         raise TrainingError(
-            f"{display_name(out)} was not begun by this command: {display_name(beside)} is not there",
+            f"{display_name(out)} was not begun by this command: {display_name(settings_file)} is not there",
             hint="name another file",
         )
-    if out.exists() and beside.exists():
+    if out.exists() and settings_file.exists():
         try:
-            before = json.loads(beside.read_text(encoding="utf-8"))
+            before = json.loads(settings_file.read_text(encoding="utf-8"))
         except ValueError:
             before = None
         if before != identity:
-            changed = [key for key in identity if not isinstance(before, dict) or before.get(key) != identity[key]]
+            changed = changed_settings(before if isinstance(before, dict) else {}, identity)
             raise TrainingError(
                 f"{display_name(out)} was begun with other settings ({', '.join(changed) or 'unreadable'})",
                 hint="name another file, or take the settings that it was begun with",
             )
-    atomic_write(beside, json.dumps(identity, indent=2) + "\n", what="the settings")
+    atomic_write(settings_file, json.dumps(identity, indent=2) + "\n", what="the settings")

@@ -1,11 +1,14 @@
-"""The reference of every key of a recipe, made from the schema: `python -m ume_training.recipes.reference FILE`."""
+# ruff: noqa: INP001  # a script
+"""Write the table of every recipe key into `docs/training.md`, from the schema.
+
+`python docs/tools/recipe_reference.py` does it; a test compares the page with the schema.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import re
-import sys
 import textwrap
 import types
 import typing
@@ -22,8 +25,10 @@ from ume_retrieval.checkpoint import EmbedderSpec
 from ume_training.recipes.schema import Recipe, RecipeData
 from ume_training.recipes.stages import AnyStage, ScheduleSettings, Stage
 
+PAGE = Path(__file__).parents[1] / "training.md"
+
 SHARED: tuple[type[BaseModel], ...] = (ScheduleSettings,)
-"""Settings that several stages take, told once."""
+"""Settings that several stages take, described once."""
 
 BEGIN, END = "<!-- keys: begin, made by `make docs` -->", "<!-- keys: end -->"
 
@@ -58,7 +63,7 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
 def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Key, type, default and meaning of every field, those of nested settings after their own.
 
-    Settings of `SHARED` are told apart, once; those of `ume.json` are told where it is.
+    Settings of `SHARED` are described once, in a table of their own; those of `ume.json` are described elsewhere.
     """
     docs = field_docs(model)
     for name, field in model.model_fields.items():
@@ -74,7 +79,7 @@ def render() -> str:
     parts += ["### `data`", _table(rows(RecipeData))]
     parts += ["### Every stage", "`stage` says of which kind it is.", _table(rows(Stage))]
     for shared in SHARED:
-        parts += ["### `schedule` and `apart`", inspect.getdoc(shared) or "", _table(rows(shared))]
+        parts += ["### `schedule` and `warm_start`", inspect.getdoc(shared) or "", _table(rows(shared))]
     for kind in stage_kinds():
         name = get_args(kind.model_fields["stage"].annotation)[0]
         own = (row for row in rows(kind) if row[0] not in {"stage", "name"})
@@ -160,5 +165,4 @@ def _default(field: FieldInfo, inner: type[BaseModel] | None) -> str:
 
 
 if __name__ == "__main__":
-    document = Path(sys.argv[1])
-    document.write_text(rewritten(document.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

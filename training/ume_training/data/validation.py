@@ -1,4 +1,4 @@
-"""What is wrong with a line of training data: file, line, field and reason, found before anything is trained."""
+"""Validate lines of training data; errors name file, line, field and reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ume_retrieval.tcot.grammar import is_usable, parse, validate
 from ume_training.data.records import TAGS, FramesRef, ItemRecord, PairRecord
 
 OnError: TypeAlias = Literal["stop", "skip"]
-"""What to do with a broken line: raise it, or note it and go on."""
+"""Treatment of a broken line: raise its error, or skip it and list it."""
 
 TCotRule: TypeAlias = Literal["strict", "usable", "any"]
 """Which T-CoTs pass: "strict" those without a problem of `BROKEN` and with the cue of their modality, "usable" all that
@@ -52,7 +52,7 @@ class PairError(TrainingError):
 
     def __init__(self, file: Path, line: int, field: str, reason: str, *, hint: str = "") -> None:
         where = f"{display_name(file)}, line {line}" + (f", {field}" if field else "")
-        super().__init__(f"{where}: {reason}", hint=hint or "mend the line, or leave broken lines out (skip)")
+        super().__init__(f"{where}: {reason}", hint=hint or "correct the line, or leave broken lines out (skip)")
         self.file = file
         self.line = line
         self.field = field
@@ -67,7 +67,7 @@ def read_line(text: str | bytes, file: Path, line: int) -> PairRecord:
     """Read one record from JSON.
 
     Raises:
-        PairError: When it is no JSON, has a wrong type, an unknown key, or says nothing where it must.
+        PairError: When it is not JSON, has a wrong type, an unknown key, or says nothing where it must.
     """
     try:
         return PairRecord.model_validate_json(text)
@@ -76,13 +76,13 @@ def read_line(text: str | bytes, file: Path, line: int) -> PairRecord:
 
 
 def pair_error(error: ValidationError, file: Path, line: int) -> PairError:
-    """The first thing that pydantic found, as a fault of a line."""
+    """Return the first error that pydantic found, as a `PairError`."""
     first = error.errors(include_url=False, include_input=True)[0]
     return PairError(file, line, field_of(first["loc"]), _reason(first))
 
 
 def field_of(place: tuple[int | str, ...]) -> str:
-    """A place of pydantic's as a reader writes it.
+    """Write one of pydantic's locations as a path of keys.
 
     Example:
         >>> field_of(("positive", "images", 0, "object", "page"))
@@ -99,7 +99,7 @@ def field_of(place: tuple[int | str, ...]) -> str:
 
 _REASONS = {
     "missing": "is missing",
-    "extra_forbidden": "is no field of the schema",
+    "extra_forbidden": "is not a field of the schema",
     "string_pattern_mismatch": "is empty text",
     "string_too_short": "is empty text",
     "too_short": "is empty",
@@ -109,7 +109,7 @@ _REASONS = {
 def _reason(error: ErrorDetails) -> str:
     kind, message, value = error["type"], error["msg"], error["input"]
     if kind == "json_invalid":
-        return f"is no JSON: {message.removeprefix('Invalid JSON: ').replace(' line 1 column', ' column')}"
+        return f"is not JSON: {message.removeprefix('Invalid JSON: ').replace(' line 1 column', ' column')}"
     if kind in _REASONS:
         return _REASONS[kind]
     if kind == "value_error":
@@ -119,7 +119,7 @@ def _reason(error: ErrorDetails) -> str:
 
 
 def media_fault(record: PairRecord, folder: Path) -> tuple[str, str] | None:
-    """The first medium that is not there, as (field, reason); files are looked for and not opened."""
+    """Return the first medium that is not there, as (field, reason); files are looked for and not opened."""
     for side, item in record.sides():
         for place, written in item.paths():
             if is_remote(written):
@@ -136,7 +136,7 @@ def _absence(path: str) -> str | None:
     except (OSError, ValueError):
         return "does not exist"
     if not stat.S_ISREG(status.st_mode):
-        return "is no regular file"
+        return "is not a regular file"
     return None if status.st_size else "is an empty file"
 
 
@@ -146,7 +146,7 @@ def forget_media() -> None:
 
 
 def tcot_problems(text: str, item: ItemRecord, frames: int | None = None) -> tuple[str, ...]:
-    """Names of everything that is wrong with a T-CoT, in order of discovery.
+    """Return names of everything that is wrong with a T-CoT, in order of discovery.
 
     Args:
         text: The T-CoT as written.
