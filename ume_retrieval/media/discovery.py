@@ -120,8 +120,9 @@ def entries(
         rows = [("text", Item(text=_text(found, limits)), None, None)]
     digest = file_digest(path, limits).hex()
     return [
-        Entry(found.source, path, kind, item, *(span or (None, None)), page, digest, found.size, found.mtime_ns)
+        Entry(found.source, path, kind, item, start_s, end_s, page, digest, found.size, found.mtime_ns)
         for kind, item, span, page in rows
+        for start_s, end_s in [span or (None, None)]
     ]
 
 
