@@ -122,7 +122,7 @@ def entries(
     return [
         Entry(found.source, path, kind, item, start_s, end_s, page, digest, found.size, found.mtime_ns)
         for kind, item, span, page in rows
-        for start_s, end_s in (span or (None, None),)
+        for start_s, end_s in [span or (None, None)]
     ]
 
 

@@ -16,7 +16,7 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Clip, Frames, ImageInput, Item, LoadedItem, Page, VideoInput
 from ume_retrieval.media.files import file_digest, is_remote, local_path
 from ume_retrieval.media.images import check_bytes, open_image
-from ume_retrieval.media.isolation.decoder import decoder
+from ume_retrieval.media.isolation.decoder import LOCAL, decoder
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote.fetch import fetch
 
@@ -66,7 +66,7 @@ def load(
 def _load(item: Item, budget: VisualBudget, limits: Limits) -> LoadedItem:
     name = content_id(item, budget, limits)
     page_pixels = PAGE_OVERSAMPLING * budget.image_max_pixels
-    place = decoder(limits)
+    place = LOCAL if limits.isolation is None else decoder(limits)
     images = tuple(place.open_image(image, limits, page_pixels=page_pixels) for image in item.images)
     fps, most, least = budget.video_fps, budget.video_frames, budget.video_min_frames
     videos = tuple(place.sample_video(video, fps, most, limits, min_frames=least) for video in item.videos)
