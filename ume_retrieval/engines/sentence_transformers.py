@@ -241,7 +241,7 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
         lengths.extend(counted)
 
     def _settings(self, readers: Sequence[Any], contents: Sequence[Any], side: Side | None, prompt: str | None) -> Any:
-        """What keeps the package from cutting: its own modules take it as settings, others' code is asked before."""
+        """Settings that disable truncation in the package's own modules; custom modules get a length check instead."""
         from sentence_transformers.base.modules import Transformer
 
         if all(isinstance(reader, Transformer) for reader in readers):

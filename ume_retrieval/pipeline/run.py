@@ -88,7 +88,7 @@ class Encoded:
         index: Its position.
         vector: Shape (dimension,), float32, length 1; None when the input failed.
         trace: Its trace; None when it failed or without reasoning.
-        failure: Why there is no vector.
+        failure: Why the vector is missing.
     """
 
     index: int
