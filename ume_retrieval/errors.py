@@ -129,13 +129,13 @@ class CacheError(UmeError):
 
 
 class TrainingError(UmeError):
-    """Training cannot start or go on (broken training data, a Reasoner that does not follow the form, a collapse)."""
+    """Training cannot start or continue (invalid data, a Reasoner that does not follow the format, a collapse)."""
 
     code = "training_error"
 
 
 class StoreError(UmeError):
-    """A vector store could not do what was asked."""
+    """An operation of a vector store failed."""
 
     code = "store_error"
 

@@ -1,4 +1,4 @@
-"""A gate that decides per query whether reasoning pays, from what the direct search shows.
+"""A gate that decides per query whether to reason, from features of the direct search.
 
 A direct search costs one pass of the Embedder, a reasoned one some hundred tokens of the Reasoner. Where both would put
 the same item first, the tokens buy nothing. The gate learns from queries for which both were run: its labels may be the

@@ -1,4 +1,4 @@
-"""Does a model make the vectors that its authors published? For whoever has the weights."""
+"""Verify a model's vectors against the figures that its authors published."""
 
 from __future__ import annotations
 

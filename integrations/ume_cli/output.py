@@ -80,7 +80,7 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Bars with rate and time left on standard error; silent where nobody watches."""
+        """Bars with rate and time left on standard error; silent without a terminal."""
         columns = (
             TextColumn("{task.description:<9}"),
             BarColumn(),

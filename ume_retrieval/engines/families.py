@@ -64,7 +64,7 @@ def parse_about(seen: LoadedItem, reply: str) -> TCot:
 
 
 def evidence_of(spec: EmbedderSpec, seen: LoadedItem, tcot: TCot) -> Evidence:
-    """Cut out what a T-CoT names, as far as the Embedder is shown it.
+    """Crop the evidence of a T-CoT that the Embedder is shown.
 
     Raises:
         ReasoningError: When the T-CoT says nothing that can be embedded.

@@ -294,7 +294,7 @@ def fuse(pieces: npt.NDArray[np.float32], words: Sequence[bool], words_share: fl
 
 
 def token_lengths(features: Mapping[str, Any], config: Any = None) -> list[int]:
-    """Tokens of each row that a model is about to read: words and pictures, padding excluded as far as it is masked.
+    """Count the tokens of each row that a model is about to read: text and pictures, without masked padding.
 
     Args:
         features: Tensors of a batch as sentence-transformers' preprocessing makes them.

@@ -1,4 +1,4 @@
-"""The catalogue of models: what is known of each, one JSON file a model in `ume_retrieval/models/`."""
+"""The catalogue of models: one JSON file per model in `ume_retrieval/models/`."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ume_retrieval.util.threads import overlapped
 
 
 def run_side_by_side(chunks: Iterable[Chunk], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
-    """Pass chunks through stages that work at the same time, each in a thread of its own; in order.
+    """Pass chunks in order through stages that run concurrently, one thread each.
 
     Raises:
         Stopped: When the call is cancelled.

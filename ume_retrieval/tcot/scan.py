@@ -129,7 +129,7 @@ def find_cues(text: str) -> list[Island]:
 
 
 class _Reader:
-    """Reads one value from its opening bracket on, closing by force what the text leaves open."""
+    """Reads one value from its opening bracket, and closes brackets that the text leaves open."""
 
     def __init__(self, text: str, start: re.Match[str]) -> None:
         self._text = text
