@@ -98,7 +98,7 @@ class Encoded:
 
 
 class EncodeStream:
-    """Inputs that are encoded while earlier ones are being used. Iterate over it once, in a `with`.
+    """A stream of encoded inputs; later ones are encoded while you use earlier ones. Iterate over it once, in a `with`.
 
     Args:
         chunks: From stages that end with embedding.
