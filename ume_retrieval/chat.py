@@ -12,7 +12,7 @@ from ume_retrieval.inputs import Frames, Side
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """Words."""
+    """A piece of text."""
 
     text: str
 
@@ -42,7 +42,7 @@ Part: TypeAlias = TextPart | ImagePart | VideoPart
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn.
+    """One turn of a chat.
 
     Attributes:
         role: Who speaks.

@@ -84,9 +84,9 @@ class VisualBudget(BaseModel):
 
 
 class Prompts(BaseModel):
-    """What the Reasoner is asked, by side and modality. `{text}` and `{instruction}` stand for the item's own words.
+    """Prompt templates of the Reasoner, by side and modality; `{text}` and `{instruction}` are filled from the item.
 
-    `version` goes into cache keys and collection metadata: change it with the wording, or leave it out of a file.
+    `version` is part of cache keys and collection metadata: change it with the wording, or omit it in a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,14 +129,14 @@ class Prompts(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
-            said = {"missing": "is missing", "extra_forbidden": "is no prompt"}.get(first["type"], first["msg"])
+            said = {"missing": "is missing", "extra_forbidden": "is not a prompt"}.get(first["type"], first["msg"])
             raise InputError(
                 f"{source}: {field} {said}",
                 hint=f"the fields are {', '.join(cls.model_fields)}; version may be left out",
             ) from error
         for name in ("query_text", "query_text_to_video", "corpus_text"):
             if "{text}" not in getattr(prompts, name):
-                raise InputError(f"{source}: {name} has no place for the text", hint="write {text} where it belongs")
+                raise InputError(f"{source}: {name} lacks {{text}}", hint="add {text} where the item's text belongs")
         if prompts.version:
             return prompts
         wording = json.dumps(prompts.model_dump(exclude={"version"}), sort_keys=True)
@@ -144,7 +144,7 @@ class Prompts(BaseModel):
 
 
 class ReasonerSpec(BaseModel):
-    """What a Reasoner checkpoint says of itself."""
+    """Settings of a Reasoner checkpoint, from its `ume.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -175,7 +175,7 @@ PUBLISHED_BUDGETS: Mapping[str, VisualBudget] = MappingProxyType(
         ),
     }
 )
-"""What each family's models see of pictures, as their authors use them."""
+"""Visual budget of each family, as its authors use it."""
 
 
 def _usual_budget(given: dict[str, Any]) -> VisualBudget:
@@ -184,14 +184,14 @@ def _usual_budget(given: dict[str, Any]) -> VisualBudget:
 
 
 class EmbedderSpec(BaseModel):
-    """What an Embedder checkpoint says of itself."""
+    """Settings of an Embedder checkpoint, from its `ume.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Literal["embedder"] = "embedder"
     family: Family
     profile: Profile = Field(default_factory=lambda given: PROFILES[given["family"]][0] if "family" in given else OWN)
-    """How items are written; by default as the family's authors published it. A name of `profiles.PROFILES` will do."""
+    """How items are formatted; by default as the authors published it. Accepts a name of `profiles.PROFILES`."""
     emb_token: str = "<emb>"
     """Token that is pooled; only the embed-rl family reads it."""
     summary_prompt: str = "Summarize the above content in one word:"
@@ -199,18 +199,18 @@ class EmbedderSpec(BaseModel):
     default_instruction: str = "Represent the user's input."
     """System turn when the item brings no instruction; only the qwen3-vl-embedding family reads it."""
     budget: VisualBudget = Field(default_factory=_usual_budget)
-    """What the model sees of pictures; by default as the family's authors use it."""
+    """Resolution and number of frames that the model sees; by default as the family's authors use it."""
     max_tokens: Annotated[int, Field(gt=0)] = 8192
-    """Longest input; a longer one is refused, never cut silently. The sentence-transformers family goes by the model's
-    own limit, and by this one where the model names none."""
+    """Most tokens of an input; a longer one raises an error and is never truncated. The sentence-transformers family
+    uses the model's own limit, and this one only where the model declares no limit."""
     trace_part: Literal["whole", "answer"] | None = None
-    """How much of a T-CoT is embedded. None is all of it, but the answer alone where a model reads either words or
-    pictures (CLIP, SigLIP): what reads captions of 64 or 77 tokens has no room for more."""
+    """Part of a T-CoT that is embedded. None means all of it, except for dual encoders (CLIP, SigLIP): their text
+    towers read 64 or 77 tokens, so only the answer is embedded."""
     words_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Weight of words in the vector of an item with words and pictures, for a model that reads one of the two at a
-    time; pictures have the rest. Measured on Shapes: `benchmarks/dual_encoder.py`."""
+    """Weight of the text in the vector of an item with text and pictures, for dual encoders; the pictures get the
+    rest. Measured on Shapes: `benchmarks/dual_encoder.py`."""
     matryoshka_dims: tuple[int, ...] = ()
-    """Dimensions that training has made usable on their own; empty when unknown."""
+    """Dimensions to which vectors may be truncated (Matryoshka training); empty when unknown."""
 
     @model_validator(mode="before")
     @classmethod
@@ -223,10 +223,10 @@ class EmbedderSpec(BaseModel):
         return given
 
     def with_profile(self, profile: Profile | str) -> EmbedderSpec:
-        """Describe the same model with another way to write its input.
+        """Return this spec with another profile.
 
         Raises:
-            InputError: When the family has no profile of that name.
+            InputError: If the family lacks a profile of that name.
 
         Example:
             >>> EmbedderSpec(family="embed-rl").with_profile("train").profile.name
@@ -237,7 +237,7 @@ class EmbedderSpec(BaseModel):
 
     @property
     def writing(self) -> str:
-        """Family and profile in one word, for whoever keeps vectors: those of different ones cannot be compared.
+        """Family and profile as one string. Vectors that differ in it are not comparable.
 
         Example:
             >>> EmbedderSpec(family="embed-rl").writing, EmbedderSpec(family="embed-rl", profile="ume").writing
@@ -254,7 +254,7 @@ def _read_table(path: Path) -> dict[str, object]:
         table = readers[path.suffix](path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    except ValueError as error:  # of bytes that are no text, and of both formats, with the line
+    except ValueError as error:  # invalid UTF-8, or a syntax error of either format, with its line
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(table, dict):
         raise InputError(f"{path} holds no table of prompts", hint="write one field a prompt")

@@ -51,7 +51,7 @@ class MediaNotFound(MediaError):
 
 
 class UnsupportedMedia(MediaError):
-    """The bytes are no image, video or PDF that this library reads."""
+    """The bytes are not an image, video or PDF that this library reads."""
 
     code = "unsupported_media"
 
@@ -129,13 +129,13 @@ class CacheError(UmeError):
 
 
 class TrainingError(UmeError):
-    """Training cannot start or go on (broken training data, a Reasoner that does not follow the form, a collapse)."""
+    """Training cannot start or continue (invalid data, a Reasoner that does not follow the format, a collapse)."""
 
     code = "training_error"
 
 
 class StoreError(UmeError):
-    """A vector store could not do what was asked."""
+    """An operation of a vector store failed."""
 
     code = "store_error"
 
@@ -147,7 +147,7 @@ class StoreMismatch(StoreError):
 
 
 class StoreUnsupported(StoreError):
-    """This kind of store has no such feature; another kind has."""
+    """The feature needs another kind of store."""
 
     code = "store_unsupported"
 
@@ -159,7 +159,7 @@ class StoreLocked(StoreError):
 
 
 class CollectionNotFound(StoreError):
-    """The store has no collection of that name."""
+    """The store does not contain a collection of that name."""
 
     code = "collection_not_found"
 
@@ -170,7 +170,7 @@ class Failure:
 
     Attributes:
         index: Position of the item in the caller's input, 0-based.
-        source: What the caller called it (a path, an id), or "" when it has no name.
+        source: The caller's name of the item (a path, an id), or "".
         error: The error's `code`.
         message: What happened, one line.
         hint: What to do next, one line, may be empty.

@@ -1,4 +1,4 @@
-"""A gate that decides per query whether reasoning pays, from what the direct search shows.
+"""A gate that decides per query whether to reason, from features of the direct search.
 
 A direct search costs one pass of the Embedder, a reasoned one some hundred tokens of the Reasoner. Where both would put
 the same item first, the tokens buy nothing. The gate learns from queries for which both were run: its labels may be the
@@ -30,7 +30,7 @@ LEAST_QUERIES: Final = 50
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DirectView:
-    """Features of a query before it is reasoned over.
+    """Features of a query from its direct search, before reasoning.
 
     Attributes:
         vector: The query's direct vector, shape (dim,).
@@ -43,7 +43,7 @@ class DirectView:
     reasoned: tuple[tuple[str, float], ...] = ()
 
     def features(self) -> npt.NDArray[np.float64]:
-        """The numbers that the gate decides by, shape (7 + dim,): best scores, margins, agreement, and the vector."""
+        """Input of the linear model, shape (7 + dim,): best scores, margins, agreement, and the vector."""
         first, margin, lead = _shape([score for _, score in self.direct[:SHOWN]])
         first_r, margin_r, _ = _shape([score for _, score in self.reasoned[:SHOWN]])
         ids, ids_r = ([key for key, _ in hits[:SHOWN]] for hits in (self.direct, self.reasoned))
@@ -90,7 +90,7 @@ class Gate:
     queries: int = 0
 
     def needs_reasoning(self, view: DirectView) -> bool:
-        """Whether the Reasoner is to be asked.
+        """Decide whether to reason over the query.
 
         Raises:
             InputError: When the view's vector is not of the length that the gate knows.
@@ -104,7 +104,7 @@ class Gate:
         return bool(float(features @ np.asarray(self.weights)) + self.bias < self.threshold)
 
     def check(self, embedder: str) -> None:
-        """Refuse another Embedder's vectors.
+        """Check that vectors come from the gate's Embedder.
 
         Raises:
             InputError: When the gate was calibrated with another one.
@@ -116,7 +116,7 @@ class Gate:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON.
+        """Write the gate as JSON.
 
         Raises:
             InputError: When the file cannot be written.
@@ -125,7 +125,7 @@ class Gate:
 
     @classmethod
     def load(cls, path: str | Path) -> Gate:
-        """Read what `save` wrote.
+        """Read a gate that `save` wrote.
 
         Raises:
             InputError: When the file holds no gate.
@@ -141,7 +141,7 @@ class Gate:
 
 
 def calibrate(views: Sequence[DirectView], spare: Sequence[bool], *, embedder: str, max_loss: float = 0.005) -> Gate:
-    """Fit a gate, and set its threshold so that it spares as many queries as a bound on its mistakes allows.
+    """Fit a gate, and set its threshold to skip reasoning as often as a limit on wrong decisions allows.
 
     Args:
         views: What each query shows; at least 50.

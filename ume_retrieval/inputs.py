@@ -1,4 +1,4 @@
-"""What a caller hands in: an `Item` of text, images and videos in any mix."""
+"""Input types: an `Item` combines text, images and videos."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import PIL.Image
 from ume_retrieval.errors import InputError
 
 Side: TypeAlias = Literal["query", "corpus"]
-"""Which end of retrieval an item stands on; prompts differ by side (arXiv 2602.13823, supplement)."""
+"""Whether an item is a query or part of the corpus; prompts differ by side (arXiv 2602.13823, supplement)."""
 
 Modality: TypeAlias = Literal["text", "image", "video"]
-"""The modality that decides prompt and evidence cue: video before image before text."""
+"""The modality that selects prompt and evidence cue: video takes precedence over image, image over text."""
 
 _MOST_PAGES = 2**63 - 1
 """The content id keeps a page number in eight bytes."""
@@ -31,11 +31,11 @@ class Page:
     """One page of a PDF, used as an image.
 
     Attributes:
-        path: The PDF file; a string will do.
+        path: The PDF file; a string is converted.
         page: Page number, 1-based.
 
     Raises:
-        InputError: When the page is no whole number.
+        InputError: If the page is not an integer.
     """
 
     path: Path
@@ -52,12 +52,12 @@ class Frames:
 
     Attributes:
         images: RGB frames in time order, at least one, all of one size.
-        timestamps: Seconds from the start of the file, one a frame, ascending.
-        duration_s: Length of the sampled stretch in seconds, > 0.
-        from_file: Whether the library sampled them from a file; some models want given frames resized in another way.
+        timestamps: Seconds from the start of the file, one per frame, ascending.
+        duration_s: Length of the sampled segment in seconds, > 0.
+        from_file: Whether the library sampled them from a file; some profiles resize given frames differently.
 
     Raises:
-        InputError: When there is no frame, or not one number a frame. What `check_frames` asks for is checked when the
+        InputError: If `images` is empty, or the timestamps are not one number per frame. `check_frames` runs when the
             frames are loaded.
     """
 
@@ -76,15 +76,15 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A stretch of a video file.
+    """A segment of a video file.
 
     Attributes:
-        path: The video file; a string will do.
-        start_s: First second that counts; 0.0 is the file's start.
-        end_s: First second that no longer counts; None is the file's end.
+        path: The video file; a string is converted.
+        start_s: Start in seconds, inclusive; 0.0 is the start of the file.
+        end_s: End in seconds, exclusive; None is the end of the file.
 
     Raises:
-        InputError: When a second is no number.
+        InputError: If `start_s` or `end_s` is not a number.
     """
 
     path: Path
@@ -102,21 +102,21 @@ ImageInput: TypeAlias = "str | Path | bytes | PIL.Image.Image | Page"
 """A file, encoded bytes, decoded pixels or a PDF page. A `str` is a path (or a URL, refused by default)."""
 
 VideoInput: TypeAlias = "str | Path | Clip | Frames"
-"""A file, a stretch of a file, or frames decoded elsewhere."""
+"""A file, a segment of a file, or frames that you decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to search with or to be found: text, images, videos and an instruction, in any mix.
+    """A query or a corpus entry: text, images, videos and an instruction, in any combination.
 
     Attributes:
-        text: The words, or None.
+        text: The text, or None.
         images: Images in the order in which the model sees them.
         videos: Videos in the order in which the model sees them.
-        instruction: What the caller wants of the item ("Find a page that answers the question"), or None.
+        instruction: The retrieval task ("Find a page that answers the question"), or None.
 
     Raises:
-        InputError: When neither text nor media is given, or text or instruction is no `str`.
+        InputError: If text and media are both missing, or text or instruction is not a `str`.
 
     Example:
         >>> Item(text="a red circle").modality
@@ -160,7 +160,7 @@ class LoadedItem:
         content_id: Hex digest of content and sampling; independent of file names (see `media.content_id`).
 
     Raises:
-        InputError: When text or instruction is no `str`, media are not decoded, or frames fail `check_frames`.
+        InputError: If text or instruction is not a `str`, media are not decoded, or frames fail `check_frames`.
     """
 
     text: str | None
@@ -185,10 +185,10 @@ class LoadedItem:
 
 
 def check_frames(frames: Frames) -> Frames:
-    """Hand frames back when a model can take them: pictures of one size, at times that are numbers.
+    """Check that all frames are pictures of one size with finite times, and return them.
 
     Raises:
-        InputError: When sizes differ, a time is infinite or not a number, or a frame is no picture.
+        InputError: If sizes differ, a time is infinite or NaN, or a frame is not a PIL image.
     """
     if not _are_pictures(frames.images):
         raise InputError("frames must be PIL images", hint="use PIL.Image.fromarray for arrays")

@@ -1,8 +1,8 @@
-"""Profiles: how the authors of a family write an item for their Embedder, as values that one writer reads.
+"""Profiles: how the authors of a model family format the input of their Embedder, as data.
 
-A profile says in which order text and media stand, how videos and their frames are shown, how a T-CoT is written and
-which of its pictures are shown. `PROFILES` lists the published ones with their sources; another one can be put into a
-checkpoint's `ume.json`, or passed to `ReasoningEmbedder.from_pretrained(profile=...)`.
+A profile sets the order of text and media, how videos and their frames are formatted, how a T-CoT is formatted, and
+which of its evidence pictures are included. `PROFILES` lists the published profiles with their sources; a checkpoint's
+`ume.json` may hold another, and `ReasoningEmbedder.from_pretrained(profile=...)` accepts one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIN_CROP: Final = 16
 
 
 class EvidenceRule(BaseModel):
-    """Which pictures a T-CoT's cues give. Boxes of a flat list belong to the first image, in every profile."""
+    """How a T-CoT's cues become pictures. In every profile, boxes of a flat list belong to the first image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,74 +33,74 @@ class EvidenceRule(BaseModel):
     small: Literal["widen", "omit"] = "widen"
     """Whether a crop below `min_side` is widened around its centre or left out."""
     min_side: Annotated[int, Field(ge=1)] = MIN_CROP
-    """Least width and height of a crop in pixels."""
+    """Minimum width and height of a crop in pixels."""
     max_aspect: Annotated[float, Field(ge=1)] | None = None
-    """Crops with a longer shape are left out; None keeps all."""
+    """Crops with a higher aspect ratio are left out; None keeps all."""
     first_frame: Literal[0, 1] = 1
     """Number of a video's first frame in the `key_frames` cue."""
 
 
 EVERY_CUE: Final = EvidenceRule()
-"""Each cue on media that the item has gives a picture: the library's own rule."""
+"""Keep the picture of every cue on existing media: the library's own rule."""
 
 
 class Resizing(BaseModel):
-    """A resizing that given frames go through before the one of the budget."""
+    """A resizing of given frames that comes before the budget's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     multiple: Annotated[int, Field(ge=1)]
-    """Sides become multiples of this many pixels."""
+    """Sides are rounded to multiples of this many pixels."""
     min_pixels: Annotated[int, Field(gt=0)] | None = None
-    """Least area; None takes the budget's `frame_min_pixels`."""
+    """Minimum area; None takes the budget's `frame_min_pixels`."""
     max_pixels: Annotated[int, Field(gt=0)] | None = None
-    """Most area; None takes the budget's `frame_max_pixels`."""
+    """Maximum area; None takes the budget's `frame_max_pixels`."""
 
 
 class Profile(BaseModel):
-    """How an item is written for an Embedder. The defaults are the library's own way; `ume-tiny` is trained on it."""
+    """How an item is formatted for an Embedder. The defaults are the library's own format, which `ume-tiny` uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """What it is called in `ume.json` and in `from_pretrained(profile=...)`."""
+    """Name in `ume.json` and in `from_pretrained(profile=...)`."""
     order: tuple[Kind, Kind, Kind] = ("images", "videos", "text")
     """Order of an item with at most one picture."""
     order_of_several: tuple[Kind, Kind, Kind] = ("images", "videos", "text")
     """Order of an item with several images or a video."""
     several_as_frames: bool = False
-    """Whether several images, and the evidence of them or of a video, get the budget of a frame."""
+    """Whether several images, and evidence from them or from a video, get a frame's visual budget."""
     videos: Literal["part", "images"] = "part"
-    """Whether a video is one part with time marks, or its frames are images without marks, after the item's own."""
+    """Whether a video is one part with timestamps, or its frames are images without them, after the item's own."""
     doubled_vision_tokens: bool = True
-    """Whether a video part keeps the template's own vision tokens around those of its frames. transformers 4.57, with
-    which both families were published, wrote none; 5.x leaves what a template writes."""
+    """Whether a video part keeps the template's vision tokens around those of its frames. transformers 4.57, with which
+    both families were published, removed them; 5.x keeps them."""
     first_resizing: Resizing | None = None
-    """What frames that were decoded elsewhere go through before the budget's own resizing."""
+    """Resizing of frames that the caller decoded, before the budget's own resizing."""
     frame_resampling: Literal["pillow", "torch"] = "pillow"
-    """What resizes the frames of a video part to the budget. Both are bicubic; torch rounds once, Pillow twice."""
+    """Library that resizes frames of a video part to the budget; bicubic in both. torch rounds once, Pillow twice."""
     repeat_odd_frame: bool = False
-    """Whether the last of an odd number of frames is shown again one step later; else the model's processor repeats it
-    at the same time."""
+    """Whether the last of an odd number of frames is repeated one time step later; otherwise the model's processor
+    repeats it with the same timestamp."""
     thin_frames: bool = False
-    """Whether given frames beyond the budget's `video_frames` are thinned evenly."""
+    """Whether given frames are subsampled evenly to the budget's `video_frames`."""
     strip_text: bool = False
-    """Whether white space around the item's text is left out."""
+    """Whether leading and trailing white space of the item's text is stripped."""
     instruction_joiner: str = "\n"
-    """What stands between instruction and text, where the family has no system turn for the instruction."""
+    """Separator of instruction and text, where the family puts the instruction before the text."""
     control_tokens: Literal["any", "qwen"] = "any"
-    """Whose control tokens are broken up in words from outside: those of any known model, or Qwen's and the pooled one
-    only, so that markup such as `<s>` stays as it is."""
+    """Which control tokens are broken up in untrusted text: those of all known models, or only Qwen's and the pooled
+    token, which keeps markup such as `<s>`."""
     trace: Literal["rendered", "reply"] = "rendered"
     """Whether a T-CoT is written in its canonical form or as the Reasoner wrote it."""
     after_thinking: str = ""
-    """What follows `</thinking>` when the reply is written."""
+    """Text after `</thinking>` when the reply is used as written."""
     evidence: EvidenceRule = EVERY_CUE
-    """Which pictures the T-CoT's cues give."""
+    """How the T-CoT's cues become pictures."""
 
 
 OWN: Final = Profile(name="ume")
-"""The library's own way; checkpoints whose `ume.json` names no profile were trained with it."""
+"""The library's own format; the default of a checkpoint whose `ume.json` omits the profile."""
 
 _MMEB: Final = Profile(
     name="mmeb",
@@ -155,10 +155,10 @@ PROFILES: Final[Mapping[Family, tuple[Profile, ...]]] = MappingProxyType(
 
 
 def find_profile(family: Family, name: str) -> Profile:
-    """Look a profile of a family up by its name.
+    """Look up a profile of a family by name.
 
     Raises:
-        InputError: When the family has no profile of that name.
+        InputError: If the family lacks a profile of that name.
 
     Example:
         >>> find_profile("embed-rl", "train").videos

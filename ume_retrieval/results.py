@@ -16,7 +16,7 @@ from ume_retrieval.tcot.trace import TCot
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Reasoning about one item, and the evidence that was embedded with it.
+    """The T-CoT of one item, and the evidence that was embedded with it.
 
     Attributes:
         tcot: What the Reasoner thought and answered, with the evidence that it named.

@@ -51,7 +51,7 @@ COLOURS = {
 
 
 class FakeReasoner:
-    """A Reasoner that needs no model: it answers every chat with a valid T-CoT made from the chat's words and colours.
+    """A Reasoner without a model: it answers every chat with a valid T-CoT made from the chat's words and colours.
 
     Args:
         answer: Called with each chat instead, when given; returns the text of the reply, well formed or not.
@@ -87,11 +87,11 @@ class FakeReasoner:
 
     @property
     def calls(self) -> int:
-        """How many chats were answered so far."""
+        """Number of chats answered so far."""
         return len(self.chats)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Answer each chat; tokens are counted as words, and a reply over `sampling.max_tokens` words is cut."""
+        """Answer each chat; tokens are counted as words, and a reply over `sampling.max_tokens` words is truncated."""
         self.chats.extend(chats)
         return [self._reply(chat, sampling.max_tokens) for chat in chats]
 
@@ -105,7 +105,7 @@ class FakeReasoner:
 
 
 class HashEmbedder:
-    """An Embedder that needs no model: a random but fixed direction for each word and colour, summed and normalised.
+    """An Embedder without a model: a random but fixed direction for each word and colour, summed and normalised.
 
     Chats that share words, or whose pictures share colours, get similar vectors; a picture of a colour is close to the
     colour's name (see `COLOURS`).
@@ -142,7 +142,7 @@ class HashEmbedder:
 
     @property
     def calls(self) -> int:
-        """How many chats were embedded so far."""
+        """Number of chats embedded so far."""
         return len(self.chats)
 
     def embed(self, chats: Sequence[Chat]) -> Embeddings:

@@ -1,4 +1,4 @@
-"""Vectors compared, shortened, and stored in fewer bytes under the names that sentence-transformers uses."""
+"""Fuse, truncate and quantize vectors, with the precision names of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def fuse(direct: Floats, reasoned: Floats, weight: float = 0.5) -> Floats:
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision that does not exist.
+    """Check the name of a precision.
 
     Raises:
-        InputError: When it is not one of `Precision`.
+        InputError: If it is not one of `Precision`.
     """
     if precision not in get_args(Precision):
         raise InputError(f"unknown precision {precision!r}", hint=f"use one of {', '.join(get_args(Precision))}")
 
 
 def check_truncation(dimension: int, full: int) -> None:
-    """Refuse to keep more components than there are, none, or a number that is not whole.
+    """Check the dimension of a truncation.
 
     Raises:
-        InputError: When `dimension` is no whole number in 1..`full`.
+        InputError: If `dimension` is not an integer in 1..`full`.
     """
     try:
         fits = not isinstance(dimension, bool) and 1 <= operator.index(dimension) <= full
@@ -72,17 +72,17 @@ def check_truncation(dimension: int, full: int) -> None:
 
 
 def truncate(vectors: FloatRows, dimension: int) -> FloatRows:
-    """Keep the first components and bring the rows back to unit length (Matryoshka use of a vector).
+    """Keep the first components and normalise the rows again (Matryoshka embeddings).
 
     Args:
         vectors: Shape (n, d).
-        dimension: How many components stay, 1..d.
+        dimension: Number of components to keep, 1..d.
 
     Returns:
         Shape (n, dimension), rows L2-normalised; NaN rows stay NaN.
 
     Raises:
-        InputError: When `dimension` is no whole number in 1..d.
+        InputError: If `dimension` is not an integer in 1..d.
 
     Example:
         >>> truncate(np.array([[0.6, 0.0, 0.8]], dtype=np.float32), 2)
@@ -101,9 +101,9 @@ def unit_rows(vectors: FloatRows) -> FloatRows:
 def quantize(vectors: FloatRows, precision: Precision) -> npt.NDArray[np.generic]:
     """Store vectors in fewer bytes.
 
-    "int8" scales each row by itself so that its largest component becomes 127 or -127: no calibration set is needed,
-    nothing is clipped, a row does not depend on its batch, and cosines stay (the length goes). "uint8" is "int8" plus
-    128. "binary" and "ubinary" keep the signs, eight a byte, exactly as sentence-transformers packs them.
+    "int8" scales each row by itself so that its largest component becomes 127 or -127: it needs no calibration set,
+    clips nothing, does not depend on the batch, and keeps cosines but not lengths. "uint8" is "int8" plus
+    128. "binary" and "ubinary" keep the signs, eight per byte, exactly as sentence-transformers packs them.
 
     Args:
         vectors: Float32, shape (n, d). A NaN row becomes zeros in the integer precisions.

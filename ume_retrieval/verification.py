@@ -1,4 +1,4 @@
-"""Does a model make the vectors that its authors published? For whoever has the weights."""
+"""Verify a model's vectors against the figures that its authors published."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the figures are the same within the tolerance; NaN never is."""
+        """Whether the figures agree within the tolerance; NaN never does."""
         return abs(self.own - self.published) <= self.tolerance
 
 
 def card_to_verify(name: str) -> ModelCard:
-    """Find the card of an Embedder: a name of the catalogue, a hub id, or a card file (`.json`) of your own.
+    """Find the card of an Embedder by catalogue name, hub id, or path of a card file (`.json`).
 
     Raises:
-        ModelError: When there is none, or it is of another role.
+        ModelError: If the card is not found, or is not an Embedder's.
     """
     if name.endswith(".json"):
         return read_card(Path(name).expanduser())
@@ -137,11 +137,11 @@ def image_hosts(published: Published) -> list[str]:
 
 
 def compare(published: Published, vectors: npt.NDArray[np.float32]) -> list[Comparison]:
-    """Lay our vectors beside the published figures.
+    """Compare your vectors with the published figures.
 
     Args:
         published: The figures.
-        vectors: Of the published inputs in order, shape (n, dim), rows of length 1.
+        vectors: Vectors of the published inputs in order, shape (n, dim), rows of length 1.
 
     Example:
         >>> import numpy as np

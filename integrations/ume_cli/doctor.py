@@ -1,4 +1,4 @@
-"""`ume doctor`: what is installed, which engine would run where, and the command that mends what is missing."""
+"""`ume doctor`: what is installed, which engine would run where, and the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ume_cli.output import command, plain
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What it is.
+        name: Name of the component.
         state: "ok", "missing" (only some features need it) or "broken".
-        found: What was seen.
-        fix: The command or step that mends it, or "".
+        found: Its version or state.
+        fix: The command or step that fixes it, or "".
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What commands print: one JSON object or something to read, errors in one line, progress apart from results."""
+"""Output of commands: one JSON object or readable text, one-line errors, progress on standard error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ume_retrieval.errors import Failure, UmeError
 
 
 class ExitCode(IntEnum):
-    """What the shell is told."""
+    """Exit code of the process."""
 
     DONE = 0
     """Done; single items that failed are named in the output."""
@@ -42,7 +42,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a command's result goes.
+    """Output channels of a command.
 
     Attributes:
         as_json: Print one JSON object on standard output and nothing else there.
@@ -63,11 +63,11 @@ class Output:
             self.screen.print(view)
 
     def note(self, text: str) -> None:
-        """Say what happens now, beside the result."""
+        """Print a status line on standard error."""
         self.notes.print(f"[dim]{plain(text)}[/dim]", soft_wrap=True)
 
     def failures(self, failures: tuple[Failure, ...], most: int = 20) -> None:
-        """Name items that were left out, one line each."""
+        """List items that were left out, one per line."""
         if self.as_json or not failures:
             return
         self.notes.print(f"[yellow]{len(failures)} left out:[/yellow]")
@@ -80,7 +80,7 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Bars with rate and time left on standard error; silent where nobody watches."""
+        """Bars with rate and time left on standard error; silent without a terminal."""
         columns = (
             TextColumn("{task.description:<9}"),
             BarColumn(),
@@ -128,7 +128,7 @@ def command(*, as_json: bool) -> Iterator[Output]:
     try:
         yield output
     except BrokenPipeError:
-        raise  # who reads has read enough, and is told nothing
+        raise  # the reader closed the pipe: exit silently
     except (UmeError, OSError) as error:
         told = error if isinstance(error, UmeError) else _of_the_system(error)
         if as_json:

@@ -73,7 +73,7 @@ class UmeReader(BasePydanticReader):
         """Read all files under `paths`, and list those that could not be read.
 
         Raises:
-            InputError: If there is no path, or the segment settings are invalid.
+            InputError: If `paths` is empty, or the segment settings are invalid.
             UmeError: If strict, the first failure.
         """
         documents: list[UmeDocument] = []

@@ -16,7 +16,7 @@ __all__ = ["EnrichReport", "IndexReport", "OnProgress", "Progress", "error_of", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RunReport:
-    """What `IndexReport` and `EnrichReport` have in common."""
+    """Fields that `IndexReport` and `EnrichReport` share."""
 
     failed: tuple[Failure, ...]
     usage: Usage

@@ -106,7 +106,7 @@ class Models:
         )
 
     def reasoning(self, embedder: EmbedderSpec) -> ReasonStage:
-        """The stage that reasons, with a Reasoner of its own.
+        """The reasoning stage, with its own Reasoner.
 
         Args:
             embedder: How the Embedder wants its input.

@@ -79,7 +79,7 @@ class Operator(ABC):
 
 @dataclass(frozen=True, slots=True)
 class List(Operator):
-    """Lists the files of a group of places, one task per group; yields results as it goes on."""
+    """Lists the files of a group of places, one task per group; yields results incrementally."""
 
     job: Job
     groups: tuple[tuple[str, ...], ...]

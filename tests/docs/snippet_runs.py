@@ -115,15 +115,27 @@ def _check_call(call: ast.Call, names: dict[str, Any]) -> None:
     called = names[root]
     for part in [*parents[1:], last] if parents else []:
         called = getattr(called, part)
-    parameters = inspect.signature(called).parameters
-    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        for keyword in call.keywords:
-            assert keyword.arg in parameters, f"{ast.unparse(call.func)} takes no {keyword.arg}"
+    accepted = _keywords_of(called)
+    for keyword in call.keywords:
+        assert accepted is None or keyword.arg in accepted, f"{ast.unparse(call.func)} takes no {keyword.arg}"
     if last == "from_pretrained":
         for model in _texts(call.args):
             resolve_embedder(model)
         for model in _texts([one.value for one in call.keywords if one.arg == "reasoner"]):
             assert model == "auto" or resolve_reasoner(model)
+
+
+def _keywords_of(called: Any) -> set[str] | None:
+    """Return the keywords that a call accepts, those of `**options: Unpack[...]` included; None if it accepts all."""
+    parameters = inspect.signature(called).parameters
+    accepted = set(parameters)
+    for one in parameters.values():
+        if one.kind is inspect.Parameter.VAR_KEYWORD:
+            options = re.fullmatch(r"Unpack\[(\w+)\]", str(one.annotation))
+            if options is None:
+                return None
+            accepted |= set(called.__globals__[options[1]].__annotations__)
+    return accepted
 
 
 def _texts(nodes: list[ast.expr]) -> Iterator[str]:

@@ -106,7 +106,7 @@ def test_a_line_without_its_value_goes_and_other_braces_stay() -> None:
 
 def test_a_prompt_that_would_lose_the_words_is_refused() -> None:
     deaf = MARKED.model_copy(update={"query_text": "Think."})
-    with pytest.raises(InputError, match="query_text has no place") as caught:
+    with pytest.raises(InputError, match="query_text lacks \\{text\\}") as caught:
         reasoner_chat(make("a"), "query", deaf)
     assert caught.value.hint
 

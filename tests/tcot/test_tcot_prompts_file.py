@@ -49,9 +49,9 @@ def test_without_a_version_the_wording_is_the_version(tmp_path: Path) -> None:
         ('{"query_text": "Find {text}",\n\n oops}', "line 3"),
         ("[]", "no table of prompts"),
         (json.dumps({"query_text": "{text}"}), "query_image is missing"),
-        (json.dumps({**WORDING, "query_sound": "{text}"}), "query_sound is no prompt"),
+        (json.dumps({**WORDING, "query_sound": "{text}"}), "query_sound is not a prompt"),
         (json.dumps({**WORDING, "corpus_text": 3}), "corpus_text"),
-        (json.dumps({**WORDING, "corpus_text": "Describe it."}), "corpus_text has no place for the text"),
+        (json.dumps({**WORDING, "corpus_text": "Describe it."}), "corpus_text lacks \\{text\\}"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_by_line_or_field(tmp_path: Path, text: str, said: str) -> None:

@@ -239,7 +239,7 @@ class Reasoner(Protocol):
 
 @runtime_checkable
 class SupportsStreaming(Protocol):
-    """A Reasoner that yields each reply as soon as it is finished, so that an interrupt loses none of them."""
+    """A Reasoner that yields each reply as soon as it is finished, so that an interrupt loses no finished reply."""
 
     def replies(self, chats: Sequence[Chat], sampling: Sampling) -> Iterator[tuple[int, Generation | UmeError]]:
         """Answer each chat once.

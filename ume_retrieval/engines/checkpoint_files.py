@@ -1,4 +1,4 @@
-"""The files of a checkpoint: where they lie, whether they can be loaded safely and whole, and what they are.
+"""Locate the files of a checkpoint, check that they load safely and completely, and detect its kind.
 
 Nothing here loads weights. Every engine that reads a checkpoint itself looks at its files first, so that a damaged or
 foreign one is refused by the name of what is wrong with it.
@@ -194,7 +194,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    r"""First line of what an error says, with the next one where it is a heading; or the error's type.
+    r"""Return the first line of an error's message, with the next line if it is a heading; the error's type if empty.
 
     Example:
         >>> first_line(ValueError("no such file\ntry another"))

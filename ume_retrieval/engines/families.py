@@ -64,7 +64,7 @@ def parse_about(seen: LoadedItem, reply: str) -> TCot:
 
 
 def evidence_of(spec: EmbedderSpec, seen: LoadedItem, tcot: TCot) -> Evidence:
-    """Cut out what a T-CoT names, as far as the Embedder is shown it.
+    """Crop the evidence of a T-CoT that the Embedder is shown.
 
     Raises:
         ReasoningError: When the T-CoT says nothing that can be embedded.
@@ -171,7 +171,7 @@ def _even(frames: Frames) -> Frames:
 
 
 def _words(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
-    # Embed-RL has no turn for the instruction: it leads the text.
+    # Embed-RL puts the instruction before the text, not in a system turn.
     instruction = _instruction(item) if spec.family == "embed-rl" else None
     text = spec.profile.instruction_joiner.join(words for words in (instruction, item.text) if words)
     if spec.profile.strip_text:
@@ -199,7 +199,7 @@ def _trace(spec: EmbedderSpec, tcot: TCot | None, crops: list[ImagePart]) -> lis
     if spec.trace_part == "answer":
         if not tcot.answer.strip():
             raise ReasoningError(
-                "the trace has no answer, and this model embeds nothing else of it",
+                "the trace lacks an answer, the only part of it that this model embeds",
                 hint="try another Reasoner, or encode this item with reasoning='never'",
             )
         return [*crops, TextPart(_safe(spec, tcot.answer))]

@@ -48,7 +48,7 @@ def attempt(call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool = F
 def isolate(
     error: UmeError, call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool
 ) -> list[Result | UmeError]:
-    """Call an engine again on halves of the chats that it refused together; see `attempt`."""
+    """Bisect a batch that an engine refused, and call the engine on each half; see `attempt`."""
     # A temporary error strikes all chats alike; trying again would only add load.
     if error.retryable and strict and len(chats) > 1:
         raise error

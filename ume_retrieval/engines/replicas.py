@@ -99,7 +99,7 @@ class ReplicatedEmbedder:
 
 
 class ReplicatedReasoner(StreamingReasoner):
-    """Several Reasoners of the same weights as one; sampled replies do not depend on which of them writes.
+    """Run several Reasoners with the same weights as one; sampled replies do not depend on the replica.
 
     Args:
         replicas: At least one.

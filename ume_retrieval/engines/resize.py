@@ -56,7 +56,7 @@ def fitted_size(width: int, height: int, min_pixels: int, max_pixels: int, multi
 
 
 def fit_image(image: PIL.Image.Image, min_pixels: int, max_pixels: int, multiple: int = GRID) -> PIL.Image.Image:
-    """Resize a picture into the budget (bicubic); a picture that fits already is returned as it is."""
+    """Resize a picture into the budget (bicubic); a picture that fits already is returned unchanged."""
     size = fitted_size(image.width, image.height, min_pixels, max_pixels, multiple)
     return image if size == image.size else image.resize(size, PIL.Image.Resampling.BICUBIC)
 

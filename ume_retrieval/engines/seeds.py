@@ -1,4 +1,4 @@
-"""Seeds for engines that sample each reply from a random stream of its own."""
+"""Seeds for engines that sample each reply with a separate random generator."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
         lengths.extend(counted)
 
     def _settings(self, readers: Sequence[Any], contents: Sequence[Any], side: Side | None, prompt: str | None) -> Any:
-        """What keeps the package from cutting: its own modules take it as settings, others' code is asked before."""
+        """Settings that disable truncation in the package's own modules; custom modules get a length check instead."""
         from sentence_transformers.base.modules import Transformer
 
         if all(isinstance(reader, Transformer) for reader in readers):
@@ -294,7 +294,7 @@ def fuse(pieces: npt.NDArray[np.float32], words: Sequence[bool], words_share: fl
 
 
 def token_lengths(features: Mapping[str, Any], config: Any = None) -> list[int]:
-    """Tokens of each row that a model is about to read: words and pictures, padding excluded as far as it is masked.
+    """Count the tokens of each row that a model is about to read: text and pictures, without masked padding.
 
     Args:
         features: Tensors of a batch as sentence-transformers' preprocessing makes them.

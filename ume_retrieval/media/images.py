@@ -50,7 +50,7 @@ _IN_USE = tuple(threading.Lock() for _ in range(64))
 def open_image(
     source: ImageInput, limits: Limits = DEFAULT_LIMITS, *, page_pixels: int = PAGE_PIXELS
 ) -> PIL.Image.Image:
-    """Decode an image of any kind.
+    """Decode an image from any supported input.
 
     Applies the EXIF orientation, lays transparency on white, scales 16-bit and floating-point values to 8 bits, and
     takes the first frame of an animation. Checks the size in the header before it decodes.

@@ -63,7 +63,7 @@ def check_segments(length_s: float, overlap_s: float) -> None:
 def even_times(
     start_s: float, end_s: float, fps: float, max_frames: int, *, min_frames: int, rate: float
 ) -> tuple[float, ...]:
-    """Times of an even number of frames that are spread evenly from the first to the last one of a stretch.
+    """Return times of an even number of frames, spaced evenly from the first to the last frame of a segment.
 
     As qwen-vl-utils 0.0.14 does it (`smart_nframes`, `_read_video_decord`): one frame every 1 / `fps` seconds gives
     their number, within the bounds, and frame numbers are rounded.

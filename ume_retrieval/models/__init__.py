@@ -1,1 +1,1 @@
-"""Model cards: what is known about each model, its sources, and its published vectors."""
+"""Model cards: facts about each model, their sources, and published vectors."""

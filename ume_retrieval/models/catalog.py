@@ -1,4 +1,4 @@
-"""The catalogue of models: what is known of each, one JSON file a model in `ume_retrieval/models/`."""
+"""The catalogue of models: one JSON file per model in `ume_retrieval/models/`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ume_retrieval.errors import ModelError
 
 BUNDLED: Final = "bundled"
-"""In place of a hub id: the weights are in the package."""
+"""Replaces a hub id if the package contains the weights."""
 
 FIGURES: Final = ("parameters", "license", "dimension", "matryoshka_dims", "modalities")
-"""Facts of a card that need a source where they are known."""
+"""Fields of a card that need a source if known."""
 
 CardRole: TypeAlias = Literal["embedder", "reasoner", "reranker"]
-"""What a catalogued model does."""
+"""Role of a catalogued model."""
 
 Family: TypeAlias = Literal["embed-rl", "qwen3-vl-embedding", "sentence-transformers", "instruct", "qwen3-vl-reranker"]
-"""How a catalogued model wants its input; `registry.FAMILIES` has the specs of those that can be loaded."""
+"""Input format of a catalogued model; `registry.FAMILIES` has the specs of loadable families."""
 
 
 class PublishedInput(BaseModel):
-    """One input that its authors published figures for."""
+    """One input with published figures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,7 +80,7 @@ class Published(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What is known of a model. A figure that nobody published is None, never a guess."""
+    """Known facts about a model. An unpublished figure is None, never a guess."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -92,20 +92,20 @@ class ModelCard(BaseModel):
     revision: str | None = None
     """Commit of the hub to load; None for the newest."""
     family: Family | None = None
-    """How it wants its input; None where its folder says so itself."""
+    """Input format; None if the checkpoint folder declares it."""
     parameters: Annotated[int, Field(gt=0)] | None = None
     license: str | None = None
     dimension: Annotated[int, Field(gt=0)] | None = None
     matryoshka_dims: tuple[int, ...] = ()
-    """Dimensions that training has made usable on their own, ascending; the last is `dimension`."""
+    """Dimensions to which vectors may be truncated, ascending; the last is `dimension`."""
     modalities: tuple[Literal["text", "image", "video", "audio"], ...] = ()
     reasoner: str | None = None
-    """Card that reasons for this Embedder unless another one is named."""
+    """Default Reasoner of this Embedder, by card name."""
     parity: Literal["own weights", "random weights", "not proven"] | None = None
-    """Whether vectors of an Embedder are proven to be the authors': "random weights" is a comparison with the authors'
+    """Whether an Embedder's vectors are proven equal to the authors': "random weights" means compared with the authors'
     code on a random checkpoint of the true architecture; "own weights" are this project's, and need no comparison."""
     ran: bool = False
-    """Whether this project has run these very weights."""
+    """Whether this project has run these weights."""
     note: str = ""
     """One line for people."""
     sources: dict[str, str] = {}
@@ -141,7 +141,7 @@ def read_card(path: Path) -> ModelCard:
     """Read the card of one model.
 
     Raises:
-        ModelError: When the file cannot be read or is no card; the first wrong field is named.
+        ModelError: If the file cannot be read or is not a valid card; names the first invalid field.
     """
     try:
         return ModelCard.model_validate_json(path.read_bytes())
@@ -151,7 +151,7 @@ def read_card(path: Path) -> ModelCard:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise ModelError(
-            f"{path} is no card of a model: {field + ': ' if field else ''}{first['msg']}",
+            f"{path} is not a model card: {field + ': ' if field else ''}{first['msg']}",
             hint="compare it with the files in ume_retrieval/models",
         ) from error
 

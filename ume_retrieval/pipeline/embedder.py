@@ -45,7 +45,7 @@ NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')
 
 
 class ReasoningEmbedder:
-    """A Reasoner laid over an Embedder.
+    """Encodes items as vectors, with or without the reasoning of a Reasoner.
 
     Each item passes four stages: its media are decoded; the Reasoner writes a T-CoT, unless the cache has it; the
     regions or frames that the T-CoT names are cut out; the Embedder reads item, T-CoT and evidence. Inputs go in
@@ -114,7 +114,7 @@ class ReasoningEmbedder:
         server: ServerOptions | None = None,
         prompts: Prompts | str | Path | None = None,
     ) -> ReasoningEmbedder:
-        """Load an Embedder and the Reasoner that goes with it.
+        """Load an Embedder and its Reasoner.
 
         Args:
             name: Preset (`registry.presets()`), hub id or folder of the Embedder, or a folder that holds a pair.
@@ -231,7 +231,7 @@ class ReasoningEmbedder:
         chunk_items: int | None = None,
         on_progress: EncodeProgress | None = None,
     ) -> EncodeStream:
-        """Encode a corpus of any length while what comes out is used, for instance written to a database.
+        """Encode a corpus of any length as a stream, so that results can be used (written to a database) meanwhile.
 
         Decoding, reasoning and embedding go on side by side, each a bounded stretch ahead of the next: memory does not
         grow with the corpus, and the slowest stage sets the pace. Nothing runs before the first result is asked for.
@@ -295,7 +295,7 @@ class ReasoningEmbedder:
         return TraceResult(tuple(traces), call.failures.in_order(), call.usage())
 
     def ask(self, chats: Sequence[Chat], sampling: Sampling) -> list[Generation]:
-        """Let the Reasoner answer chats of your own, one call at a time with what else it is asked here.
+        """Let the Reasoner answer your own chats; calls to the Reasoner run one at a time.
 
         Raises:
             InputError: Without a Reasoner; `ModelError` when it refuses a chat.

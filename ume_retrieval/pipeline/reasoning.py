@@ -32,7 +32,7 @@ Traces: TypeAlias = TraceCache | InMemoryTraceCache
 
 @dataclass(slots=True)
 class TraceGenerator:
-    """Generates replies, and keeps finished ones while others are being generated.
+    """Generates replies, and caches finished ones while others are being generated.
 
     Attributes:
         reasoner: The engine.

@@ -19,7 +19,7 @@ from ume_retrieval.util.threads import overlapped
 
 
 def run_side_by_side(chunks: Iterable[Chunk], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
-    """Pass chunks through stages that work at the same time, each in a thread of its own; in order.
+    """Pass chunks in order through stages that run concurrently, one thread each.
 
     Raises:
         Stopped: When the call is cancelled.
@@ -88,7 +88,7 @@ class Encoded:
         index: Its position.
         vector: Shape (dimension,), float32, length 1; None when the input failed.
         trace: Its trace; None when it failed or without reasoning.
-        failure: Why there is no vector.
+        failure: Why the vector is missing.
     """
 
     index: int
@@ -98,7 +98,7 @@ class Encoded:
 
 
 class EncodeStream:
-    """Inputs that are encoded while earlier ones are being used. Iterate over it once, in a `with`.
+    """A stream of encoded inputs; later ones are encoded while you use earlier ones. Iterate over it once, in a `with`.
 
     Args:
         chunks: From stages that end with embedding.

@@ -31,7 +31,7 @@ FloatRow: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageItem:
-    """One input on its way through the stages; each stage returns a copy with its own result added.
+    """One input in the pipeline; each stage returns a copy with its own result added.
 
     Attributes:
         index: Position in the call.
@@ -54,7 +54,7 @@ class StageItem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """Inputs that go through the stages together.
+    """Inputs that pass the stages together.
 
     Attributes:
         start: Position of the first input in the call.
@@ -136,7 +136,7 @@ class Call:
     _reporting: threading.Lock = field(default_factory=threading.Lock)
 
     def advance(self, stage: Stage, reached: int, since: float) -> None:
-        """Record that a stage is through with inputs up to a position, and how long it worked.
+        """Record that a stage has processed the inputs up to a position, and how long it took.
 
         Args:
             stage: The stage.
@@ -151,7 +151,7 @@ class Call:
                 self.on_progress(Progress(stage, reached, self.known_total()))
 
     def known_total(self) -> int:
-        """Number of inputs, or of those that were loaded while the total is unknown."""
+        """Number of inputs, or of loaded inputs while the total is unknown."""
         return self.stats.reached.get("load", 0) if self.total is None else self.total
 
     def usage(self) -> Usage:
@@ -174,7 +174,7 @@ class StageRun(Protocol):
     """A stage: takes a chunk and returns it with its own results added and failed inputs left out."""
 
     def run(self, chunk: Chunk, call: Call) -> Chunk:
-        """Work on a chunk.
+        """Process a chunk.
 
         Raises:
             Stopped: When the call is cancelled meanwhile.

@@ -59,7 +59,7 @@ def trace_key(
     budget: VisualBudget,
     sampling: Sampling,
 ) -> str:
-    """Return the cache key of a trace: a digest of everything that decides the Reasoner's reply.
+    """Return the cache key of a trace: a digest of everything that determines the Reasoner's reply.
 
     The wording of the prompts counts as well as their version. The engine does not: the same weights write the same
     trace.
@@ -125,7 +125,7 @@ class TraceRecord:
 
 
 class TraceCache(SQLiteStore):
-    """A file of traces, safe under several threads, several processes and `kill -9`.
+    """A file of traces, safe with several threads, several processes and `kill -9`.
 
     A write is there entirely or not at all. No connection is held between calls, so an instance may be shared, forked
     and dropped.
@@ -161,7 +161,7 @@ class TraceCache(SQLiteStore):
     when_damaged = "move the file away or delete it; traces are generated again when they are needed"
 
     def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
-        """Records of the keys that are known; the others, and replies without words to embed, are left out.
+        """Return the records of known keys; unknown keys, and replies without text to embed, are left out.
 
         Raises:
             CacheError: When the file cannot be read.
@@ -172,7 +172,7 @@ class TraceCache(SQLiteStore):
         return {key: record for key, record in records.items() if _has_words(record.text)}
 
     def put_many(self, records: Mapping[str, TraceRecord]) -> None:
-        """Keep records in one transaction; skip replies without words to embed.
+        """Store records in one transaction; skip replies without text to embed.
 
         A key that is known already keeps its first record that has words.
 
@@ -197,14 +197,14 @@ class TraceCache(SQLiteStore):
         return sum(file.stat().st_size for file in files if file.exists())
 
     def clear(self) -> int:
-        """Forget every trace and return how many there were."""
+        """Delete all traces and return their number."""
         with self._database() as database:
             forgotten = database.execute("DELETE FROM traces").rowcount
             database.execute("VACUUM")
         return forgotten
 
     def prune(self, *, older_than_days: float | None = None, max_bytes: int | None = None) -> int:
-        """Forget old traces, and the oldest ones until the file is small enough.
+        """Delete old traces, then the oldest ones until the file is small enough.
 
         Args:
             older_than_days: Forget traces that were written more days ago than this.
@@ -229,7 +229,7 @@ class TraceCache(SQLiteStore):
         return forgotten
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file, so that the one file can be copied. The cache stays usable."""
+        """Merge the write-ahead log into the file, so that a copy of the file is complete. The cache stays usable."""
         with self._database() as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -63,7 +63,7 @@ def drawable(text: str, font: Font) -> str:
 
 
 def wrap(text: str, font: Font, width: int, max_lines: int) -> list[str]:
-    """Break a string into lines of at most `width` pixels; end it with an ellipsis where it does not fit.
+    """Break a string into lines of at most `width` pixels; end it with an ellipsis if it does not fit.
 
     Lines break at spaces, and within a word that is wider than a line.
 

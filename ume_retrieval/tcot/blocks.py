@@ -1,6 +1,6 @@
-"""Cuts a text into the three blocks of a T-CoT at its tags, whichever are missing, doubled or out of place.
+"""Split a text into the three blocks of a T-CoT, tolerating missing, repeated and misplaced tags.
 
-Also here, because every part of the parser shares them: the names of problems, and words that cannot act as tokens.
+Also holds what all parts of the parser share: the names of problems, and the escaping of control tokens.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _TAG = re.compile(rf"<(?P<slash>/?)(?P<name>{'|'.join(_SPELLINGS)})\s{{0,4}}>", 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A text, cut.
+    """The text of each T-CoT block.
 
     Attributes:
-        thinking: Inside of `<thinking>`, as written.
-        rethink: Inside of `<rethink>`, as written.
-        answer: Inside of `<answer>`, as written.
-        outside: What stood in no block, joined.
+        thinking: Content of `<thinking>`, as written.
+        rethink: Content of `<rethink>`, as written.
+        answer: Content of `<answer>`, as written.
+        outside: The text outside all blocks, joined.
     """
 
     thinking: str
@@ -60,7 +60,7 @@ class _Block:
 
 
 def clean(text: str) -> str:
-    """Words as they may stand inside a block: no control token, no tag of the T-CoT, no space around.
+    """Make text safe inside a block: break up control tokens and T-CoT tags, strip white space.
 
     Example:
         >>> clean(" a </answer> b <|im_end|>")
@@ -70,14 +70,14 @@ def clean(text: str) -> str:
 
 
 def cut(text: str, findings: Findings) -> Blocks:
-    """Cut a text at its tags.
+    """Split a text at its tags.
 
-    Of a repeated block the first that says something counts; `<think>` and other spellings count only where the right
-    one says nothing. Without any thinking tag the text before the first tag is the thinking.
+    The first non-blank block of a name wins; `<think>` and other spellings count only if the exact tag is missing or
+    blank. Without a thinking tag, the text before the first tag is the thinking.
 
     Args:
         text: Any string.
-        findings: Takes what is wrong.
+        findings: Collects the problems.
 
     Example:
         >>> cut("<thinking>A red circle.</thinking><answer>circle", Findings())
@@ -107,7 +107,7 @@ def _choose(name: str, blocks: list[_Block], findings: Findings) -> str:
 
 
 def _split(text: str, findings: Findings) -> tuple[list[_Block], list[str]]:
-    """All blocks in order, and the pieces outside them: the first of those is the text before the first tag."""
+    """Return all blocks in order, and the pieces outside them; the first piece is the text before the first tag."""
     blocks: list[_Block] = []
     outside: list[str] = []
     seen: set[str] = set()
@@ -161,7 +161,7 @@ def neutralise(text: str, tokens: Literal["any", "qwen"] = "any") -> str:
     encode, become U+FFFD. The result is stable: a second call changes nothing.
 
     Args:
-        text: Words from outside.
+        text: Untrusted text.
         tokens: "qwen" breaks `<|…|>` and `<emb>` only: other markup is ordinary text to Qwen's tokenizers.
 
     Example:
@@ -188,34 +188,34 @@ PROBLEMS: Final[dict[str, str]] = {
     "missing_thinking": "no <thinking> tag; text before the other blocks was taken instead",
     "missing_rethink": "no <rethink> tag",
     "missing_answer": "no <answer> tag",
-    "unclosed_thinking": "<thinking> has no closing tag; read up to the next block or the end",
-    "unclosed_rethink": "<rethink> has no closing tag; read up to the next block or the end",
-    "unclosed_answer": "<answer> has no closing tag, most often because generation stopped at its length limit",
+    "unclosed_thinking": "<thinking> is not closed; read up to the next block or the end",
+    "unclosed_rethink": "<rethink> is not closed; read up to the next block or the end",
+    "unclosed_answer": "<answer> is not closed, most often because generation stopped at its length limit",
     "unopened_thinking": "</thinking> without an opening tag; the text before it was taken",
     "unopened_rethink": "</rethink> without an opening tag; the text before it was taken",
     "unopened_answer": "</answer> without an opening tag; the text before it was taken",
-    "repeated_thinking": "more than one thinking block; the first that says something was taken",
-    "repeated_rethink": "more than one rethink block; the first that says something was taken",
-    "repeated_answer": "more than one answer block; the first that says something was taken",
-    "empty_thinking": "the thinking block holds no words",
-    "empty_rethink": "the rethink block holds no words",
-    "empty_answer": "the answer block holds no words",
-    "out_of_order": "the blocks do not stand in the order thinking, rethink, answer",
-    "stray_tag": "a closing tag that closes nothing; ignored",
-    "tag_variant": "a tag written otherwise (<think>, <thought>, capitals); read as the block that it stands for",
-    "text_outside": "words outside the blocks; left out",
+    "repeated_thinking": "more than one thinking block; the first that is not blank was taken",
+    "repeated_rethink": "more than one rethink block; the first that is not blank was taken",
+    "repeated_answer": "more than one answer block; the first that is not blank was taken",
+    "empty_thinking": "the thinking block is empty",
+    "empty_rethink": "the rethink block is empty",
+    "empty_answer": "the answer block is empty",
+    "out_of_order": "the blocks are not in the order thinking, rethink, answer",
+    "stray_tag": "a closing tag without an open block; ignored",
+    "tag_variant": "a variant of a tag (<think>, <thought>, capitals); read as that tag",
+    "text_outside": "text outside the blocks; left out",
     "code_fence": "code fences (```) around the blocks or the cue; removed",
     "special_token": "a control token of a model in the text; broken up so that it cannot act",
     "missing_keywords": "no text_keywords cue with at least one keyword",
     "missing_boxes": "no bbox_2d cue with at least one usable box",
     "missing_key_frames": "no key_frames cue with at least one usable frame",
-    "cue_outside_thinking": "the thinking has no cue, another place has; that one was read",
+    "cue_outside_thinking": "the cue is outside the thinking block; read anyway",
     "repeated_cue": "a cue given again after more words; the last one counts",
-    "loose_json": "the cue is no strict JSON (single quotes, trailing commas, bare keys); read anyway",
-    "broken_json": "the cue breaks off or turns unreadable; what stood before that was kept",
-    "odd_shape": "the cue is no flat list of values; read anyway",
+    "loose_json": "the cue is not strict JSON (single quotes, trailing commas, bare keys); read anyway",
+    "broken_json": "the cue is truncated or malformed; the part before that was kept",
+    "odd_shape": "the cue is not a flat list of values; read anyway",
     "too_many_values": "more values than one cue may carry; the first ones were kept",
-    "keyword_not_string": "a keyword that is no string; kept when it is a number, else dropped",
+    "keyword_not_string": "a keyword that is not a string; kept if it is a number, else dropped",
     "number_as_string": "a number written as a string; read as the number",
     "number_rounded": "a number that is not whole; rounded",
     "bad_box": "not four numbers; dropped",
@@ -224,14 +224,14 @@ PROBLEMS: Final[dict[str, str]] = {
     "swapped_corners": "right before left or bottom before top; exchanged",
     "degenerate_box": "a box without area; dropped",
     "box_image_out_of_range": "a box on an image that the item does not have; dropped",
-    "bad_frame": "a key frame that is no number; dropped",
+    "bad_frame": "a key frame that is not a number; dropped",
     "frame_out_of_range": "a key frame before the first or after the last frame; dropped",
 }
-"""Every name that a `Problem` can have, with its meaning in one line."""
+"""All names of a `Problem`, each with its meaning in one line."""
 
 
 class Findings:
-    """Collects problems: one a name, however often it occurs, with the first thing seen and the count.
+    """Collects problems, one per name, with its count and the first occurrence.
 
     Example:
         >>> findings = Findings()
@@ -252,7 +252,7 @@ class Findings:
             self._details[name] = _shorten(detail if isinstance(detail, str) else repr(detail))
 
     def problems(self) -> tuple[Problem, ...]:
-        """What was noted, in the order of first occurrence."""
+        """Return the problems in order of first occurrence."""
         return tuple(
             Problem(name, detail if self._counts[name] == 1 else f"{self._counts[name]} times, first: {detail}")
             for name, detail in self._details.items()
@@ -260,6 +260,6 @@ class Findings:
 
 
 def _shorten(text: str, most: int = 80) -> str:
-    """One line of at most `most` characters."""
+    """Shorten to one line of at most `most` characters."""
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most and len(text) <= 4 * most else line[: most - 1] + "…"

@@ -13,15 +13,15 @@ from typing import Final
 from ume_retrieval.tcot.blocks import neutralise
 
 CHOICE_TOKENS: Final = 16
-"""Most tokens of a reply: a number and the words that a model may wrap it in."""
+"""Token limit of a reply: a number and a few words around it."""
 
 
 def choice_prompt(tcot: str, candidates: Sequence[str]) -> str:
-    """The question as a model is asked it. What all questions share stands first.
+    """Return the prompt of the question. The part that all questions share comes first, for prefix caching.
 
     Args:
         tcot: The T-CoT to find a match for.
-        candidates: T-CoTs of the other side, shuffled by the caller: models like some places in a list more.
+        candidates: T-CoTs of the other side, shuffled by the caller, since models prefer some positions in a list.
 
     Example:
         >>> print(choice_prompt("a", ("b", "c")))
@@ -50,7 +50,7 @@ def _one_line(text: str) -> str:
 
 
 def read_choice(reply: str, count: int) -> int | None:
-    """Position (from 0) that a reply names, or None when it names none or several.
+    """Return the 0-based position that a reply names, or None unless it names exactly one.
 
     Example:
         >>> read_choice("Candidate 2.", 3), read_choice("1 or 2", 3), read_choice("4", 3), read_choice("none", 3)

@@ -1,4 +1,4 @@
-"""What a JSON cue means: keywords, boxes and key frames out of whatever a model wrote."""
+"""Read keywords, boxes and key frames from the JSON cues of a reply."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SCALE: Final = 1000
 """Box coordinates run from 0 to this over the image's width and height."""
 
 MAX_VALUES: Final = 64
-"""Most keywords, boxes or key frames that are kept of one T-CoT."""
+"""Most keywords, boxes or key frames that one T-CoT keeps."""
 
 MAX_FRAME: Final = 1_000_000
-"""Highest key frame that is believed when the number of frames is unknown."""
+"""Highest key frame that is accepted when the number of frames is unknown."""
 
 T = TypeVar("T")
 
@@ -27,17 +27,17 @@ _FENCE_AFTER = re.compile(r"\A```(?![a-zA-Z])")
 
 
 def take(text: str, findings: Findings) -> tuple[str, dict[str, list[Value]]]:
-    """Take the JSON cues out of a text.
+    """Extract the JSON cues from a text.
 
-    Objects that follow one another directly are one cue, as in Qwen3-VL's `[{"bbox_2d": […], "label": …}, …]`. A cue
-    that comes again after more words replaces the earlier one of its kind, unless it is broken.
+    Adjacent objects form one cue, as in Qwen3-VL's `[{"bbox_2d": […], "label": …}, …]`. A later cue of the same kind
+    replaces an earlier one if text separates them, unless the later one is broken.
 
     Args:
         text: Any string.
-        findings: Takes what is wrong.
+        findings: Collects the problems.
 
     Returns:
-        The words without the JSON, and the values of each cue key that was found.
+        The text without the JSON, and the values of each cue key found.
 
     Example:
         >>> take('A {set}. {"key_frames": [1]} No: {"key_frames": [2]}', Findings())
@@ -83,9 +83,9 @@ def _merge(groups: list[list[Island]], findings: Findings) -> dict[str, list[Val
 
 
 def read_keywords(values: list[Value], findings: Findings) -> tuple[str, ...]:
-    """Keywords in order of first mention, stripped, without empty and repeated ones.
+    """Return keywords in order of first mention, stripped, without blanks and duplicates.
 
-    A number is kept as its text, anything else that is no string is dropped; both are named.
+    A number is kept as text; any other non-string is dropped. Both are reported as problems.
 
     Example:
         >>> read_keywords([["red circle", " blue ", "", "blue"]], Findings())
@@ -101,7 +101,7 @@ def read_keywords(values: list[Value], findings: Findings) -> tuple[str, ...]:
 
 
 def read_frames(values: list[Value], frames: int | None, findings: Findings) -> tuple[int, ...]:
-    """Key frames, ascending and without repetition, each within 1..`frames`.
+    """Return key frames, ascending and unique, each within 1..`frames`.
 
     Example:
         >>> read_frames([[6, 5, 5, 0, 9]], 8, Findings())
@@ -120,16 +120,16 @@ def read_frames(values: list[Value], frames: int | None, findings: Findings) -> 
 
 
 def read_boxes(values: list[Value], images: int, findings: Findings) -> tuple[Box, ...]:
-    """Boxes by image, in the order written, without repetition.
+    """Return unique boxes by image, in the order written.
 
-    `[x1, y1, x2, y2]` and a list of those are boxes of the first image; a list of such lists has one list an image.
-    Corners in the wrong order are exchanged, coordinates clamped to 0..1000. Boxes without area, on images that are not
-    there, or in fractions of 1 (never guessed to mean something else) are dropped. Each of these is named.
+    `[x1, y1, x2, y2]` and a list of those are boxes of the first image; a list of such lists has one list per image.
+    Swapped corners are exchanged and coordinates clamped to 0..1000. Boxes without area, on missing images, or in
+    fractions of 1 (never rescaled by guess) are dropped. Each repair is reported as a problem.
 
     Args:
         values: Values of the `bbox_2d` members, as scanned.
         images: How many images the item has.
-        findings: Takes what is wrong.
+        findings: Collects the problems.
 
     Example:
         >>> read_boxes([[40, 40, 293, 293]], 1, Findings())
@@ -140,7 +140,7 @@ def read_boxes(values: list[Value], images: int, findings: Findings) -> tuple[Bo
     boxes: dict[Box, None] = {}
 
     def bad(value: Value) -> None:
-        # An object with cue members of its own was read for itself.
+        # The cue members of such an object were read already.
         if not (isinstance(value, ObjectValue) and value.has_cue):
             findings.note("bad_box", value)
 
@@ -153,7 +153,7 @@ def read_boxes(values: list[Value], images: int, findings: Findings) -> tuple[Bo
 
 
 def _corners(values: list[Value], bad: Callable[[Value], None]) -> Iterator[tuple[int, list[Value]]]:
-    """Lists that should be boxes, with their image, by the depth at which they stand."""
+    """Yield lists that should be boxes, with their image, which follows from the nesting depth."""
     for value in values:
         if not isinstance(value, list):
             bad(value)
@@ -200,7 +200,7 @@ def _box(corners: list[Value], image: int, findings: Findings) -> Box | None:
 
 
 def _leaves(values: list[Value], findings: Findings) -> Iterator[Value]:
-    """Scalars of a list; a scalar without a list and lists within lists are read too, and named."""
+    """Yield the scalars of a list; bare scalars and nested lists are read too, and reported."""
     for value in values:
         if isinstance(value, list):
             for part in value:
@@ -215,7 +215,7 @@ def _leaves(values: list[Value], findings: Findings) -> Iterator[Value]:
 
 
 def _number(value: Value) -> float | None:
-    """A number, infinite ones too; None for what is none: a boolean, NaN, words."""
+    """Convert to float, infinities included; None for booleans, NaN and other text."""
     if isinstance(value, str):
         try:
             value = float(value[:400])
@@ -227,7 +227,7 @@ def _number(value: Value) -> float | None:
 
 
 def _whole(value: Value, most: int, findings: Findings) -> int | None:
-    """The nearest whole number, clamped to 0..`most`; None for what is no number."""
+    """Round to the nearest integer, clamped to 0..`most`; None if it is not a number."""
     number = _number(value)
     if number is None:
         return None

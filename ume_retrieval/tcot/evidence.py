@@ -1,4 +1,4 @@
-"""What a T-CoT points at, as pictures: crops of its boxes and its key frames."""
+"""Evidence pictures of a T-CoT: crops of its boxes, and its key frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ume_retrieval.tcot.trace import Box, TCot
 
 @dataclass(frozen=True, slots=True)
 class EvidenceRef:
-    """Where a piece of evidence comes from.
+    """Origin of an evidence picture.
 
     Attributes:
         kind: A crop of an image, or a frame of a video.
@@ -39,9 +39,9 @@ class Evidence:
 
     Attributes:
         images: RGB crops and frames at their own size, in cue order: boxes first, then key frames.
-        refs: Where each picture comes from, one a picture.
-        dropped: How many cues gave no picture: beyond the limit, left out by the rule, or on media that the item does
-            not have.
+        refs: Origin of each picture.
+        dropped: Number of cues without a picture: beyond the limit, excluded by the rule, or on media that the item
+            lacks.
     """
 
     images: tuple[PIL.Image.Image, ...]
@@ -50,9 +50,9 @@ class Evidence:
 
 
 def extract(tcot: TCot, item: LoadedItem, limit: int, rule: EvidenceRule = EVERY_CUE) -> Evidence:
-    """Cut the evidence of a T-CoT out of its item.
+    """Crop the evidence of a T-CoT from its item.
 
-    Several videos count through: with 8 frames in the first, key frame 9 is the first frame of the second.
+    Frames are numbered across videos: with 8 frames in the first, key frame 9 is the first frame of the second.
 
     Args:
         tcot: The trace; boxes in 0..1000 of their image, key frames 1-based.

@@ -1,8 +1,8 @@
-"""The written form of a T-CoT: parse any string, say by name what is wrong with it, and render it again.
+"""The text format of a T-CoT: parse any string, name its problems, and render it again.
 
-The form is that of arXiv 2602.13823, section 3:
-`<thinking>… {json cue}</thinking><rethink>…</rethink><answer>…</answer>`. Nothing is mended silently: whatever `parse`
-had to repair, drop or do without is a `Problem` with a name from `PROBLEMS`.
+The format is that of arXiv 2602.13823, section 3:
+`<thinking>… {json cue}</thinking><rethink>…</rethink><answer>…</answer>`. `parse` repairs
+nothing silently: whatever it repairs, drops or misses is a `Problem` with a name from `PROBLEMS`.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _INNERMOST = re.compile(r"\{[^{}]*\}")
 
 
 def parse(text: str, *, images: int = 1, frames: int | None = None) -> TCot:
-    """Read a T-CoT out of any string, in linear time and without ever raising.
+    """Parse a T-CoT from any string, in linear time; never raises.
 
-    - A cue is the JSON with a cue key, whatever braces stand around it. Objects that follow one another directly are
-      one cue; a cue that comes again after more words replaces the earlier one of its kind.
-    - A cue outside `<thinking>` is read only when the thinking has none.
-    - Of a repeated block the first that says something counts; `<think>` and other spellings only where the right one
-      says nothing. Text without any tag is taken as thinking.
+    - A cue is JSON with a cue key, whatever braces surround it. Adjacent objects form one cue; a later cue of the same
+      kind replaces an earlier one if text separates them.
+    - A cue outside `<thinking>` is read only if the thinking block lacks one.
+    - The first non-blank block of a name wins; `<think>` and other spellings count only if the exact tag is missing or
+      blank. Text without any tag is taken as thinking.
     - Control tokens of models (`<|im_end|>`, `<emb>`) are broken up in every field.
 
     Args:
-        text: What the Reasoner wrote, complete or cut off.
+        text: The Reasoner's reply, complete or truncated.
         images: How many images the item has; boxes beyond are dropped.
         frames: How many frames the Reasoner saw, or None when unknown; key frames beyond are dropped.
 
     Returns:
-        What could be read, and under `problems` what was wrong: one a name, with the number of times.
+        The T-CoT; `problems` lists what was wrong, one entry per name with its count.
 
     Example:
         >>> tcot = parse("<thinking>Two {odd} shapes. {'bbox_2d': [40, 40, 293, 293],}</thinking><answer>a cat")
@@ -85,7 +85,7 @@ def parse(text: str, *, images: int = 1, frames: int | None = None) -> TCot:
 
 
 def _elsewhere(blocks: Blocks, findings: Findings) -> tuple[dict[str, list[Value]], str]:
-    """Cues from the first place outside the thinking that has some, and the text outside the blocks without them."""
+    """Return the cues of the first other place that holds some, and the text outside the blocks without them."""
     outside, cues = take(blocks.outside, findings)
     for text in (blocks.rethink, blocks.answer):
         cues = cues or take(text, findings)[1]
@@ -140,10 +140,10 @@ def render(tcot: TCot) -> str:
 
 
 def split_for_evidence(tcot: TCot) -> tuple[str, str]:
-    """Render a T-CoT in two pieces, between which its evidence pictures stand in the Embedder's input.
+    """Render a T-CoT in two pieces; its evidence pictures go between them in the Embedder's input.
 
     Returns:
-        The text up to and with `</thinking>`, and the rest.
+        The text up to and including `</thinking>`, and the rest.
 
     Example:
         >>> split_for_evidence(TCot("Look.", "Yes.", "cat", boxes=(Box(40, 40, 293, 293),)))
@@ -164,13 +164,13 @@ def split_for_evidence(tcot: TCot) -> tuple[str, str]:
 
 
 def split_reply(reply: str) -> tuple[str, str] | None:
-    """Cut a reply, as it is written, where its evidence pictures stand in the Embedder's input.
+    """Split a raw reply where its evidence pictures go in the Embedder's input.
 
-    What stands before `<thinking>` is left out, as in the released code of arXiv 2602.13823 (`processor.py`).
+    Text before `<thinking>` is dropped, as in the released code of arXiv 2602.13823 (`processor.py`).
 
     Returns:
-        The text from `<thinking>` up to and with `</thinking>`, and the rest without white space around; None when the
-        reply has no such block, or no JSON in it. Then the released code writes it whole.
+        The text from `<thinking>` to `</thinking>`, both included, and the stripped rest; None if the block or the JSON
+        in it is missing. The released code then uses the reply whole.
 
     Example:
         >>> split_reply('<thinking>Look. {"key_frames": [2]}</thinking> <answer>cat</answer>')
@@ -196,7 +196,7 @@ def _has_json(text: str) -> bool:
 
 
 def _nested(boxes: Sequence[Box]) -> list[object]:
-    """Boxes as lists: of the first image alone in depth 2, else one list an image in depth 3."""
+    """Return boxes as lists: depth 2 if all are on the first image, else depth 3 with one list per image."""
     count = max((box.image for box in boxes), default=0) + 1
     by_image: list[list[list[int]]] = [[] for _ in range(count)]
     for box in boxes:

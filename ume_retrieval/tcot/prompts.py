@@ -1,4 +1,4 @@
-"""What the Reasoner is asked, by side and modality, and how an item becomes that question."""
+"""Default prompts of the Reasoner by side and modality, and the chat that asks for an item's T-CoT."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CORPUS_ANSWER = "what the item is, shows and says, as a description that stands
 
 
 def _prompt(*, task: str, thought: str, form: str, answer: str, item: str) -> str:
-    """What all items share stands first, the item's own words last, so that engines can reuse the computed prefix."""
+    """Build a template: the shared part first, the item's text last, so that engines can reuse the prefix cache."""
     return f"""{task}
 
 Reply with this form, filled in, and nothing before or after it:
@@ -112,19 +112,19 @@ _PLACE = re.compile(r"\{(text|instruction|frames)\}")
 
 
 def reasoner_chat(item: LoadedItem, side: Side, prompts: Prompts, target: Modality | None = None) -> Chat:
-    r"""Ask the Reasoner for the T-CoT of one item.
+    r"""Build the chat that asks the Reasoner for the T-CoT of one item.
 
     Args:
-        item: Text and pixels; pictures go into the chat as they are.
+        item: Text and pixels; pictures enter the chat unchanged.
         side: Query or corpus.
-        prompts: The wording, most often the Reasoner's own.
-        target: What a query looks for, when known; only "video" changes the wording, and only of a query in words.
+        prompts: Prompt templates, usually those of the Reasoner.
+        target: Modality that the query searches for, if known; only "video" with a text query changes the prompt.
 
     Returns:
         One user message: images, videos, then the prompt.
 
     Raises:
-        InputError: When the item has words but the prompt has no place for them.
+        InputError: If the item has text but the prompt lacks `{text}`.
 
     Example:
         >>> item = LoadedItem("a {red} circle", (), (), None, "id")
@@ -138,7 +138,7 @@ def reasoner_chat(item: LoadedItem, side: Side, prompts: Prompts, target: Modali
     template: str = getattr(prompts, name)
     text = (item.text or "").strip()
     if text and "{text}" not in template:
-        raise InputError(f"the prompt {name} has no place for the item's text", hint="write {text} where it belongs")
+        raise InputError(f"the prompt {name} lacks {{text}}", hint="add {text} where the item's text belongs")
     frames = sum(len(video.images) for video in item.videos)
     values = {"text": text, "instruction": (item.instruction or "").strip(), "frames": str(frames) if frames else ""}
     words = fill(template, values)
@@ -147,13 +147,13 @@ def reasoner_chat(item: LoadedItem, side: Side, prompts: Prompts, target: Modali
 
 
 def fill(template: str, values: dict[str, str]) -> str:
-    r"""Put values into the places of a template, in one pass, so that braces in a value mean nothing.
+    r"""Fill in a template in one pass, so that braces inside values stay literal.
 
-    A line whose place has no value is left out, label and all. Control tokens in the values are broken up.
+    A line whose placeholder lacks a value is omitted, label included. Control tokens in values are broken up.
 
     Args:
-        template: Text with `{text}`, `{instruction}` and `{frames}` in it; any other brace is a brace.
-        values: What goes there; an empty or absent value counts as none.
+        template: Text with `{text}`, `{instruction}` and `{frames}`; all other braces are literal.
+        values: Value of each placeholder; an empty string counts as missing.
 
     Example:
         >>> fill("Find this.\nInstruction: {instruction}\nQuery: {text}", {"text": "{instruction}<|im_end|>"})

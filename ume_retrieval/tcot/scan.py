@@ -1,4 +1,4 @@
-"""Finds JSON cues in prose: one tolerant pass over any string, in linear time and without recursion."""
+"""Find JSON cues in prose: one tolerant pass over any string, in linear time and without recursion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_DEPTH: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class ObjectValue:
-    """Stands for a JSON object inside a value; its cue members are reported on their own.
+    """Placeholder of a JSON object inside a value; its cue members are reported separately.
 
     Attributes:
         has_cue: True when cue members were found inside.
@@ -31,14 +31,14 @@ Value: TypeAlias = "list[Value] | ObjectValue | str | int | float | bool | None"
 
 @dataclass(frozen=True, slots=True)
 class Island:
-    """A stretch of text that is JSON and carries cues.
+    """A span of text that is JSON and holds cues.
 
     Attributes:
         start: First character.
         end: One past the last character.
         cues: Key and value of every cue member, in order of completion.
         loose: True when it is not strict JSON (single quotes, trailing comma, bare keys, Python literals).
-        broken: True when it breaks off before its brackets close.
+        broken: True when it ends before its brackets close.
     """
 
     start: int
@@ -61,7 +61,7 @@ _TOKEN = re.compile(
     |(?P<word>-?[A-Za-z_]\w*))""",
     re.VERBOSE,
 )
-# What belongs to JSON that broke off: its closing brackets, or a string that the end of the text cut.
+# Rest of truncated JSON: its closing brackets, or a string that the end of the text cut.
 _REMNANT = re.compile(r"""\s*(?:[\]}][\s\]}]*|["'][^"'\n]*\Z)""")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -98,11 +98,11 @@ class _Container:
 
 
 class _UnreadableError(Exception):
-    """The text at this place is no JSON, however tolerant the reader."""
+    """The text at this position is not JSON, even when read tolerantly."""
 
 
 def find_cues(text: str) -> list[Island]:
-    """Find every stretch of JSON in `text` that carries a cue key, wherever it stands and whatever braces precede it.
+    """Find every span of JSON in `text` that holds a cue key, whatever braces precede it.
 
     Reads strict JSON and what models write instead: single quotes, trailing commas, bare keys, Python literals, objects
     cut off by the end of the text, and members without the braces around them (`bbox_2d: [[…]]`).
@@ -111,7 +111,7 @@ def find_cues(text: str) -> list[Island]:
         text: Any string.
 
     Returns:
-        Stretches in order, never overlapping.
+        Spans in order, not overlapping.
 
     Example:
         >>> [island.cues for island in find_cues('a set {x} then {"key_frames": [5, 6]} end')]
@@ -129,7 +129,7 @@ def find_cues(text: str) -> list[Island]:
 
 
 class _Reader:
-    """Reads one value from its opening bracket on, closing by force what the text leaves open."""
+    """Reads one value from its opening bracket, and closes brackets that the text leaves open."""
 
     def __init__(self, text: str, start: re.Match[str]) -> None:
         self._text = text
@@ -246,5 +246,5 @@ def _unescape(token: str) -> str:
     if "\\" not in token:
         return token
     text = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPED.get(m[2], m[2]), token)
-    # \ud83d\ude00 is one character written as two halves; a half on its own is no character.
+    # \ud83d\ude00 is one character written as two halves; a half alone is not a character.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""Requests that are tried again: bounded exponential back-off with jitter that keeps what the other side asks for."""
+"""Retries of requests: bounded exponential back-off with jitter, which respects Retry-After."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUSY_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Busy(UmeError):
-    """Whoever was asked may answer later. Each kind of service has a subclass that is one of its own errors too.
+    """A temporary failure of a service. Each service derives a subclass that is also one of its own errors.
 
     Args:
         message: What happened.
@@ -95,7 +95,7 @@ class Retry:
             raise self._given_up(busy) from None
 
     async def acall(self, request: Callable[[], Awaitable[T]]) -> T:
-        """`call` for a request that is awaited; other tasks go on during the waits."""
+        """Async version of `call`; other tasks run during the waits."""
         for attempt in range(self.attempts - 1):
             try:
                 return await request()
@@ -115,7 +115,7 @@ class Retry:
 
 
 def retry_after(value: str | None) -> float:
-    """Seconds that a Retry-After header asks for, 0 when it says nothing that can be read.
+    """Parse a Retry-After header into seconds; 0 if it is missing or malformed.
 
     Example:
         >>> retry_after("3"), retry_after("soon"), retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), retry_after(None)

@@ -1,4 +1,4 @@
-"""Work side by side: stages in threads of their own, with bounded queues between them.
+"""Run stages concurrently, one thread each, with bounded queues between them.
 
 Memory holds what is in the stages and the queues, however long the input; the slowest stage sets the pace. Models
 compute, files are read and pictures are decoded outside of Python's lock, so threads are enough.
@@ -151,7 +151,7 @@ Call: TypeAlias = Callable[[threading.Event], T]
 
 
 def side_by_side(calls: Sequence[Call[T]], most: int) -> Generator[tuple[int, T]]:
-    """Make calls in threads, handing out every result as soon as it is there.
+    """Make calls in threads and yield every result as soon as it is ready.
 
     Unlike with an executor, neither an interrupt nor the end of the process waits for calls that are still running: a
     silent server could hold them for minutes.

@@ -75,7 +75,7 @@ def roots_of(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
     """Return absolute paths without "..", with links kept. Addresses are kept too, to be refused by name.
 
     Raises:
-        InputError: If there is no path.
+        InputError: If `paths` is empty.
     """
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not given:

@@ -95,7 +95,7 @@ def refused_update(key: str, failure: Failure) -> Point:
 
     Args:
         key: The point's id.
-        failure: Why it has no trace.
+        failure: Why the trace is missing.
     """
     if failure.retryable or failure.error == ServerError.code:
         return Point(key)

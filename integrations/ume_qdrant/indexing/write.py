@@ -51,7 +51,7 @@ class VectorReuse:
         return {key: self._known[digest][key] for key, digest in wanted.items() if key in self._known[digest]}
 
     def settle(self, entries: Iterable[Entry], written: Mapping[ContentKey, Point]) -> None:
-        """Remember what was written for these entries as long as it can be reused."""
+        """Keep the written points of these entries while other entries can still reuse them."""
         for entry in entries:
             digest, key = entry.file_digest, entry_key(entry)
             self._left[digest] -= 1

@@ -127,7 +127,7 @@ async def asearch_vectors(
 
 
 def direct_view(store: Store, direct: Vector) -> DirectView:
-    """Return what a gate sees of a query: its best hits before any reasoning."""
+    """Return a gate's view of a query: its best hits before reasoning."""
     return run_inline(_direct_view(_Inline(store), direct, DEFAULT_PARAMS))
 
 

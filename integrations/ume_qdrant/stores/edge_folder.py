@@ -55,7 +55,7 @@ def check_disk_space(directory: Path, collection: str) -> None:
 class FileLock:
     """An exclusive lock on a folder, against other processes and other locks of this one.
 
-    Where the system has no `fcntl`, only the engine's own lock protects the folder.
+    On systems without `fcntl`, only the engine's own lock protects the folder.
 
     Args:
         folder: An existing folder.

@@ -69,7 +69,7 @@ class Filter:
             raise InputError(f"a filter's time must end after it starts, got {self.time}")
 
     def from_here(self) -> Filter:
-        """Return the filter with relative folders both as they are and from the working directory."""
+        """Return the filter with relative folders both unchanged and resolved from the working directory."""
         if self.under is None:
             return self
         return replace(self, under=tuple(dict.fromkeys(name for path in self.under for name in _typed(str(path)))))

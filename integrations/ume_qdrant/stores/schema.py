@@ -113,7 +113,7 @@ class CollectionMeta:
         """Read what `to_dict` wrote.
 
         Raises:
-            StoreMismatch: If the collection has no such metadata.
+            StoreMismatch: If the collection lacks this metadata.
         """
         try:
             return cls(**dict((data or {})["ume"]))

@@ -114,7 +114,7 @@ def train_contrastive(
     watch: ProgressFn | None = None,
     device: str = "auto",
 ) -> Trained:
-    """Train an Embedder; a run that was killed goes on from its newest checkpoint in `out`.
+    """Train an Embedder; a killed run resumes from its newest checkpoint in `out`.
 
     Started by `accelerate launch` or `torchrun`, every process trains its share. The folder then holds `run.json`,
     `log.jsonl`, `skipped.jsonl` where pairs were left out, `checkpoints/`, and at the end `trained/`.
@@ -250,7 +250,7 @@ def _train(order: Order, *, processes: int, watch: ProgressFn | None, device: st
 
 
 def _build(order: Order, device: str) -> tuple[Encoder, Any, RunFacts]:
-    """Load the model, mark what is trained, and describe the run."""
+    """Load the model, mark the trainable weights, and describe the run."""
     from ume_training.contrastive.encoder import Encoder
 
     settings, start = order.settings, order.start
@@ -290,7 +290,7 @@ def _build(order: Order, device: str) -> tuple[Encoder, Any, RunFacts]:
 
 
 def _write_facts(facts: RunFacts, out: Path) -> None:
-    """Write `run.json`, or see that the run goes on from the weights that it began with.
+    """Write `run.json`, or check that the run resumes from the same initial weights.
 
     Raises:
         InputError: When the start has changed since.

@@ -134,7 +134,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An input on its way to a chunk."""
+    """An input that waits for a chunk."""
 
     place: int
     chat: Chat
@@ -222,7 +222,7 @@ class StepShards:
         )
 
     def _traces(self, pair: LoadedPair, part: SubBatch, count: int) -> list[str | None]:
-        """T-CoTs of an item each; hard negatives have none of their own."""
+        """Return the T-CoT of each item; hard negatives come without."""
         if not part.with_trace:
             return [None] * count
         return [pair.query_tcot, pair.positive_tcot, *[None] * (count - 2)]

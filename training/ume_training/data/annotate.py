@@ -1,4 +1,4 @@
-"""T-CoTs for both sides of training pairs, by any Reasoner, as a file that grows and goes on after a kill.
+"""Let a Reasoner write T-CoTs for both sides of training pairs, to a file that can be resumed after a kill.
 
 What a Reasoner writes is kept as it was written. A T-CoT with problems is counted and kept: the filter rejects what is
 malformed, and training refuses it by line. One without any words to embed is a failure: its pair is not written, and

@@ -1,4 +1,4 @@
-"""Pair files that grow: what is written stays, and the same command goes on after a kill."""
+"""Append-only pair files: written lines stay, and the same command resumes after a kill."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ume_training.run_folder import changed_settings, make_folder
 
 
 class RecordLog:
-    """A JSONL pair file that grows: what is written stays, and a killed run goes on where it was.
+    """An append-only JSONL pair file: written lines stay, and a killed run resumes.
 
     A last line without its end is what a kill left of a write; opening cuts it off.
 

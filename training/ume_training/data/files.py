@@ -135,7 +135,7 @@ class PairReader:
                 self.failures.append(found.failure())
 
     def found(self) -> Iterator[tuple[Located | PairError, int]]:
-        """Yield every line as its record, or as what is wrong with it."""
+        """Yield every line as its record, or as its error."""
         forget_media()
         seen = set[int]()
         for file in shards(self.path):
@@ -170,7 +170,7 @@ def key_hash(dataset: str, name: str) -> int:
 
 
 def read_pairs(path: Path, *, on_error: OnError = "stop", budget: VisualBudget | None = None) -> Iterator[TrainingPair]:
-    """Return pairs of a file, in order, with their paths resolved. `PairReader` tells what was left out as well.
+    """Return pairs of a file, in order, with their paths resolved. `PairReader` also lists skipped lines.
 
     Raises:
         PairError: For a broken line, if `on_error` is "stop".
@@ -222,7 +222,7 @@ def _write_jsonl(records: Iterable[PairRecord], path: Path) -> int:
 
 
 def settle(file: IO[Any]) -> None:
-    """Hand what was written to the disk."""
+    """Flush written data to disk."""
     file.flush()
     os.fsync(file.fileno())
 

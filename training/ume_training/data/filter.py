@@ -1,4 +1,4 @@
-"""Sorts annotated pairs into those to learn from and those for EG-RL, as files that grow and go on after a kill."""
+"""Split annotated pairs into kept ones and rejected ones (for EG-RL), in files that can be resumed after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training pair: a query, the item that answers it, and what a Reasoner wrote about both."""
+"""A training pair: a query, the item that answers it, and the T-CoTs of both."""
 
 from __future__ import annotations
 

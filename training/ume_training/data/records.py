@@ -41,7 +41,7 @@ class PageRef(_Strict):
 
 
 class StretchRef(_Strict):
-    """A stretch of a video file in seconds; without `end_s` to its end."""
+    """A segment of a video file in seconds; without `end_s`, to its end."""
 
     path: MediaPath
     start_s: Annotated[float, Field(ge=0)] = 0.0
@@ -194,14 +194,14 @@ class PairRecord(_Strict):
         yield from ((f"negatives[{number}]", item) for number, item in enumerate(self.negatives))
 
     def tcots(self) -> Iterator[tuple[str, ItemRecord, str]]:
-        """Yield the T-CoTs that it has, each with its field and the item that it is about."""
+        """Yield the pair's T-CoTs, each with its field and its item."""
         if self.query_tcot is not None:
             yield "query_tcot", self.query, self.query_tcot
         if self.positive_tcot is not None:
             yield "positive_tcot", self.positive, self.positive_tcot
 
     def line(self) -> str:
-        """As JSON on one line, without what is at its default."""
+        """Serialise as one line of JSON, without default values."""
         return self.model_dump_json(exclude_defaults=True)
 
     def moved(self, start: Path, end: Path) -> PairRecord:
@@ -225,7 +225,7 @@ class PairRecord(_Strict):
 
     @classmethod
     def of(cls, pair: TrainingPair) -> PairRecord:
-        """Return a pair as a record, with its paths as they are.
+        """Convert a pair to a record, with its paths unchanged.
 
         Raises:
             InputError: When an item holds pixels or bytes; those go into files first.

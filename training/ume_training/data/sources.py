@@ -230,7 +230,7 @@ class FileSource:
 
 
 def located_error(error: UmeError, side: str, located: Located) -> PairError:
-    """Return an error of a decoder or an engine with the file, line and field that it is about."""
+    """Return an error of a decoder or an engine with its file, line and field."""
     return PairError(located.file, located.line, side, error.message, hint=error.hint)
 
 
@@ -278,7 +278,7 @@ def _digest(name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ChosenPairs:
-    """Some pairs of a data set, as a data set of its own.
+    """A subset of a data set's pairs.
 
     Attributes:
         source: The whole.

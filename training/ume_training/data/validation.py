@@ -142,7 +142,7 @@ def _absence(path: str) -> str | None:
 
 
 def forget_media() -> None:
-    """Look for files anew; what was found before may have changed."""
+    """Clear the cache of file checks, since files may have changed."""
     _absence.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""Rollouts as values: what was asked, what was written, what the Embedder makes of it."""
+"""Rollouts as values: the prompt, the reply, and the Embedder's input made from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEPT_ITEMS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """One side of a pair, and what the Reasoner is asked about it.
+    """One side of a pair, with the Reasoner's prompt.
 
     Attributes:
         item: Text and pixels.

@@ -142,7 +142,7 @@ def _require_trl() -> None:
 
 
 def _claim(folder: Path, settings: EgrlSettings, sources: Sequence[PairSource]) -> None:
-    """Write what the run is made from, or see that the folder's run goes on with the same.
+    """Record the run's settings, or check that the folder's run resumes with the same ones.
 
     Raises:
         InputError: When it was begun with something else, and has learned from it.

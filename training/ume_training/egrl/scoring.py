@@ -1,4 +1,4 @@
-"""Rewards of a batch of rollouts over all processes: gathered, computed alike everywhere, the own part handed back."""
+"""Rewards of a batch of rollouts over all processes: gathered, computed on each process, and sliced to its part."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RolloutScores:
     figures: dict[str, float]
 
     def total(self, settings: EgrlSettings) -> list[float]:
-        """Return the weighted sum, one a rollout."""
+        """Return the weighted sum of each rollout."""
         weights = settings.weights
         return [
             weights.format * f + weights.process * p + weights.outcome * o

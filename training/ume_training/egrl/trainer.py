@@ -139,7 +139,7 @@ def make_trainer(
         return kinds
 
     class EgrlTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
-        """TRL's trainer with pixels of its own."""
+        """TRL's GRPO trainer with this library's pixel inputs."""
 
         _rows: torch.Tensor
 

@@ -1,4 +1,4 @@
-"""Model cards from facts that are handed in; a card never says what nobody measured."""
+"""Write model cards from given facts; a card contains measured figures only."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def write_card(card: Card, folder: Path) -> Path:
 
 
 def card_of_run(facts: RunFacts, name: str, scores: tuple[Score, ...] = ()) -> Card:
-    """Return the card of a contrastive run: its data, settings, seed and steps, and the scores that are handed in."""
+    """Return the card of a contrastive run: its data, settings, seed and steps, and the given scores."""
     settings = facts.settings.model_dump(exclude={"spec", "embedder", "seed", "workers", "log_every", "lora"})
     shown: dict[str, Plain] = {
         key: value if isinstance(value, (str, int, float)) else json.dumps(value)

@@ -16,7 +16,7 @@ from ume_training.run_folder import atomic_folder
 
 
 def merge_embedder(trained: Path, out: Path, *, card: Card | None = None, replace: bool = False) -> Path:
-    """Write a trained Embedder as a checkpoint of its own.
+    """Write a trained Embedder as a standalone checkpoint.
 
     Adapters are merged in float32 and stored in the base's number type. The folder holds weights in the architecture
     of the base, processor and tokenizer with the pooled token, `ume.json`, `emb_token_ids` in the config, and the

@@ -163,7 +163,7 @@ def add_stock_modules(folder: Path, spec: EmbedderSpec) -> None:
 
 
 def _items() -> dict[str, LoadedItem]:
-    """Return an item of each shape that a family may write in an order of its own."""
+    """Return one item for each combination of media that a family may order differently."""
     picture = PIL.Image.new("RGB", (32, 32))
     video = Frames((picture,) * 2, (0.0, 1.0), 2.0)
     shapes: dict[str, tuple[tuple[PIL.Image.Image, ...], tuple[Frames, ...]]] = {

@@ -1,4 +1,4 @@
-"""The export stage: the pair as folders that load anywhere, each with a card of what it was made from."""
+"""The export stage: the pair as portable folders, each with a model card."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _models_in(settings: Mapping[str, Any], prefix: str) -> Iterator[ModelName]:
 
 
 def with_paths(stage: Stage, seed: int, run: Path, made: Mapping[str, StageState], out: Path | None) -> Stage:
-    """Return the stage with paths for every `stage:NAME`, and with the recipe's seed where it sets none.
+    """Return the stage with paths for every `stage:NAME`, and with the recipe's seed by default.
 
     Args:
         stage: As the recipe has it.
@@ -73,7 +73,7 @@ def with_paths(stage: Stage, seed: int, run: Path, made: Mapping[str, StageState
 
 
 def fingerprint_of(stage: Stage, ready: Stage, recipe: Recipe, made: Mapping[str, StageState]) -> Fingerprint:
-    """Collect everything that decides what a stage makes.
+    """Collect everything that determines a stage's result.
 
     Args:
         stage: As the recipe has it; paths are left out of the fingerprint, so a run folder may move.
@@ -114,7 +114,7 @@ def _forget(settings: dict[str, Any], key: list[str]) -> None:
 
 
 def _model_print(model: ModelName) -> str:
-    """Return a digest of a folder, or the hub's id and commit as far as it is pinned."""
+    """Return a digest of a folder, or the hub id with its commit if pinned."""
     try:
         resolve = resolve_embedder if model.role == "embedder" else resolve_reasoner
         found = resolve(model.name)

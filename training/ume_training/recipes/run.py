@@ -88,7 +88,7 @@ def run_recipe(
     announce: Announce | None = None,
     workers: Workers | None = None,
 ) -> tuple[StageReport, ...]:
-    """Run the stages of a recipe in order; the same call goes on where a killed one stopped.
+    """Run the stages of a recipe in order; after a kill the same call resumes.
 
     A stage is done once: its stamp in the run folder says from which settings and inputs. When these change, the stage
     is run again, and so are those that take what it makes; what it made before is moved to `replaced/`.
@@ -180,7 +180,7 @@ def _run_stage(
 
 
 def _decide(folder: Path, basis: Fingerprint) -> tuple[Decision, StageState]:
-    """Look at what a stage's folder holds, and make it ready for what comes."""
+    """Decide from a stage's folder whether to skip, resume or start it, and prepare the folder."""
     found = read_state(folder)
     fresh = StageState("started", basis)
     if found is None:
@@ -221,7 +221,7 @@ def _finished(stamp: StageState, made: StageOutput, folder: Path, seconds: float
 
 
 def _free_memory() -> None:
-    """Hand back what a stage's models took, before the next loads its own."""
+    """Free the memory of a stage's models before the next stage loads its own."""
     import torch
 
     gc.collect()

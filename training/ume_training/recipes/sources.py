@@ -25,7 +25,7 @@ HARD, READABLE, SKIPPED = "hard.json", "readable.json", "skipped.jsonl"
 def open_sources(
     data: str, recipe: Recipe, budget: VisualBudget, *, on_error: OnError = "skip", rule: TCotRule = "strict"
 ) -> tuple[tuple[PairSource, ...], tuple[Failure, ...]]:
-    """Data sets by what a stage's `data` says, and the lines that were left out.
+    """Open the data sets that a stage's `data` names; also return the skipped lines.
 
     Args:
         data: "data" for the recipe's own, or a pair file.
@@ -56,7 +56,7 @@ def open_sources(
 
 
 def pair_files(data: str, recipe: Recipe) -> tuple[Path, ...]:
-    """Pair files by what a stage's `data` says."""
+    """Return the pair files that a stage's `data` names."""
     return tuple(Path(path) for path in recipe.data.pairs) if data == OWN_DATA else (Path(data),)
 
 
@@ -70,7 +70,7 @@ def _world(shapes: ShapesData, seed: int) -> tuple[PairSource, ...]:
 
 
 def write_skipped(failures: Sequence[Failure], context: StageContext) -> int:
-    """Write what a stage leaves out into `skipped.jsonl` of its folder, and return how much that is."""
+    """Write the items that a stage skipped to `skipped.jsonl` in its folder, and return their number."""
     if failures and context.workers.main:
         lines = [json.dumps({"source": one.source, "message": one.message}) + "\n" for one in failures]
         atomic_write(context.folder / SKIPPED, "".join(lines), what="the failures")

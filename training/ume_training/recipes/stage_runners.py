@@ -271,7 +271,7 @@ _EXECUTORS: Mapping[type[Stage], Callable[[Any, StageContext], StageOutput]] = M
 
 
 def execute(stage: Stage, context: StageContext) -> StageOutput:
-    """Run a stage, or go on with it; every `stage:NAME` in it has become a path.
+    """Run or resume a stage; every `stage:NAME` in it must be resolved to a path.
 
     Args:
         stage: What to do.

@@ -98,7 +98,7 @@ def digest_of(basis: Fingerprint) -> str:
 
 
 def move_replaced(folder: Path, stamp: StageState) -> Path:
-    """Move what was made from another basis out of the way, and say where it is."""
+    """Move results of other settings or inputs aside, and return their new path."""
     place = folder.parent / REPLACED / f"{folder.name}-{digest_of(stamp.basis)}"
     number = 1
     while place.exists():
@@ -110,7 +110,7 @@ def move_replaced(folder: Path, stamp: StageState) -> Path:
 
 
 def digest_path(path: Path) -> str:
-    """Return a digest of a file or a checkpoint folder: its bytes, or samples of them where it is large.
+    """Return a digest of a file or a checkpoint folder: its bytes, or samples of them if it is large.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""YAML with line numbers: every value knows where it was written, and no key is written twice."""
+"""YAML with line numbers: every value keeps its line, and duplicate keys are errors."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class TaskScores:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Scores of every task, their mean, and what they cost.
+    """Scores of every task, their mean, and their cost.
 
     Attributes:
         tasks: In the benchmark's order.
@@ -90,7 +90,7 @@ def evaluate(
     benchmark: Sequence[TaskSet],
     on_task: Callable[[str], None] | None = None,
 ) -> Report:
-    """Run every task both ways.
+    """Run every task with and without reasoning.
 
     Args:
         embedder: Reasoner and Embedder.

@@ -119,7 +119,7 @@ def shapes_records(
     count: int = 100,
     traces: Traces = "none",
 ) -> Iterator[PairRecord]:
-    """Draw Shapes pairs and write their media into `folder`/media as they are asked for.
+    """Draw Shapes pairs lazily, and write their media into `folder`/media.
 
     Scenes become PNG files; the clips of a family are joined into one MP4 file, and its pages in one PDF.
     The pairs are those of `ShapesSource` with the same arguments.

@@ -1,4 +1,4 @@
-"""Both sides of a retrieval pair as frozen values: what is shown, what is said, and the true T-CoT."""
+"""Both sides of a retrieval pair as frozen values: media, text, and the true T-CoT."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ Near = Callable[[random.Random, Level, Pair], Pair]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One way to retrieve.
+    """One retrieval task.
 
     Attributes:
         name: As in reports.

@@ -81,5 +81,5 @@ def crop_tcot(look: Look) -> TCot:
 
 
 def text_tcot(text: str) -> TCot:
-    """Take the text's phrases as keywords, and the text as the answer: a small model writes that without sorting."""
+    """Take the text's phrases as keywords, and the text as the answer, which a small model can copy."""
     return TCot(thinking="text", keywords=tuple(text.split(", ")), rethink="as said", answer=text)

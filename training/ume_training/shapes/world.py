@@ -199,7 +199,7 @@ def near_clip(rng: random.Random, clip: Clip, level: Level) -> Clip:
 
 
 def near_page(rng: random.Random, page: Page, level: Level) -> Page:
-    """Return a page one change away: another number, or a row about something else."""
+    """Return a page that differs in one number or one row."""
     rows = list(page.rows)
     index = rng.randrange(len(rows))
     row = rows[index]

@@ -32,7 +32,7 @@ MOST_WORDS = 200
 
 
 class ServerBusy(Busy, ServerError):
-    """A request that may succeed later."""
+    """The server is busy or unreachable; the request may succeed later."""
 
     given_up: ClassVar[type[UmeError]] = ServerError
 
@@ -195,7 +195,7 @@ def _read_models(answer: Any) -> dict[str, str]:
 
 
 def _explanation(text: str) -> str:
-    """Return the message in an error's JSON, or the text as it is."""
+    """Return the message in an error's JSON, or the text unchanged."""
     try:
         error = json.loads(text)["error"]
         return str(error["message"] if isinstance(error, dict) else error)

@@ -91,7 +91,7 @@ class _Reply:
 
     def __init__(self, position: int, seed: int) -> None:
         self.position = position
-        self.random = Random(seed)  # noqa: S311  # sampling is no secret
+        self.random = Random(seed)  # noqa: S311  # sampling needs no cryptographic randomness
         self.prompt_tokens = 0
         self.tokens: list[int] = []
 

@@ -307,7 +307,7 @@ def known_revision(name: str, commit: str | None) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return the name of a model for caches and collections: a hub id as it is, a folder without its parents.
+    """Return the name of a model for caches and collections: a hub id unchanged, a folder without its parents.
 
     Example:
         >>> short_name("Qwen/Qwen3-VL-2B-Instruct")

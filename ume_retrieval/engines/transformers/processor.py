@@ -242,7 +242,7 @@ def _shared_words(tokens: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]
 
 
 def _once(rows: Sequence[Sequence[int]], shared: int) -> list[int]:
-    """Rows end to end, with what they share in front.
+    """Concatenated rows, after their shared prefix.
 
     Example:
         >>> _once([[1, 2, 3], [1, 2, 4]], shared=2)
@@ -274,7 +274,7 @@ def _time_marks(frames: Frames) -> list[str]:
 
 
 def video_metadata(frames: Frames) -> dict[str, Any]:
-    """A video's times for Qwen3-VL's processor, from the stretch's own start: equal segments look equal."""
+    """Frame times for Qwen3-VL's processor, relative to the segment's start: equal segments get equal inputs."""
     start = frames.timestamps[0]
     return {
         "fps": TICKS_PER_SECOND,

@@ -179,7 +179,7 @@ def _apart(states: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _behind(shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Rows behind what they share, from (heads, shared, size) and (count, heads, length, size)."""
+    """Prepend the shared prefix to each row, from (heads, shared, size) and (count, heads, length, size)."""
     import torch
 
     return torch.cat([shared.expand(len(own), -1, -1, -1), own], dim=2)
@@ -209,7 +209,7 @@ def _attention(module: Any, query: Any, key: Any, value: Any, attention_mask: An
 
 
 class _LastLayer:
-    """The last decoder layer, which attends to every token and goes on with those that are read."""
+    """The last decoder layer: attends to every token, and computes the feed-forward part for the needed tokens only."""
 
     def __init__(self, layer: Any) -> None:
         self._layer, self._whole = layer, layer.forward

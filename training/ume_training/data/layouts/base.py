@@ -196,7 +196,7 @@ def item(*, text: str | None = None, images: tuple[str, ...] = (), videos: tuple
 
 
 def found(file: Path, line: int, values: Mapping[str, Any]) -> Found:
-    """Build a record, or name what is wrong with the row."""
+    """Build a record, or return the row's error."""
     try:
         sides = {key: _side(one) for key, one in values.items()}
         return Located(PairRecord.model_validate(sides), file, line)

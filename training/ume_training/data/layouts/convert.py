@@ -31,7 +31,7 @@ def _read_pairs(source: Source) -> Iterator[Found]:
 
 
 def _renamed(record: PairRecord, dataset: str, taken: set[int]) -> PairRecord:
-    """Return the record as one of another data set; an id that is taken there says where it comes from."""
+    """Move the record to another data set; a duplicate id is prefixed with the original data set."""
     name = f"{record.dataset}/{record.id}" if key_hash(dataset, record.id) in taken else record.id
     taken.add(key_hash(dataset, name))
     return record.model_copy(update={"dataset": dataset, "id": name})

@@ -29,7 +29,7 @@ from ume_training.recipes.stages import (
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of what a model reads and writes about one item.
+    """Tokens that a model reads and writes per item.
 
     Attributes:
         prompt: The prompt's own words and the item's text.

@@ -21,7 +21,7 @@ ADAM_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes by what they hold, on one process.
+    """Memory of one process in bytes, by use.
 
     Attributes:
         weights: The model that is trained.
@@ -43,7 +43,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The most that is there at one time: activations and KV cache are never there together.
+        """Peak memory: activations and KV cache are never allocated at the same time.
 
         Example:
             >>> Memory(weights=10, activations=3, logits=2, kv_cache=4).total

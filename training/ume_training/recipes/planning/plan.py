@@ -1,4 +1,4 @@
-"""The dry run: what a recipe would do here, what it would take, and what is missing."""
+"""Dry run of a recipe: its steps, its cost, and missing requirements."""
 
 from __future__ import annotations
 

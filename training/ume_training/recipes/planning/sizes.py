@@ -131,7 +131,7 @@ def architecture_of(name: str) -> Architecture | None:
 
 
 def model_behind(name: str) -> str:
-    """Return the folder or hub id behind a preset; any other name as it is.
+    """Return the folder or hub id of a preset; other names unchanged.
 
     Example:
         >>> model_behind("qwen3-vl-2b"), model_behind("nobody/knows")

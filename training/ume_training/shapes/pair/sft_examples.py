@@ -1,4 +1,4 @@
-"""Batches for the bundled pair: what the Reasoner reads and writes, what the Embedder is shown."""
+"""Training batches for the bundled pair: prompts and replies of the Reasoner, inputs of the Embedder."""
 
 from __future__ import annotations
 
