@@ -294,3 +294,42 @@ def test_missing_and_damaged_weights_of_a_model_and_of_its_modules_are_refused_b
     rewrite(with_dense / "model.safetensors", lambda tensors: tensors.pop(layer))
     with pytest.raises(IncompatibleModel, match=r"layers\.0\.mlp\.up_proj\.weight is missing"):
         load(with_dense)
+
+
+def test_modules_inside_a_router_are_checked_as_others_are(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    routed = routed_model(tmp_path / "routed", dense=True)
+    assert load(routed).dimension == 16
+    reader = routed / "document_0_Transformer" / "model.safetensors"
+    kept = reader.read_bytes()
+    rewrite(reader, lambda tensors: tensors.pop("encoder.layer.1.output.dense.weight"))
+    with pytest.raises(IncompatibleModel, match=r"encoder\.layer\.1\.output\.dense\.weight is missing"):
+        load(routed)
+    reader.write_bytes(kept)
+    weights = routed / "query_2_Dense" / "model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(IncompatibleModel, match=r"query_2_Dense/pytorch_model\.bin is pickled"):
+        load(routed)
+    (routed / "router_config.json").write_text('{"types": 1}')
+    with pytest.raises(ModelError, match=r"router_config\.json names no modules"):
+        load(routed)
+
+
+def test_the_revision_of_a_folder_changes_with_its_modules(with_dense: Path, tmp_path: Path) -> None:
+    before = load(with_dense).info.revision
+    assert load(with_dense).info.revision == before
+    (pooling,) = with_dense.glob("*_Pooling/config.json")
+    kept = pooling.read_text()
+    pooling.write_text(kept.replace("lasttoken", "mean"))
+    pooled = load(with_dense).info.revision
+    pooling.write_text(kept)
+    dense = next(with_dense.glob("*_Dense/model.safetensors"))
+    rewrite(dense, lambda tensors: tensors["linear.bias"].add_(1))
+    assert len({before, pooled, load(with_dense).info.revision}) == 3
+    routed = routed_model(tmp_path / "routed")
+    before = load(routed).info.revision
+    rewrite(routed / "query_0_Transformer" / "model.safetensors", lambda tensors: next(iter(tensors.values())).add_(1))
+    assert load(routed).info.revision != before
