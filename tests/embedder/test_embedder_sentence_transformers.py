@@ -221,6 +221,22 @@ def test_the_bundled_pair_is_the_same_in_sentence_transformers(shapes_items: Ite
     assert ours.info.embedder.revision == "sha256:d1ab73b50c7b"
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_video_is_a_video_input_of_a_model_that_has_those(folder: Path, shapes_items: Items) -> None:
+    ours, theirs = both(folder)
+    assert ours.info.embedder.engine == "sentence-transformers"
+    clips = [Item(videos=item.videos) for item in shapes_items(12) if item.videos][:2]
+    assert len(clips) == 2
+    items = [*clips, *(Item(text="a red circle moves", videos=clip.videos) for clip in clips)]
+    sampled = {"video": {"do_sample_frames": False}}
+    found = [theirs.encode_document([theirs_of(item)], processing_kwargs=sampled)[0] for item in items]
+    own = ours.encode_corpus(items, reasoning="never")
+    same(own, np.stack(found))
+    frames = [video for clip in clips for video in clip.videos if isinstance(video, Frames)]
+    as_images = ours.encode_corpus([Item(images=one.images) for one in frames], reasoning="never")
+    assert np.max(np.sum(own[:2] * as_images, axis=1)) < 0.9999
+
+
 def theirs_of(item: Item) -> dict[str, Any]:
     """An item as sentence-transformers takes it."""
     found: dict[str, Any] = {"image": item.images[0]} if item.images else {}
