@@ -103,6 +103,7 @@ def index(
                 engine=models.engine,
                 device=models.device,
                 prompts=models.prompts,
+                profile=models.profile,
                 limits=limits_of(isolate=isolate),
             )
             address = StoreAddress(place.store, place.collection, sharding=spread)

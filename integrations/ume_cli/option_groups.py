@@ -20,6 +20,7 @@ from ume_cli.options import (
     DeviceOption,
     EngineOption,
     ModelOption,
+    ProfileOption,
     PromptsOption,
     ReasonerOption,
     StoreOption,
@@ -81,11 +82,12 @@ class ModelOptions:
     device: DeviceOption = "auto"
     engine: EngineOption = "auto"
     prompts: PromptsOption = None
+    profile: ProfileOption = None
 
     def load(self, *, cache: Path | None = None, isolate: bool = False) -> ReasoningEmbedder:
         """Load the models."""
         names = self.model, self.reasoner, self.device, self.engine
-        return load_embedder(*names, self.prompts, cache=cache, isolate=isolate)
+        return load_embedder(*names, prompts=self.prompts, profile=self.profile, cache=cache, isolate=isolate)
 
     def changed(self) -> dict[str, str]:
         """Return the options that differ from their defaults, without `--reasoner none`."""

@@ -32,6 +32,14 @@ EngineOption = Annotated[
         help="auto, transformers, vllm, or server: $UME_REASONER_URL and $UME_EMBEDDER_URL with the key $UME_API_KEY.",
     ),
 ]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="How items are written for the Embedder: mmeb or train (Embed-RL), published (Qwen3-VL-Embedding), ume.",
+        show_default=False,
+    ),
+]
 PromptsOption = Annotated[
     Path | None,
     typer.Option(
@@ -67,8 +75,9 @@ def load_embedder(
     reasoner: str,
     device: str,
     engine: str = "auto",
-    prompts: Path | None = None,
     *,
+    prompts: Path | None = None,
+    profile: str | None = None,
     cache: Path | None = None,
     isolate: bool = False,
 ) -> ReasoningEmbedder:
@@ -79,6 +88,7 @@ def load_embedder(
     return ReasoningEmbedder.from_pretrained(
         model,
         reasoner=None if reasoner == "none" else reasoner,
+        profile=profile,
         engine=engine,
         device=device,
         cache=cache or "auto",

@@ -16,6 +16,7 @@ from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, w
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
 from ume_retrieval.pipeline import InMemoryTraceCache, ReasonStage, TraceCache, default_cache_path
+from ume_retrieval.profiles import Profile
 from ume_retrieval.results import PipelineInfo
 
 
@@ -57,6 +58,7 @@ class Models:
         sampling: Sampling | None = None,
         limits: Limits = DEFAULT_LIMITS,
         prompts: Prompts | Path | None = None,
+        profile: str | Profile | None = None,
     ) -> Models:
         """Choose models by name, as `ReasoningEmbedder.from_pretrained` does.
 
@@ -65,7 +67,7 @@ class Models:
 
         Raises:
             ModelError: When a name is unknown.
-            InputError: When the engine is unknown, or the prompts are invalid.
+            InputError: When the engine or the family's profile is unknown, or the prompts are invalid.
         """
         choose_engine(engine)
         resolved = resolve_embedder(str(name))
@@ -74,7 +76,9 @@ class Models:
         if prompts is not None:
             prompts = prompts if isinstance(prompts, Prompts) else Prompts.from_file(prompts)
             with_prompts(understood, prompts)
-        options = LoadOptions(device, dtype)
+        if profile is not None and isinstance(resolved.spec, EmbedderSpec):
+            profile = resolved.spec.with_profile(profile).profile  # a typing error shows here, not in a worker
+        options = LoadOptions(device, dtype, profile=profile)
         return cls(
             partial(_load_embedder, str(name), engine, options),
             None if wanted is None else partial(_load_reasoner, str(wanted), engine, options, prompts),

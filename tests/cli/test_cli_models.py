@@ -151,3 +151,35 @@ def test_what_is_no_embedder_of_the_catalogue_is_refused(name: str, said: str) -
 def test_doctor_says_what_fits() -> None:
     findings = {one["name"]: one for one in json.loads(run("doctor", "--json").stdout)["findings"]}
     assert " of 15 (" in findings["models that fit"]["found"]
+
+
+PARITY = Path(__file__).parents[1] / "parity" / "embed-rl" / "checkpoint"
+
+
+@pytest.mark.parametrize("profile", ["train", None])
+def test_a_collection_takes_vectors_of_the_profile_that_was_chosen(profile: str | None, tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "note.txt").write_text("a red circle")
+    chosen = ["--profile", profile] if profile else []
+    other = [] if profile else ["--profile", "train"]
+    shared = ["--store", tmp_path / "store", "--model", PARITY, "--device", "cpu", "--reasoner", "none", "--json"]
+    indexed = run("index", tmp_path / "media", "--reasoning", "never", *shared, *chosen)
+    assert (indexed.exit_code, json.loads(indexed.stdout)["indexed"]) == (0, 1)
+    found = run("search", "a red circle", *shared, *chosen)
+    assert (found.exit_code, len(json.loads(found.stdout)["hits"])) == (0, 1)
+    refused = run("search", "a red circle", *shared, *other)
+    assert refused.exit_code == 1
+    assert "embed-rl/train" in json.loads(refused.stdout)["message"]
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "ray"]])
+def test_an_unknown_profile_is_named_with_those_that_are_known(workers: list[str], tmp_path: Path) -> None:
+    if workers:
+        pytest.importorskip("ray")
+    result = run(
+        "index", tmp_path, "--model", PARITY, "--profile", "mteb", "--store", tmp_path / "s", "--json", *workers
+    )
+    assert result.exit_code == 1
+    said = json.loads(result.stdout)
+    assert said["message"] == "unknown profile 'mteb' of embed-rl"
+    assert said["hint"] == "use one of mmeb, train, ume"

@@ -70,14 +70,18 @@ def text_model(folder: Path, prompts: dict[str, str], *, length: int = 64, dense
     return folder
 
 
-def routed_model(folder: Path) -> Path:
+def routed_model(folder: Path, *, dense: bool = False) -> Path:
     """An asymmetric model: queries and documents have weights and lengths of their own."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Router
+    from sentence_transformers.base.modules import Dense, Router
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     routes = {
-        name: [text_reader(folder.with_name(f"{folder.name}-{name}"), length=length, seed=seed), Pooling(32, "mean")]
+        name: [
+            text_reader(folder.with_name(f"{folder.name}-{name}"), length=length, seed=seed),
+            Pooling(32, "mean"),
+            *([Dense(32, 16)] if dense else []),
+        ]
         for name, length, seed in (("query", 16, 5), ("document", 64, 6))
     }
     router = Router.for_query_document(query_modules=routes["query"], document_modules=routes["document"])

@@ -191,6 +191,27 @@ MISFITS = {
         IncompatibleModel,
     ),
     "no chat template": Damage(remove("chat_template.jinja"), "no chat template", IncompatibleModel),
+    "a damaged chat template": Damage(
+        put("chat_template.jinja", b"{% for %}"), "cannot write a picture .*Expected an expression", IncompatibleModel
+    ),
+    "another chat template": Damage(
+        put("chat_template.jinja", b"{{ messages[0].role.of.whom }}"), "cannot write a picture", IncompatibleModel
+    ),
+    "a processor of nonsense": Damage(
+        change_json("processor_config.json", lambda config: config["image_processor"].update(patch_size="x")),
+        "cannot write a picture",
+        IncompatibleModel,
+    ),
+    "another processor": Damage(
+        change_json("processor_config.json", lambda config: config["image_processor"].update(patch_size=8)),
+        "the patch size is 8 in its processor, 16 in its config",
+        IncompatibleModel,
+    ),
+    "a pooled token of nonsense": Damage(
+        change_json("config.json", lambda config: config.update(emb_token_ids="x")),
+        "emb_token_ids .* is 'x', not ids of tokens",
+        IncompatibleModel,
+    ),
     "no processor": Damage(remove("processor_config.json"), r"preprocessor_config\.json is missing"),
     "no tokenizer": Damage(
         remove("tokenizer.json", "tokenizer_config.json"), "tokenizer has no words", IncompatibleModel
@@ -234,7 +255,7 @@ def test_a_reasoner_without_its_head_is_refused(random_pair: Path, tmp_path: Pat
         TransformersReasoner.from_pretrained(str(copy), spec=REASONER_SPEC, device="cpu")
 
 
-@pytest.mark.parametrize("name", ["a weight is missing", "a shard missing", "adapters only"])
+@pytest.mark.parametrize("name", ["a weight is missing", "a shard missing", "adapters only", "a damaged chat template"])
 def test_the_command_says_it_in_one_line(name: str, copy: Path, tmp_path: Path) -> None:
     MISFITS[name].do(copy)
     (tmp_path / "media").mkdir()

@@ -228,6 +228,22 @@ def test_the_bundled_pair_is_the_same_in_sentence_transformers(shapes_items: Ite
     assert ours.info.embedder.revision == "sha256:d1ab73b50c7b"
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_video_is_a_video_input_of_a_model_that_has_those(folder: Path, shapes_items: Items) -> None:
+    ours, theirs = both(folder)
+    assert ours.info.embedder.engine == "sentence-transformers"
+    clips = [Item(videos=item.videos) for item in shapes_items(12) if item.videos][:2]
+    assert len(clips) == 2
+    items = [*clips, *(Item(text="a red circle moves", videos=clip.videos) for clip in clips)]
+    sampled = {"video": {"do_sample_frames": False}}
+    found = [theirs.encode_document([theirs_of(item)], processing_kwargs=sampled)[0] for item in items]
+    own = ours.encode_corpus(items, reasoning="never")
+    same(own, np.stack(found))
+    frames = [video for clip in clips for video in clip.videos if isinstance(video, Frames)]
+    as_images = ours.encode_corpus([Item(images=one.images) for one in frames], reasoning="never")
+    assert np.max(np.sum(own[:2] * as_images, axis=1)) < 0.9999
+
+
 def theirs_of(item: Item) -> dict[str, Any]:
     """An item as sentence-transformers takes it."""
     found: dict[str, Any] = {"image": item.images[0]} if item.images else {}
@@ -301,3 +317,42 @@ def test_missing_and_damaged_weights_of_a_model_and_of_its_modules_are_refused_b
     rewrite(with_dense / "model.safetensors", lambda tensors: tensors.pop(layer))
     with pytest.raises(IncompatibleModel, match=r"layers\.0\.mlp\.up_proj\.weight is missing"):
         load(with_dense)
+
+
+def test_modules_inside_a_router_are_checked_as_others_are(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    routed = routed_model(tmp_path / "routed", dense=True)
+    assert load(routed).dimension == 16
+    reader = routed / "document_0_Transformer" / "model.safetensors"
+    kept = reader.read_bytes()
+    rewrite(reader, lambda tensors: tensors.pop("encoder.layer.1.output.dense.weight"))
+    with pytest.raises(IncompatibleModel, match=r"encoder\.layer\.1\.output\.dense\.weight is missing"):
+        load(routed)
+    reader.write_bytes(kept)
+    weights = routed / "query_2_Dense" / "model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(IncompatibleModel, match=r"query_2_Dense/pytorch_model\.bin is pickled"):
+        load(routed)
+    (routed / "router_config.json").write_text('{"types": 1}')
+    with pytest.raises(ModelError, match=r"router_config\.json names no modules"):
+        load(routed)
+
+
+def test_the_revision_of_a_folder_changes_with_its_modules(with_dense: Path, tmp_path: Path) -> None:
+    before = load(with_dense).info.revision
+    assert load(with_dense).info.revision == before
+    (pooling,) = with_dense.glob("*_Pooling/config.json")
+    kept = pooling.read_text()
+    pooling.write_text(kept.replace("lasttoken", "mean"))
+    pooled = load(with_dense).info.revision
+    pooling.write_text(kept)
+    dense = next(with_dense.glob("*_Dense/model.safetensors"))
+    rewrite(dense, lambda tensors: tensors["linear.bias"].add_(1))
+    assert len({before, pooled, load(with_dense).info.revision}) == 3
+    routed = routed_model(tmp_path / "routed")
+    before = load(routed).info.revision
+    rewrite(routed / "query_0_Transformer" / "model.safetensors", lambda tensors: next(iter(tensors.values())).add_(1))
+    assert load(routed).info.revision != before

@@ -16,7 +16,8 @@ from ume_retrieval.errors import IncompatibleModel, ModelError
 from ume_retrieval.profiles import Family
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-ADAPTERS, MODULES, TOKENIZER = "adapter_config.json", "modules.json", "tokenizer.json"
+ADAPTERS, MODULES, ROUTER = "adapter_config.json", "modules.json", "router_config.json"
+TOKENIZER = "tokenizer.json"
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 OPTIONAL = (
@@ -253,17 +254,40 @@ def _refuse_pickles(folder: Path) -> None:
 def modules_of(folder: Path) -> list[tuple[str, str]]:
     """Class and folder of each module that sentence-transformers would load, as `modules.json` names them.
 
+    A Router is followed by the modules of its routes, in the order of the routes.
+
     Raises:
-        ModelError: When the file is there and names no modules.
+        ModelError: When the file is there and names no modules, or a Router's file names none.
     """
     path = folder / MODULES
     if not path.is_file():
         return []
     try:
         named = json.loads(path.read_text(encoding="utf-8"))
-        return [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in named]
+        modules = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in named]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path, "names no modules") from error
+    return [one for module in modules for one in _with_routes(folder, *module)]
+
+
+def _with_routes(folder: Path, kind: str, path: str) -> Iterator[tuple[str, str]]:
+    """Yield a module, and after it what is inside if it is a Router (formerly Asym, with a file named config.json)."""
+    yield kind, path
+    if kind not in {"Router", "Asym"}:
+        return
+    own = folder / path
+    config = own / (ROUTER if (own / ROUTER).is_file() else CONFIG)
+    settings = read_json(config)
+    try:
+        # Modules outside of every route are loaded too.
+        names = dict.fromkeys(
+            [*(name for route in settings["structure"].values() for name in route), *settings["types"]]
+        )
+        inner = [(str(settings["types"][name]).rpartition(".")[2], (Path(path) / name).as_posix()) for name in names]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _damaged(config, "names no modules") from error
+    for module in inner:
+        yield from _with_routes(folder, *module)
 
 
 def _pools_last(folder: Path) -> bool:

@@ -151,4 +151,10 @@ def _declared_ids(config: Any) -> list[int]:
     declared = getattr(config, "emb_token_ids", None)
     if declared is None:
         return []
-    return [int(token) for token in (declared if isinstance(declared, (list, tuple)) else [declared])]
+    ids = list(declared) if isinstance(declared, (list, tuple)) else [declared]
+    if not all(isinstance(token, int) for token in ids):
+        raise IncompatibleModel(
+            f"emb_token_ids of {config.name_or_path} is {declared!r}, not ids of tokens",
+            hint="use the config.json that came with the checkpoint",
+        )
+    return ids

@@ -12,9 +12,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ume_retrieval.checkpoint import ModelInfo
+from ume_retrieval.checkpoint import ModelInfo, read_spec
 from ume_retrieval.engines.base import Source
-from ume_retrieval.engines.checkpoint_files import ADAPTERS, Located, check_files, first_line, locate, modules_of
+from ume_retrieval.engines.checkpoint_files import (
+    ADAPTERS,
+    Located,
+    check_files,
+    family_of,
+    first_line,
+    locate,
+    modules_of,
+)
 from ume_retrieval.errors import IncompatibleModel, InputError, ModelError, UmeError
 
 if TYPE_CHECKING:
@@ -129,7 +137,7 @@ def load_checkpoint(source: Source, model_class: str) -> Loaded:
     model.to(target)
     model.eval()
     _check_numbers(name, model)
-    _check_tokenizer(name, processor, model)
+    _check_processor(name, processor, model)
     revision = known_revision(str(located.folder), located.commit)
     return Loaded(model, processor, ModelInfo(short_name(name), revision, "transformers"))
 
@@ -169,7 +177,23 @@ def load_processor(name: str, located: Located) -> Any:
             f"cannot load {name}: it has no chat template",
             hint="copy chat_template.jinja or chat_template.json from where the checkpoint came from",
         )
+    _try_processor(name, processor)
     return processor
+
+
+def _try_processor(name: str, processor: Any) -> None:
+    """Raise when the processor cannot write a turn with a picture: nothing else reads templates and settings before."""
+    import PIL.Image
+
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}
+    try:
+        text = processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+        processor(text=[text], images=[PIL.Image.new("RGB", (64, 64))])
+    except Exception as error:  # templates and settings of strangers make it raise almost any type
+        raise IncompatibleModel(
+            f"cannot load {name}: its processor cannot write a picture ({first_line(error)})",
+            hint="copy chat template and preprocessor_config.json from where the checkpoint came from",
+        ) from error
 
 
 def check_weights(name: str, report: Mapping[str, Any]) -> None:
@@ -207,10 +231,9 @@ def check_weights(name: str, report: Mapping[str, Any]) -> None:
 def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
     """Raise unless the weights of a model that sentence-transformers has loaded come from its folder.
 
-    sentence-transformers asks transformers to load, and does not look at what was missing. So the architecture is laid
-    over the folder's files once more, without reading a weight. Weights of the folder that this architecture does not
-    read are not looked at: which part of a checkpoint makes vectors is sentence-transformers' choice. A pooler that the
-    checkpoint lacks is fine where a pooling module reads the tokens' states in its place.
+    sentence-transformers does not look at what was missing, so the architecture is laid over the folder's files once
+    more, without reading a weight. Which part of a checkpoint makes vectors is its choice: weights too many may be
+    there, and a pooler may be missing where a pooling module reads the tokens' states.
 
     Args:
         name: Name of the model in errors.
@@ -222,9 +245,10 @@ def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
     """
     from transformers import PreTrainedModel
 
-    pools = any(type(module).__name__ == "Pooling" for module in model)
-    modules = [(path, kind) for kind, path in modules_of(folder)] or [("", "Transformer")]
-    for (path, _), module in zip(modules, model, strict=False):
+    loaded = list(dict.fromkeys(inner for module in model for inner in _with_routes(module)))
+    pools = any(type(module).__name__ == "Pooling" for module in loaded)
+    modules = modules_of(folder) or [("Transformer", "")]
+    for (_, path), module in zip(modules, loaded, strict=False):
         inner = getattr(module, "model", None)
         if not isinstance(inner, PreTrainedModel) or (folder / path / ADAPTERS).is_file():
             continue
@@ -241,6 +265,14 @@ def check_sentence_transformer(name: str, folder: Path, model: Any) -> None:
         missing = {key for key in report["missing_keys"] if not (pools and POOLER.search(key))}
         check_weights(name, {**report, "missing_keys": missing, "unexpected_keys": ()})
     _check_numbers(name, model)
+
+
+def _with_routes(module: Any) -> Iterator[Any]:
+    """Yield a module and what is inside if it is a Router: in the order of `modules_of`."""
+    yield module
+    routes = module.sub_modules.values() if hasattr(module, "sub_modules") else ()
+    for inner in dict.fromkeys(one for route in routes for one in route):
+        yield from _with_routes(inner)
 
 
 def cannot_load(name: str, error: Exception) -> UmeError:
@@ -268,21 +300,26 @@ def _check_numbers(name: str, model: Any) -> None:
             )
 
 
-def _check_tokenizer(name: str, processor: Any, model: Any) -> None:
-    """Raise when the tokenizer is another model's: more tokens than rows, or pictures at other ids."""
-    hint = "use the tokenizer that came with the checkpoint"
+def _check_processor(name: str, processor: Any, model: Any) -> None:
+    """Raise when the processor is another model's: more tokens than rows, pictures at other ids or in other patches."""
+    hint = "use the tokenizer and processor files that came with the checkpoint"
     rows = model.get_input_embeddings().weight.shape[0]
     last = max(processor.tokenizer.get_vocab().values())
     if last >= rows:
         raise IncompatibleModel(
             f"cannot load {name}: its tokenizer has {last + 1} tokens, its embedding matrix {rows} rows", hint=hint
         )
-    for kind in ("image_token_id", "video_token_id"):
-        known, wanted = getattr(processor, kind, None), getattr(model.config, kind, None)
-        if None not in (known, wanted) and known != wanted:
-            words = kind.replace("_", " ")
+    config, pictures = model.config, processor.image_processor
+    vision = getattr(config, "vision_config", None)
+    pairs = [("tokenizer", processor, config, kind, kind) for kind in ("image_token_id", "video_token_id")]
+    pairs += [("processor", pictures, vision, size, size) for size in ("patch_size", "temporal_patch_size")]
+    pairs += [("processor", pictures, vision, "merge_size", "spatial_merge_size")]
+    for part, has, reads, setting, wanted in pairs:
+        known, expected = getattr(has, setting, None), getattr(reads, wanted, None)
+        if None not in (known, expected) and known != expected:
+            words = setting.replace("_", " ")
             raise IncompatibleModel(
-                f"cannot load {name}: the {words} is {known} in its tokenizer, {wanted} in its config", hint=hint
+                f"cannot load {name}: the {words} is {known} in its {part}, {expected} in its config", hint=hint
             )
 
 
@@ -327,6 +364,8 @@ STOCK_FILES = frozenset({"modules.json", "sentence_bert_config.json", "config_se
 def fingerprint(folder: Path) -> str:
     """Return a digest of a checkpoint folder: names, sizes and bytes of its files (samples of the large ones).
 
+    Folders of modules, such as `1_Pooling`, count where sentence-transformers makes the vectors.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -337,11 +376,12 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     # The bundled pair got its stock files late: collections that it made before are still its own.
     bundled = Path(str(files("ume_retrieval"))) / "pretrained" in folder.resolve().parents
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+    own = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    for path in [*own, *_module_files(folder)]:
         if bundled and path.name in STOCK_FILES:
             continue
         size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
         with path.open("rb") as file:
             if size <= SAMPLED_ABOVE:
                 digest.update(file.read())
@@ -350,3 +390,11 @@ def fingerprint(folder: Path) -> str:
                 file.seek(part * (size - 2**20) // 15)
                 digest.update(file.read(2**20))
     return f"sha256:{digest.hexdigest()[:12]}"
+
+
+def _module_files(folder: Path) -> list[Path]:
+    """Files of the modules that have folders of their own, if the folder is loaded by sentence-transformers."""
+    inner = [folder / path for _, path in modules_of(folder) if path not in {"", "."}]
+    if not inner or getattr(read_spec(folder), "family", family_of(folder)) != "sentence-transformers":
+        return []
+    return sorted({path for one in inner for path in one.rglob("*") if path.is_file()})
