@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from ume_qdrant.indexing.plan import Explored, Holdings, Plan, make_plan
-from ume_qdrant.indexing.points import Cut, Part, entry_id, entry_key, reasoned_update, refused_update
+from ume_qdrant.indexing.enrich import reasoned_update, refused_update
+from ume_qdrant.indexing.plan import Cut, Explored, Holdings, Part, Plan, entry_id, entry_key, make_plan
 from ume_qdrant.indexing.write import VectorReuse
 from ume_qdrant.stores.base import Point, Store, batches
 from ume_qdrant.stores.filters import ReasoningState

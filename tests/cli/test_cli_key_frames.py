@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ume_cli.app import app
 from ume_qdrant import EdgeStore, Hit, index, report_query, search
-from ume_qdrant.stores.traces import HitEvidence, KeyFrame
+from ume_qdrant.stores.schema import HitEvidence, KeyFrame
 from ume_retrieval import Clip, Item, ReasoningEmbedder
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, VisualBudget
 from ume_retrieval.media import load

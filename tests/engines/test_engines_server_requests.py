@@ -25,8 +25,7 @@ from server_stub import (
 
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec
-from ume_retrieval.engines.base import Embedder, Reasoner, Sampling
-from ume_retrieval.engines.seeds import chat_seeds
+from ume_retrieval.engines.base import Embedder, Reasoner, Sampling, chat_seeds
 from ume_retrieval.engines.server.embedder import ServerEmbedder
 from ume_retrieval.errors import IncompatibleModel, InputError
 from ume_retrieval.tcot.pattern import pattern

@@ -12,9 +12,8 @@ import pytest
 from qdrant_world import models, same
 from small_media import BLUE, RED, clip, document, fill, picture
 
-from ume_qdrant.indexing.enrich import enrich
+from ume_qdrant.indexing.enrich import enrich, refused_update
 from ume_qdrant.indexing.ingest import index
-from ume_qdrant.indexing.points import refused_update
 from ume_qdrant.reports import Progress
 from ume_qdrant.stores.base import Store
 from ume_qdrant.stores.edge import EdgeStore

@@ -18,9 +18,8 @@ from ume_qdrant.searching.params import SearchParams
 from ume_qdrant.stores.client_errors import BusyError
 from ume_qdrant.stores.filters import Filter, any_of
 from ume_qdrant.stores.open import open_store
-from ume_qdrant.stores.schema import clean, point_id, within
+from ume_qdrant.stores.schema import clean, evidence_of, point_id, tcot_of, to_payload, within
 from ume_qdrant.stores.sources import item_of, source_path
-from ume_qdrant.stores.traces import evidence_of, tcot_of, to_payload
 from ume_retrieval.errors import InputError, StoreError
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media.files import display_name

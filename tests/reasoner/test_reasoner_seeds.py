@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
-from ume_retrieval.engines.seeds import chat_seeds
+from ume_retrieval.engines.base import chat_seeds
 from ume_retrieval.inputs import Frames
 
 
