@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ume_retrieval import LoadedItem
 from ume_retrieval.checkpoint import write_spec
-from ume_retrieval.inputs import LoadedItem
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, REASONER_SPEC, Size, build_model, build_processor
 from ume_training.shapes.pair.tokenizer import build_tokenizer

@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ume_retrieval import former
+
 if TYPE_CHECKING:
     __version__: str
     from ume_retrieval.checkpoint import EmbedderSpec as EmbedderSpec
@@ -83,3 +85,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+former.install()

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ume_cli.options import JsonOption
 from ume_cli.output import command, plain
 from ume_retrieval.errors import InputError
-from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
+
+if TYPE_CHECKING:
+    from ume_retrieval import TraceCache
 
 cache_app = typer.Typer(no_args_is_help=True)
+
+
+def open_cache() -> TraceCache:
+    """Open the cache at its default path."""
+    from ume_retrieval.pipeline.trace_cache import TraceCache, default_cache_path
+
+    return TraceCache(default_cache_path())
 
 
 @cache_app.command()
 def info(*, as_json: JsonOption = False) -> None:
     """Show where the traces are, how many there are, and their size."""
-    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
-        data = {"path": str(default_cache_path()), "traces": len(cache), "bytes": cache.size_bytes}
+    with command(as_json=as_json) as output, open_cache() as cache:
+        data = {"path": str(cache.path), "traces": len(cache), "bytes": cache.size_bytes}
         output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {plain(str(data['path']))}")
 
 
 @cache_app.command()
 def clear(*, as_json: JsonOption = False) -> None:
     """Delete all traces."""
-    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+    with command(as_json=as_json) as output, open_cache() as cache:
         removed = cache.clear()
         output.result({"removed": removed}, f"{removed} traces removed")
 
@@ -39,7 +48,7 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Delete old traces."""
-    with command(as_json=as_json) as output, TraceCache(default_cache_path()) as cache:
+    with command(as_json=as_json) as output, open_cache() as cache:
         for name, number in (("--days", days), ("--megabytes", megabytes)):
             if number is not None and not 0 <= number < math.inf:
                 raise InputError(f"{name} is {number}", hint="use a number from 0 on")

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from ume_cli.options import JsonOption
 from ume_cli.output import command, plain
-from ume_retrieval.pipeline.trace_cache import default_cache_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ def doctor(*, as_json: JsonOption = False) -> None:
 
 def examine() -> list[Finding]:
     """Look at everything, without loading a model."""
+    from ume_retrieval.pipeline.trace_cache import default_cache_path
+
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         *(_package(name, "broken", f"pip install {name}") for name in NEEDED),

@@ -15,10 +15,10 @@ from ume_cli.option_groups import ModelOptions, StoreOptions, grouped
 from ume_cli.options import JsonOption
 from ume_cli.output import command, plain
 from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import Item
 
 if TYPE_CHECKING:
     from ume_qdrant.stores.base import Store
+    from ume_retrieval import Item
 
 
 @grouped
@@ -71,6 +71,8 @@ def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
     Raises:
         InputError: If the file cannot be read; the message names the line.
     """
+    from ume_retrieval import Item
+
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may contain other line separators
     except (OSError, UnicodeError) as error:

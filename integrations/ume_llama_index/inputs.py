@@ -10,7 +10,8 @@ from llama_index.core.schema import ImageType, QueryBundle
 
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Clip, ImageInput, Item
-from ume_retrieval.media.files import display_name, is_remote
+from ume_retrieval.media.files import is_remote
+from ume_retrieval.util.files import display_name
 
 
 @dataclass

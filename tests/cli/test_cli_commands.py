@@ -20,9 +20,8 @@ import ume_retrieval
 from ume_cli.app import app
 from ume_cli.output import Output, command
 from ume_cli.searching import _table
-from ume_qdrant import Hit, SearchResult
-from ume_qdrant.stores.schema import HitEvidence
-from ume_retrieval.errors import Failure
+from ume_qdrant import Hit, HitEvidence, SearchResult
+from ume_retrieval import Failure
 from ume_training.shapes.draw import draw_scene, write_clip, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import Scene, sample_clip, sample_page, sample_scene

@@ -16,10 +16,8 @@ from small_media import clip
 from typer.testing import CliRunner
 
 from ume_cli.app import app
-from ume_qdrant import EdgeStore, Hit, index, report_query, search
-from ume_qdrant.stores.schema import HitEvidence, KeyFrame
-from ume_retrieval import Clip, Item, ReasoningEmbedder
-from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, VisualBudget
+from ume_qdrant import EdgeStore, Hit, HitEvidence, KeyFrame, index, report_query, search
+from ume_retrieval import Clip, EmbedderSpec, Item, ReasonerSpec, ReasoningEmbedder, VisualBudget
 from ume_retrieval.media import load
 from ume_retrieval.testing import PLAIN_PROMPTS, FakeReasoner, HashEmbedder
 

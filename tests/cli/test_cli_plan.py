@@ -26,7 +26,7 @@ from ume_ray.capacity import (
     with_numbers,
 )
 from ume_ray.capacity_numbers import ASSUMED, CPU, GPU, MEASURED
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError
 
 ROOT = Path(__file__).parents[2]
 UNIT = Costs(1.0, 2.0, 10, 5, 3.0, 8, 100, "gpu", "test")

@@ -12,8 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ume_cli.app import app
-from ume_qdrant import EdgeStore, Layout, Point
-from ume_qdrant.stores.schema import CollectionMeta
+from ume_qdrant import CollectionMeta, EdgeStore, Layout, Point
 from ume_training.shapes.draw import draw_scene, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import sample_page, sample_scene

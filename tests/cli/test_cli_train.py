@@ -89,6 +89,7 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
     script = (
         "import sys, ume_cli.app\n"
         "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets', 'accelerate', 'pyarrow', 'yaml'}\n"
+        "heavy |= {'numpy', 'PIL', 'av', 'pydantic', 'qdrant_client', 'qdrant_edge'}\n"
         "print(sorted(heavy & sys.modules.keys()), 'ume_training' in sys.modules)"
     )
     printed = subprocess.run(  # noqa: S603 - the tests' own interpreter

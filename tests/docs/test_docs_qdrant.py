@@ -10,7 +10,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "qdrant.md").read_text(encoding="ut
 
 def test_the_table_of_the_payload_is_complete(tmp_path: Path) -> None:
     from ume_qdrant import index, open_store
-    from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+    from ume_retrieval import ReasoningEmbedder
     from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
     (tmp_path / "note.txt").write_text("the last train home", encoding="utf-8")

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ume_cli.app import app
-from ume_retrieval import ReasoningEmbedder
+from ume_retrieval import ModelError, ReasoningEmbedder
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
-from ume_retrieval.errors import IncompatibleModel, ModelError
+from ume_retrieval.errors import IncompatibleModel
 from ume_training.shapes.pair.architecture import REASONER_SPEC
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 

@@ -3,13 +3,11 @@ from __future__ import annotations
 import PIL.Image
 import pytest
 
+from ume_retrieval import EmbedderSpec, Frames, LoadedItem, TCot, VisualBudget
 from ume_retrieval.chat import Chat, ImagePart, TextPart, VideoPart, images_of
-from ume_retrieval.checkpoint import EmbedderSpec, VisualBudget
 from ume_retrieval.engines.families import embedding_chat
-from ume_retrieval.inputs import Frames, LoadedItem
 from ume_retrieval.profiles import OWN
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.trace import Box, TCot
+from ume_retrieval.tcot import Box, extract
 
 BUDGET = VisualBudget(
     image_min_pixels=1024, image_max_pixels=64 * 1024, crop_min_pixels=1024, crop_max_pixels=1024, frame_min_pixels=1024

@@ -6,10 +6,9 @@ import PIL.Image
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval.checkpoint import VisualBudget
+from ume_retrieval import Frames, VisualBudget
 from ume_retrieval.engines.resize import GRID, fit_frames, fit_image, fitted_size
 from ume_retrieval.engines.transformers.processor import pack, pack_padded
-from ume_retrieval.inputs import Frames
 
 SIDES = st.integers(1, 20_000)
 

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, processors
 
-from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.checkpoint import EmbedderSpec, write_spec
+from ume_retrieval import EmbedderSpec, ModelError, ReasoningEmbedder
+from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.loading import fingerprint, load_checkpoint
-from ume_retrieval.errors import IncompatibleModel, ModelError
+from ume_retrieval.errors import IncompatibleModel
 
 WEIGHTS = "model.safetensors"
 COMMIT = "8ce3aab0c2f5d6e7f8091a2b3c4d5e6f70819203"

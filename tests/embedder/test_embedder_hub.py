@@ -16,9 +16,8 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub.constants
 import pytest
 
-from ume_retrieval import ReasoningEmbedder
+from ume_retrieval import ModelError, ReasoningEmbedder
 from ume_retrieval.engines.checkpoint_files import HUB_TIMEOUT_S, locate
-from ume_retrieval.errors import ModelError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "someone/tiny-embed-rl"

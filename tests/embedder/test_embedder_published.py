@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError, ReasoningEmbedder
 
 pytestmark = pytest.mark.models
 

@@ -11,14 +11,13 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor
 
+from ume_retrieval import LoadedItem, ModelInfo
 from ume_retrieval.chat import Chat
-from ume_retrieval.checkpoint import ModelInfo
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.processor import ChatInputs, PackedBatch
 from ume_retrieval.errors import IncompatibleModel
-from ume_retrieval.inputs import LoadedItem
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model
 
 Items = Callable[[int], list[LoadedItem]]

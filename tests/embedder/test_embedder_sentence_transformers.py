@@ -10,16 +10,23 @@ import PIL.Image
 import pytest
 from sentence_models import clip_model, routed_model, text_model
 
-from ume_retrieval import Item, ReasoningEmbedder
-from ume_retrieval.checkpoint import EmbedderSpec
+from ume_retrieval import (
+    EmbedderSpec,
+    Frames,
+    InputError,
+    Item,
+    LoadedItem,
+    ModelError,
+    ReasoningEmbedder,
+    ReasoningError,
+    TCot,
+)
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.registry import bundled_folder
 from ume_retrieval.engines.sentence_transformers import SentenceTransformersEmbedder, fuse
 from ume_retrieval.engines.transformers.processor import video_metadata
-from ume_retrieval.errors import IncompatibleModel, InputError, ModelError, ReasoningError
-from ume_retrieval.inputs import Frames, LoadedItem
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.trace import Box, TCot
+from ume_retrieval.errors import IncompatibleModel
+from ume_retrieval.tcot import Box, extract
 from ume_retrieval.testing import FakeReasoner
 from ume_training.shapes.pair.architecture import BUDGET
 

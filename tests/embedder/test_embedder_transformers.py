@@ -8,15 +8,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from ume_retrieval import EmbedderSpec, Frames, InputError, LoadedItem, ModelError, ModelInfo, TCot
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder, pooled_token
 from ume_retrieval.engines.transformers.processor import ChatInputs
-from ume_retrieval.errors import IncompatibleModel, InputError, ModelError
-from ume_retrieval.inputs import Frames, LoadedItem
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.trace import Box, TCot
+from ume_retrieval.errors import IncompatibleModel
+from ume_retrieval.tcot import Box, extract
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model, build_processor
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, VisualBudget, write_spec
-from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
+from ume_retrieval import EmbedderSpec, LoadedItem, ReasonerSpec, ReasoningEmbedder, VisualBudget
+from ume_retrieval.checkpoint import write_spec
+from ume_retrieval.tcot import DEFAULT_PROMPTS
 from ume_training.shapes.pair.architecture import BUDGET
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from ume_retrieval import EmbedderSpec, Frames, ModelInfo, ReasonerSpec, Sampling
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Sampling
 from ume_retrieval.engines.server.client import Server
 from ume_retrieval.engines.server.options import ServerOptions
 from ume_retrieval.engines.server.reasoner import ServerReasoner
-from ume_retrieval.inputs import Frames
 from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET
 from ume_retrieval.util.retry import Retry
 

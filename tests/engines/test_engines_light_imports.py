@@ -9,8 +9,8 @@ from typing import Any
 
 from server_stub import KEY, Stub, completion, embedding, reply
 
-from ume_retrieval.tcot.grammar import render
-from ume_retrieval.tcot.trace import TCot
+from ume_retrieval import TCot
+from ume_retrieval.tcot import render
 
 HEAVY = {"torch", "transformers", "sentence_transformers", "accelerate", "vllm", "ray", "sklearn", "pandas"}
 

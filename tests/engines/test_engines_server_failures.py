@@ -31,16 +31,15 @@ from server_stub import (
     words,
 )
 
+from ume_retrieval import InputError, ReasoningEmbedder, TCot, UmeError
 from ume_retrieval.chat import Chat, Message, TextPart
 from ume_retrieval.engines.base import Generation
 from ume_retrieval.engines.server.client import Server, ServerBusy
 from ume_retrieval.engines.server.embedder import ServerEmbedder
 from ume_retrieval.engines.server.options import ServerOptions
-from ume_retrieval.errors import InputError, ServerError, UmeError
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval.errors import ServerError
 from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
-from ume_retrieval.tcot.grammar import render
-from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.tcot import render
 from ume_retrieval.testing import HashEmbedder
 from ume_retrieval.util.retry import Retry, retry_after
 

@@ -22,12 +22,11 @@ from server_stub import (
 from typer.testing import CliRunner
 
 from ume_cli.app import app
+from ume_retrieval import InputError, ReasoningEmbedder, UmeError
 from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.server.client import Server
 from ume_retrieval.engines.server.options import ServerOptions, base_urls
-from ume_retrieval.errors import InputError, UmeError
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.trace_cache import trace_key
 
 # The key is nobody else's business.

@@ -23,12 +23,12 @@ from server_stub import (
     words,
 )
 
+from ume_retrieval import Embedder, EmbedderSpec, InputError, Reasoner, Sampling
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
-from ume_retrieval.checkpoint import EmbedderSpec
-from ume_retrieval.engines.base import Embedder, Reasoner, Sampling, chat_seeds
+from ume_retrieval.engines.base import chat_seeds
 from ume_retrieval.engines.server.embedder import ServerEmbedder
-from ume_retrieval.errors import IncompatibleModel, InputError
-from ume_retrieval.tcot.pattern import pattern
+from ume_retrieval.errors import IncompatibleModel
+from ume_retrieval.tcot import pattern
 
 # Order, and no more at a time than was asked for.
 

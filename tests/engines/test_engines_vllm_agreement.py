@@ -13,9 +13,19 @@ import PIL.Image
 import pytest
 from vllm_server import vllm_servers
 
+from ume_retrieval import (
+    Embedder,
+    EmbedderSpec,
+    Frames,
+    InputError,
+    LoadedItem,
+    Reasoner,
+    ReasonerSpec,
+    ReasoningEmbedder,
+    Sampling,
+)
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart
-from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
-from ume_retrieval.engines.base import Embedder, Reasoner, Sampling, SupportsStreaming, tcot_sampling
+from ume_retrieval.engines.base import SupportsStreaming, tcot_sampling
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
@@ -25,12 +35,8 @@ from ume_retrieval.engines.server.reasoner import ServerReasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.vllm.embedder import VllmEmbedder
 from ume_retrieval.engines.vllm.reasoner import VllmReasoner
-from ume_retrieval.errors import IncompatibleModel, InputError, ServerError
-from ume_retrieval.inputs import Frames, LoadedItem
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.grammar import parse, validate
-from ume_retrieval.tcot.prompts import reasoner_chat
+from ume_retrieval.errors import IncompatibleModel, ServerError
+from ume_retrieval.tcot import extract, parse, reasoner_chat, validate
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.tasks import TASKS
 

@@ -12,19 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig
 
+from ume_retrieval import InputError, LoadedItem, MissingExtra, ModelInfo, ReasonerSpec, Sampling, VisualBudget
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart
-from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec, VisualBudget
-from ume_retrieval.engines.base import Sampling, chat_seeds
+from ume_retrieval.engines.base import chat_seeds
 from ume_retrieval.engines.load import ENGINES, LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.engines.vllm import engine as vllm_engine
 from ume_retrieval.engines.vllm.engine import memory_settings, processor_settings, visible_gpu
-from ume_retrieval.errors import InputError, MissingExtra
-from ume_retrieval.inputs import LoadedItem, Modality
+from ume_retrieval.inputs import Modality
 from ume_retrieval.pipeline.trace_cache import trace_key
-from ume_retrieval.tcot.pattern import chat_pattern, pattern
-from ume_retrieval.tcot.prompts import reasoner_chat
+from ume_retrieval.tcot import pattern, reasoner_chat
+from ume_retrieval.tcot.pattern import chat_pattern
 from ume_retrieval.testing import PLAIN_PROMPTS
 from ume_training.shapes.pair.architecture import REASONER_SPEC
 

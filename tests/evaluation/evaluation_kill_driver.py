@@ -19,10 +19,9 @@ sys.path.append(str(Path(__file__).parents[1]))  # a script finds the helpers of
 from kill_clock import Clock  # found by the path above
 
 from ume_eval import Stored, VectorStore, choose, encoding, evaluate
+from ume_retrieval import ReasoningEmbedder, Sampling, TraceCache
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Embeddings, Generation, Sampling
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.trace_cache import TraceCache
+from ume_retrieval.engines.base import Embeddings, Generation
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 TASKS = ("MSCOCO_t2i", "ViDoRe_docvqa")

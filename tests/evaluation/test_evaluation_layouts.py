@@ -19,7 +19,8 @@ from ume_eval import EvalTask, Film, RowsNotFound, all_tasks, choose, classes, r
 from ume_eval.layouts.builder import evenly, film, inside
 from ume_eval.layouts.documents import short_name
 from ume_eval.rows import find_rows
-from ume_retrieval.errors import InputError, MediaNotFound, MissingExtra
+from ume_retrieval import InputError, MissingExtra
+from ume_retrieval.errors import MediaNotFound
 
 
 def problem_counts(read: EvalTask) -> Counter[str]:

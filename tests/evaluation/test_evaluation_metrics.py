@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ume_eval.metrics import average_precision, judge, measure
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError
 
 KS = (1, 5, 10)
 

@@ -30,7 +30,7 @@ from ume_eval import (
     write_result,
 )
 from ume_eval.plots import radar_lines
-from ume_retrieval.errors import Failure, InputError, MissingExtra
+from ume_retrieval import Failure, InputError, MissingExtra
 
 
 def run(benchmark: Benchmark, wanted: list[str] | None = None) -> RunResult:

@@ -39,10 +39,7 @@ from ume_eval.encoding import SampleSet, StoredEncoder, identity, vector_key
 from ume_eval.metrics import BLOCK, gains, judge_all, similarities
 from ume_eval.run import VECTORS_FILE
 from ume_eval.swapping import donors_of
-from ume_retrieval.engines.base import Sampling
-from ume_retrieval.errors import CacheError, InputError
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.trace_cache import TraceCache
+from ume_retrieval import CacheError, InputError, ReasoningEmbedder, Sampling, TraceCache
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 from ume_retrieval.vectors import fuse
 from ume_training.shapes.draw import draw_scene

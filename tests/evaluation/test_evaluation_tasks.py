@@ -23,7 +23,7 @@ from ume_eval import (
 from ume_eval.layouts import READERS
 from ume_eval.published import check_versions
 from ume_eval.tasks import MMEB_GROUPS, UVRB_GROUPS
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError
 
 
 def test_groups_have_the_published_sizes() -> None:

@@ -31,9 +31,9 @@ from fault_kills import wait
 from fault_work import Counts, Journal, Records, compare, dump, models, note, run, twice
 from small_media import fill
 
-from ume_qdrant.stores.base import Point
-from ume_qdrant.stores.edge import EdgeStore
-from ume_retrieval.errors import CacheError, StoreError, StoreLocked, UmeError
+from ume_qdrant import EdgeStore, Point
+from ume_retrieval import CacheError, StoreError, UmeError
+from ume_retrieval.errors import StoreLocked
 
 PATIENCE_S = 180.0
 NOBODY = 65534
@@ -394,7 +394,7 @@ def clock(scenarios: Scenarios, shift_s: float) -> Callable[[Place, Counts], Non
 
 
 def _unchanged(place: Place, shift_s: float) -> tuple[int, int]:
-    from ume_qdrant.indexing.ingest import index
+    from ume_qdrant import index
 
     true = time.time
     with (

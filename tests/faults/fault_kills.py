@@ -25,8 +25,7 @@ from fault_work import MODES, Counts, Journal, Mode, Records, change, compare, d
 from small_media import fill
 
 import ume_qdrant.stores.client  # noqa: F401  # imported where it is first used; here once for all children
-from ume_qdrant.stores.base import Store
-from ume_qdrant.stores.open import open_store
+from ume_qdrant import Store, open_store
 
 STORES = ("edge", "server")
 MAX_KILLS = 5

@@ -25,10 +25,10 @@ from fault_seeds import crafted, hostile, seeds
 from fault_work import Counts, Journal, compare, dump, models, note, run
 from small_media import fill
 
-from ume_qdrant.stores.edge import EdgeStore
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import Failure, MediaCrashed, MediaTimeout, UmeError
-from ume_retrieval.media import Isolation, Limits, discover, load
+from ume_qdrant import EdgeStore
+from ume_retrieval import Failure, Limits, UmeError, VisualBudget
+from ume_retrieval.errors import MediaCrashed, MediaTimeout
+from ume_retrieval.media import Isolation, discover, load
 from ume_retrieval.media.isolation.pool import close_pools
 
 ROUND = 100

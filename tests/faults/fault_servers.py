@@ -30,14 +30,10 @@ from fault_work import MODES, Counts, Journal, Mode, Records, compare, dump, not
 from server_stub import EMBED_RL, INFO, KEY, Reply, Stub, completion, connect, embedding, reasoner_on, reply, serving
 from small_media import fill
 
-from ume_qdrant.stores.base import Store
-from ume_qdrant.stores.open import open_store
+from ume_qdrant import Store, open_store
+from ume_retrieval import ReasoningEmbedder, TCot, TraceCache, UmeError
 from ume_retrieval.engines.server.embedder import ServerEmbedder
-from ume_retrieval.errors import UmeError
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.trace_cache import TraceCache
-from ume_retrieval.tcot.grammar import render
-from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.tcot import render
 from ume_retrieval.util.retry import Retry
 
 DIMENSION = 16

@@ -21,16 +21,11 @@ from pathlib import Path
 import PIL.Image
 from fault_work import Counts, Journal, dump, note
 
-from ume_qdrant.indexing.ingest import index
-from ume_qdrant.stores.edge import EdgeStore
-from ume_qdrant.stores.filters import Filter
+from ume_qdrant import EdgeStore, Filter, index
+from ume_retrieval import Frames, LoadedItem, ReasoningEmbedder, TCot
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.inputs import Frames, LoadedItem
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.report import ReportHit, ReportPage, ReportQuery, draw_contact_sheet, render_html
-from ume_retrieval.tcot import Box, TCot, parse, render
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.grammar import is_usable, validate
+from ume_retrieval.tcot import Box, extract, is_usable, parse, render, validate
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 ROUND = 500

@@ -13,17 +13,14 @@ from fault_seeds import seeds
 from fault_work import models
 from small_media import fill
 
-from ume_qdrant.indexing.enrich import enrich
-from ume_qdrant.indexing.ingest import index
-from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant import EdgeStore, Filter, enrich, index
 from ume_qdrant.stores.edge_folder import MIN_FREE
-from ume_qdrant.stores.filters import Filter
+from ume_retrieval import Failure, ReasoningEmbedder, Sampling, StoreError
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Generation, Sampling
+from ume_retrieval.engines.base import Generation
 from ume_retrieval.engines.server.embedder import _read
-from ume_retrieval.errors import BrokenMedia, Failure, MediaTooLarge, ServerError, StoreError
+from ume_retrieval.errors import BrokenMedia, MediaTooLarge, ServerError
 from ume_retrieval.media import discover, open_image, probe_video
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

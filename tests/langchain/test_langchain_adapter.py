@@ -21,8 +21,8 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from ume_langchain import UmeEmbeddings, UmeRetriever
 from ume_qdrant import ClientStore, Filter, Store, index, open_store, search
-from ume_retrieval import Item, ReasoningEmbedder
-from ume_retrieval.errors import CollectionNotFound, InputError, MissingExtra
+from ume_retrieval import InputError, Item, MissingExtra, ReasoningEmbedder
+from ume_retrieval.errors import CollectionNotFound
 from ume_training.shapes.draw import draw_scene, write_clip, write_pages
 from ume_training.shapes.world import Clip, Look, Page, Row, Scene, Thing
 

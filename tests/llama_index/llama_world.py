@@ -15,7 +15,7 @@ from llama_index.core.llms import CustomLLM
 from small_media import BLUE, GREEN, RED, YELLOW, clip, document, picture
 
 from ume_llama_index import UmeEmbedding
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -14,7 +14,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from small_media import GREEN, RED, picture
 
 from ume_llama_index import UmeEmbedding, UmeReader, UmeRetriever, UmeVectorStore
-from ume_retrieval.pipeline.trace_cache import TraceCache
+from ume_retrieval import TraceCache
 
 TICK_S = 0.005
 LIMIT_S = 0.05

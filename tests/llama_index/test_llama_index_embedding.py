@@ -21,10 +21,8 @@ from llama_world import embedding, listening, models
 from small_media import BLUE, GREEN, RED, clip, picture
 
 from ume_llama_index import LeftOutEvent, UmeEmbedding, UmeReader
-from ume_retrieval.checkpoint import Prompts, ReasonerSpec
-from ume_retrieval.errors import IncompatibleModel, InputError, MediaNotFound, RemoteNotAllowed
-from ume_retrieval.inputs import Clip, Item
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval import Clip, InputError, Item, Prompts, ReasonerSpec, ReasoningEmbedder
+from ume_retrieval.errors import IncompatibleModel, MediaNotFound, RemoteNotAllowed
 from ume_retrieval.testing import SMALL_BUDGET, FakeReasoner, HashEmbedder
 
 

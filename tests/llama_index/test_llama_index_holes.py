@@ -19,7 +19,7 @@ from small_media import BLUE, GREEN, RED, clip, picture
 
 from ume_llama_index import UmeReader, UmeRetriever, UmeVectorStore
 from ume_qdrant import EdgeStore
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError
 
 
 @pytest.fixture

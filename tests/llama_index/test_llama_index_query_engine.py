@@ -23,8 +23,8 @@ from ume_llama_index import (
     evidence_query_engine,
 )
 from ume_qdrant import EdgeStore, Filter, index
+from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.chat import Chat, images_of, videos_of
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -16,7 +16,7 @@ from small_media import BLUE, GREEN, clip, picture
 
 from ume_llama_index import UmeReader
 from ume_qdrant import EdgeStore, index
-from ume_retrieval.errors import InputError, MediaError
+from ume_retrieval import InputError, MediaError
 
 
 def test_ids_and_places_are_those_of_ume_index(tmp_path: Path) -> None:

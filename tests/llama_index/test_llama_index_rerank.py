@@ -16,11 +16,11 @@ from llama_world import embedding, listening
 from small_media import GREEN, RED, picture
 
 from ume_llama_index import LeftOutEvent, MediaQuery, TCotRerank
+from ume_retrieval import InputError, ReasoningEmbedder
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.errors import InputError
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
-from ume_training.egrl.process import Question, WordsDiscriminator, choice_prompt
+from ume_training.egrl import Question, WordsDiscriminator
+from ume_training.egrl.process import choice_prompt
 
 
 def prompt_of(chat: Chat) -> str:

@@ -25,8 +25,8 @@ from small_media import BLUE, GREEN, RED, clip, picture
 from ume_llama_index import MediaQuery, QueryReasonedEvent, UmeReader, UmeRetriever, UmeVectorStore
 from ume_llama_index.filters import filter_of
 from ume_qdrant import EdgeStore, Filter, index
-from ume_retrieval.errors import CollectionNotFound, InputError, StoreMismatch
-from ume_retrieval.inputs import Clip
+from ume_retrieval import Clip, InputError
+from ume_retrieval.errors import CollectionNotFound, StoreMismatch
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_errors_are_ours(tmp_path: Path, store: EdgeStore) -> None:
         UmeRetriever(embedding(), QdrantVectorStore("nothing", client=client)).retrieve("x")
     client.close()
     from ume_llama_index import UmeEmbedding
-    from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+    from ume_retrieval import ReasoningEmbedder
     from ume_retrieval.testing import HashEmbedder
 
     other = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(revision="2")))

@@ -16,9 +16,7 @@ from typer.testing import CliRunner
 from ume_cli.app import app
 from ume_llama_index import UmeEmbedding, UmeReader, UmeRetriever, UmeVectorStore
 from ume_qdrant import EdgeStore, Filter, Kind, index, open_store, search
-from ume_retrieval.inputs import Item
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.trace_cache import TraceCache
+from ume_retrieval import Item, ReasoningEmbedder, TraceCache
 from ume_training.shapes.benchmark import Candidate, TaskSet, build_benchmark
 from ume_training.shapes.draw import draw_scene
 from ume_training.shapes.world import CLIP_SECONDS, Scene

@@ -23,10 +23,9 @@ from qdrant_client import QdrantClient
 from small_media import BLUE, RED, YELLOW, picture
 
 from ume_llama_index import MediaQuery, UmeEmbedding, UmeReader, UmeRetriever, UmeVectorStore
-from ume_qdrant import EdgeStore, Filter, Store, index, search
-from ume_qdrant.stores.client import ClientStore
-from ume_retrieval.errors import InputError, StoreMismatch
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_qdrant import ClientStore, EdgeStore, Filter, Store, index, search
+from ume_retrieval import InputError, ReasoningEmbedder
+from ume_retrieval.errors import StoreMismatch
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 Opener = Callable[[str], Store]

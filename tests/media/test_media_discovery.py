@@ -14,10 +14,9 @@ import PIL.Image
 import pytest
 from media_makers import LOCKED, numbered, pdf, png
 
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import BrokenMedia, Failure, InputError, MediaError, MediaNotFound
-from ume_retrieval.inputs import Clip, Item, Page
-from ume_retrieval.media import Entry, Limits, discover, entries, load, segments, walk
+from ume_retrieval import Clip, Failure, InputError, Item, Limits, MediaError, Page, VisualBudget
+from ume_retrieval.errors import BrokenMedia, MediaNotFound
+from ume_retrieval.media import Entry, discover, entries, load, segments, walk
 
 BUDGET = VisualBudget(video_fps=2, video_frames=8)
 

@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_makers import numbered, pdf
 
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, MediaNotFound, MediaTooLarge, RemoteNotAllowed
-from ume_retrieval.inputs import Clip, Frames, Item, Page
-from ume_retrieval.media import Limits, content_id, load
+from ume_retrieval import Clip, Frames, InputError, Item, Limits, Page, VisualBudget
+from ume_retrieval.errors import MediaNotFound, MediaTooLarge, RemoteNotAllowed
+from ume_retrieval.media import content_id, load
 from ume_retrieval.media.loading import frame_fields
 
 BUDGET = VisualBudget()

@@ -12,15 +12,9 @@ import pytest
 from media_makers import WIDTH, chunk, number_of, numbered, pdf, png, tiff
 from PIL.Image import Transpose
 
-from ume_retrieval.errors import (
-    BrokenMedia,
-    InputError,
-    MediaNotFound,
-    MediaTooLarge,
-    RemoteNotAllowed,
-    UnsupportedMedia,
-)
-from ume_retrieval.media import Limits, check_image, open_image
+from ume_retrieval import InputError, Limits
+from ume_retrieval.errors import BrokenMedia, MediaNotFound, MediaTooLarge, RemoteNotAllowed, UnsupportedMedia
+from ume_retrieval.media import check_image, open_image
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from media_makers import LOCKED, pdf
 
-from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
-from ume_retrieval.inputs import Page
-from ume_retrieval.media import Limits, count_pages, open_image, render_page
+from ume_retrieval import InputError, Limits, Page
+from ume_retrieval.errors import BrokenMedia, MediaNotFound, MediaTooLarge, UnsupportedMedia
+from ume_retrieval.media import count_pages, open_image, render_page
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from media_makers import number_of, numbered
 
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import MediaError, MediaNotFound, MediaTooLarge, RemoteNotAllowed
-from ume_retrieval.inputs import Item
-from ume_retrieval.media import Limits, load
+from ume_retrieval import Item, Limits, MediaError, VisualBudget
+from ume_retrieval.errors import MediaNotFound, MediaTooLarge, RemoteNotAllowed
+from ume_retrieval.media import load
 from ume_retrieval.media.remote.fetch import fetch
 
 BUDGET = VisualBudget()

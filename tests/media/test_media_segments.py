@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import Clip, Page
-from ume_retrieval.media import Limits, sample_times, segments
+from ume_retrieval import Clip, InputError, Limits, Page
+from ume_retrieval.media import sample_times, segments
 
 DURATIONS = st.floats(0.01, 3_000, allow_nan=False)
 LENGTHS = st.floats(1.0, 120, allow_nan=False)

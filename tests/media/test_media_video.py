@@ -16,9 +16,9 @@ from av.stream import Disposition
 from media_makers import number_of, numbered, write_gif, write_numbered, write_video
 from PIL.Image import Transpose
 
-from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
-from ume_retrieval.inputs import Clip, Frames
-from ume_retrieval.media import Limits, probe_video, sample_video
+from ume_retrieval import Clip, Frames, InputError, Limits
+from ume_retrieval.errors import BrokenMedia, MediaNotFound, MediaTooLarge, UnsupportedMedia
+from ume_retrieval.media import probe_video, sample_video
 from ume_retrieval.media.video_file import _typed_errors
 
 CONTAINERS = ["mp4", "mov", "mkv", "webm", "avi", "h264.avi", "gif"]

@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from media_makers import numbered, pdf, write_gif
 
-from ume_retrieval.errors import Failure
-from ume_retrieval.media import FoundFile, Limits, display_name, walk
+from ume_retrieval import Failure, Limits
+from ume_retrieval.media import FoundFile, display_name, walk
 
 
 def touch(path: Path, data: bytes | None = None) -> Path:

@@ -13,8 +13,7 @@ from mteb.types import PromptType
 
 from ume_mteb import UmeEncoder
 from ume_mteb.inputs import EMPTY, frames_of, items_of
-from ume_retrieval.errors import InputError, ModelError
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval import InputError, ModelError, ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 # mteb's mock tasks hold constant labels, of which scipy and scikit-learn warn.

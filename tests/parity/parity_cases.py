@@ -18,9 +18,9 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 
+from ume_retrieval import Embedder, Frames, Item
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Embedder, Embeddings
-from ume_retrieval.inputs import Frames, Item
+from ume_retrieval.engines.base import Embeddings
 
 HERE = Path(__file__).parent
 FAMILIES = {"embed-rl": ("mmeb", "train"), "qwen3-vl-embedding": ("published",)}

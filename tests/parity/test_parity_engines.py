@@ -12,8 +12,7 @@ from parity_cases import EXACT, FAMILIES, Recording, copy_checkpoints, cosine, i
 from vllm_server import start, wait_for
 from widened import widen_heads
 
-from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.engines.base import Embedder
+from ume_retrieval import Embedder, ReasoningEmbedder
 from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder
 from ume_retrieval.engines.server.options import ServerOptions

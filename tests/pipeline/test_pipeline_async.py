@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ume_retrieval import InputError, ReasoningEmbedder, TraceCache
+from ume_retrieval import InputError, ReasoningEmbedder, Sampling, TraceCache
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Embeddings, Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation
 from ume_retrieval.errors import Stopped
 from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
 from ume_retrieval.testing import FakeReasoner, HashEmbedder

@@ -18,8 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval import Item, ReasoningEmbedder, Sampling, TraceCache
-from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec, VisualBudget
+from ume_retrieval import Item, ModelInfo, ReasonerSpec, ReasoningEmbedder, Sampling, TraceCache, VisualBudget
 from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.pipeline.trace_cache import TraceRecord, trace_key
 from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ume_retrieval import CacheError, TraceCache
-from ume_retrieval.pipeline.trace_cache import TraceRecord, default_cache_path
+from ume_retrieval.pipeline import default_cache_path
+from ume_retrieval.pipeline.trace_cache import TraceRecord
 
 
 def record(text: str = "<answer>a cat</answer>", created_at: float | None = None) -> TraceRecord:

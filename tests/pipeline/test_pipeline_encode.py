@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval import Clip, Frames, Item, LoadedItem, ReasoningEmbedder
+from ume_retrieval import Clip, EmbedderSpec, Frames, Item, LoadedItem, ReasonerSpec, ReasoningEmbedder
 from ume_retrieval.chat import Chat, ImagePart, TextPart, VideoPart, images_of, videos_of
-from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
 from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.profiles import OWN
-from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
+from ume_retrieval.tcot import DEFAULT_PROMPTS
 from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder
 
 TRACE = "<thinking>Look. {cue}</thinking><rethink>Yes.</rethink><answer>a thing</answer>"

@@ -20,11 +20,12 @@ from ume_retrieval import (
     ModelError,
     ReasoningEmbedder,
     ReasoningError,
+    Sampling,
     TraceCache,
+    UmeError,
 )
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.engines.base import Embeddings, Generation, PartialEmbeddings, Sampling
-from ume_retrieval.errors import UmeError
+from ume_retrieval.engines.base import Embeddings, Generation, PartialEmbeddings
 from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval import Frames, Item, ReasoningEmbedder
+from ume_retrieval import Embedder, Frames, Item, Reasoner, ReasoningEmbedder, Sampling
 from ume_retrieval.chat import Message, TextPart
-from ume_retrieval.engines.base import Embedder, Reasoner, Sampling
 from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.testing import COLOURS, FakeReasoner, HashEmbedder
 

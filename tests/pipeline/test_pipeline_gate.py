@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError
 from ume_retrieval.gate import DirectView, Gate, calibrate
 
 

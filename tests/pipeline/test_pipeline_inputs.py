@@ -10,8 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from ume_retrieval import Clip, Frames, InputError, Item, Page
-from ume_retrieval.inputs import LoadedItem
+from ume_retrieval import Clip, Frames, InputError, Item, LoadedItem, Page
 
 PICTURE = PIL.Image.new("RGB", (8, 8))
 WIDE = PIL.Image.new("RGB", (16, 8))

@@ -11,22 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ume_retrieval import Embedder, InputError, LoadedItem, ModelError, Reasoner, ReasoningEmbedder, Sampling, UmeError
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.engines.base import (
-    Embedder,
-    Embeddings,
-    Generation,
-    PartialEmbeddings,
-    Reasoner,
-    Sampling,
-    SupportsStreaming,
-)
+from ume_retrieval.engines.base import Embeddings, Generation, PartialEmbeddings, SupportsStreaming
 from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder
 from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
-from ume_retrieval.errors import InputError, ModelError, UmeError
-from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 GREEDY = Sampling(max_tokens=64)

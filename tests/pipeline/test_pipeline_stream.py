@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval import InputError, Item, ReasoningEmbedder, TraceCache
+from ume_retrieval import InputError, Item, ModelError, ReasoningEmbedder, Sampling, TraceCache
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Generation, Sampling, SupportsStreaming
-from ume_retrieval.errors import ModelError
-from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceRecord
+from ume_retrieval.engines.base import Generation, SupportsStreaming
+from ume_retrieval.pipeline import InMemoryTraceCache
+from ume_retrieval.pipeline.trace_cache import TraceRecord
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

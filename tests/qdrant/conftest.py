@@ -8,9 +8,7 @@ from hypothesis import HealthCheck, settings
 from qdrant_client import QdrantClient
 from qdrant_stub import Stub, serving
 
-from ume_qdrant.stores.base import Store
-from ume_qdrant.stores.client import ClientStore
-from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant import ClientStore, EdgeStore, Store
 
 # Machines that run tests are busy; how long an example takes says nothing here.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)

@@ -19,14 +19,11 @@ sys.path.append(str(Path(__file__).parents[1]))  # a script finds the helpers of
 
 from kill_clock import Clock  # found by the path above
 
-from ume_qdrant.admin.contents import export
-from ume_qdrant.indexing.ingest import index
-from ume_qdrant.stores.base import Point
-from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant import EdgeStore, Point, export, index
+from ume_retrieval import ReasoningEmbedder, Sampling, TraceCache
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Embeddings, Generation, Sampling
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord
+from ume_retrieval.engines.base import Embeddings, Generation
+from ume_retrieval.pipeline.trace_cache import TraceRecord
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

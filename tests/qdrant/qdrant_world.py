@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ume_qdrant.admin.contents import export
-from ume_qdrant.stores.base import Store
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.trace_cache import TraceCache
+from ume_qdrant import Store, export
+from ume_retrieval import ReasoningEmbedder, TraceCache
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ume_qdrant.stores.base import Point, Store
-from ume_qdrant.stores.edge import EdgeStore
+from ume_qdrant import CollectionMeta, EdgeStore, Layout, Point, Store
 from ume_qdrant.stores.edge_folder import EdgeDirectory
-from ume_qdrant.stores.layout import Layout
-from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.errors import CollectionNotFound, InputError, StoreError
+from ume_retrieval import InputError, StoreError
+from ume_retrieval.errors import CollectionNotFound
 
 META = CollectionMeta("model", "rev", "embed-rl", 4)
 ONE = np.array([1, 0, 0, 0], dtype=np.float32)

@@ -20,9 +20,11 @@ from small_media import fill
 from ume_qdrant import (
     AsyncClientStore,
     AsyncStore,
+    CollectionMeta,
     EdgeStore,
     Filter,
     Layout,
+    Point,
     QueryVectors,
     Retry,
     SearchEffort,
@@ -33,9 +35,8 @@ from ume_qdrant import (
     open_async_store,
     search,
 )
-from ume_qdrant.stores.base import Point
-from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreMismatch
+from ume_retrieval import InputError, StoreError
+from ume_retrieval.errors import CollectionNotFound, StoreMismatch
 
 META = CollectionMeta("model", "rev", "embed-rl", 4)
 ONE, TWO = np.eye(4, dtype=np.float32)[:2]

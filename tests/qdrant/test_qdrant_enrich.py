@@ -12,17 +12,12 @@ import pytest
 from qdrant_world import models, same
 from small_media import BLUE, RED, clip, document, fill, picture
 
-from ume_qdrant.indexing.enrich import enrich, refused_update
-from ume_qdrant.indexing.ingest import index
-from ume_qdrant.reports import Progress
-from ume_qdrant.stores.base import Store
-from ume_qdrant.stores.edge import EdgeStore
-from ume_qdrant.stores.filters import Filter
+from ume_qdrant import EdgeStore, Filter, Progress, Store, enrich, index
+from ume_qdrant.indexing.enrich import refused_update
+from ume_retrieval import Failure, InputError, ModelError, ReasoningEmbedder, ReasoningError, Sampling, TraceCache
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.engines.base import Generation, Sampling
-from ume_retrieval.errors import CollectionNotFound, Failure, InputError, ModelError, ReasoningError, ServerError
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.pipeline.trace_cache import TraceCache
+from ume_retrieval.engines.base import Generation
+from ume_retrieval.errors import CollectionNotFound, ServerError
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -16,12 +16,10 @@ import pytest
 from qdrant_client import QdrantClient
 from qdrant_stub import OK, Stub, info
 
-from ume_qdrant.stores.base import Point, Store
-from ume_qdrant.stores.client import ClientStore
-from ume_qdrant.stores.edge import META_FILE, EdgeStore
-from ume_qdrant.stores.open import open_store
-from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreLocked, StoreMismatch
+from ume_qdrant import ClientStore, CollectionMeta, EdgeStore, Point, Store, open_store
+from ume_qdrant.stores.edge import META_FILE
+from ume_retrieval import InputError, StoreError
+from ume_retrieval.errors import CollectionNotFound, StoreLocked, StoreMismatch
 from ume_retrieval.util.retry import Retry
 
 KEY = "s3cr3t-k3y"

@@ -10,10 +10,9 @@ import pytest
 from qdrant_world import models
 from small_media import fill
 
-from ume_qdrant import SearchResult, Store, ThreadStore, asearch, calibrate_gate, search
-from ume_qdrant.indexing.ingest import index
+from ume_qdrant import SearchResult, Store, ThreadStore, asearch, calibrate_gate, index, search
 from ume_qdrant.searching.gating import embedder_identity
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError
 from ume_retrieval.gate import Gate
 
 WORDS = ("the", "last", "train", "home", "red", "green", "blue")

@@ -14,8 +14,7 @@ from qdrant_world import models as pair
 from small_media import GREEN, RED, picture
 
 from ume_qdrant import register_inference, unregister_inference
-from ume_retrieval.errors import InputError, MissingExtra
-from ume_retrieval.inputs import Item
+from ume_retrieval import InputError, Item, MissingExtra
 
 
 @pytest.fixture

@@ -12,16 +12,21 @@ import pytest
 from qdrant_world import age, dump, models, same
 from small_media import BLUE, GREEN, RED, YELLOW, clip, document, fill, picture
 
-from ume_qdrant.admin.contents import delete_sources, export_jsonl, list_sources
-from ume_qdrant.indexing.enrich import enrich
-from ume_qdrant.indexing.ingest import index
-from ume_qdrant.reports import Progress
-from ume_qdrant.stores.base import Point, Store
-from ume_qdrant.stores.edge import EdgeStore
-from ume_qdrant.stores.filters import Filter
+from ume_qdrant import (
+    EdgeStore,
+    Filter,
+    Point,
+    Progress,
+    Store,
+    delete_sources,
+    enrich,
+    export_jsonl,
+    index,
+    list_sources,
+)
 from ume_qdrant.stores.schema import point_id, within
-from ume_retrieval.errors import BrokenMedia, InputError, MediaError, StoreMismatch
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval import InputError, MediaError, ReasoningEmbedder
+from ume_retrieval.errors import BrokenMedia, StoreMismatch
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

@@ -14,11 +14,20 @@ from qdrant_client import QdrantClient
 from qdrant_stub import OK, Stub, info
 
 import ume_qdrant
-from ume_qdrant import EdgeStore, Filter, Layout, Retry, SearchEffort, open_store
-from ume_qdrant.stores.base import Point, Store
-from ume_qdrant.stores.client import ClientStore
-from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.errors import InputError, StoreMismatch, StoreUnsupported
+from ume_qdrant import (
+    ClientStore,
+    CollectionMeta,
+    EdgeStore,
+    Filter,
+    Layout,
+    Point,
+    Retry,
+    SearchEffort,
+    Store,
+    open_store,
+)
+from ume_retrieval import InputError
+from ume_retrieval.errors import StoreMismatch, StoreUnsupported
 
 DIMENSION = 64
 META = CollectionMeta("model", "rev", "embed-rl", DIMENSION)

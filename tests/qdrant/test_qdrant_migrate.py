@@ -11,12 +11,21 @@ from qdrant_client import QdrantClient
 from qdrant_world import dump, models, same
 from small_media import fill
 
-from ume_qdrant import Layout, Progress, enrich, index, migrate, search
-from ume_qdrant.stores.base import Point, Store
-from ume_qdrant.stores.client import ClientStore
-from ume_qdrant.stores.edge import EdgeStore
-from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreMismatch, StoreUnsupported
+from ume_qdrant import (
+    ClientStore,
+    CollectionMeta,
+    EdgeStore,
+    Layout,
+    Point,
+    Progress,
+    Store,
+    enrich,
+    index,
+    migrate,
+    search,
+)
+from ume_retrieval import InputError, StoreError
+from ume_retrieval.errors import CollectionNotFound, StoreMismatch, StoreUnsupported
 
 
 @pytest.fixture

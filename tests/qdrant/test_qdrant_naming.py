@@ -17,15 +17,10 @@ from small_media import fill
 from typer.testing import CliRunner
 
 from ume_cli.app import app
-from ume_qdrant import report_query, search
-from ume_qdrant.indexing.enrich import enrich
-from ume_qdrant.indexing.ingest import index
-from ume_qdrant.stores.base import Point, Store
-from ume_qdrant.stores.filters import Filter
+from ume_qdrant import Filter, Point, Store, enrich, index, report_query, search
 from ume_qdrant.stores.schema import within
 from ume_qdrant.stores.sources import MEDIA_ROOT, Naming, source_path
-from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import Item
+from ume_retrieval import InputError, Item
 from ume_retrieval.report import ReportPage, render_html
 from ume_retrieval.testing import HashEmbedder
 

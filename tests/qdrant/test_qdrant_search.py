@@ -13,17 +13,26 @@ from qdrant_client import QdrantClient
 from qdrant_world import models
 from small_media import BLUE, GREEN, RED, YELLOW, clip, fill, picture
 
-from ume_qdrant.admin.contents import delete_sources, list_sources
-from ume_qdrant.indexing.enrich import enrich
-from ume_qdrant.indexing.ingest import index
-from ume_qdrant.searching.search import QueryVectors, asearch, search, search_vectors
-from ume_qdrant.stores.base import Point, Store, VectorName
-from ume_qdrant.stores.filters import Filter
-from ume_qdrant.stores.open import open_async_store, open_store
-from ume_qdrant.stores.schema import CollectionMeta, point_id, within
-from ume_retrieval.errors import CollectionNotFound, InputError, StoreMismatch
-from ume_retrieval.inputs import Clip, Item
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_qdrant import (
+    CollectionMeta,
+    Filter,
+    Point,
+    QueryVectors,
+    Store,
+    asearch,
+    delete_sources,
+    enrich,
+    index,
+    list_sources,
+    open_async_store,
+    open_store,
+    search,
+    search_vectors,
+)
+from ume_qdrant.stores.base import VectorName
+from ume_qdrant.stores.schema import point_id, within
+from ume_retrieval import Clip, InputError, Item, ReasoningEmbedder
+from ume_retrieval.errors import CollectionNotFound, StoreMismatch
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 META = CollectionMeta("m", "r", "f", 4)

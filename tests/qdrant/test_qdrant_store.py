@@ -11,11 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
-from ume_qdrant.stores.base import Point, Store
-from ume_qdrant.stores.client import ClientStore
-from ume_qdrant.stores.filters import Filter
-from ume_qdrant.stores.schema import CollectionMeta, within
-from ume_retrieval.errors import CollectionNotFound, InputError, StoreError, StoreMismatch
+from ume_qdrant import ClientStore, CollectionMeta, Filter, Point, Store
+from ume_qdrant.stores.schema import within
+from ume_retrieval import InputError, StoreError
+from ume_retrieval.errors import CollectionNotFound, StoreMismatch
 
 META = CollectionMeta("model", "rev", "embed-rl", 4)
 

@@ -13,19 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ume_qdrant import Filter, SearchParams, open_store
 from ume_qdrant.searching.fusion import Place, diversify, fuse, group
-from ume_qdrant.searching.params import SearchParams
 from ume_qdrant.stores.client_errors import BusyError
-from ume_qdrant.stores.filters import Filter, any_of
-from ume_qdrant.stores.open import open_store
+from ume_qdrant.stores.filters import any_of
 from ume_qdrant.stores.schema import clean, evidence_of, point_id, tcot_of, to_payload, within
 from ume_qdrant.stores.sources import item_of, source_path
-from ume_retrieval.errors import InputError, StoreError
-from ume_retrieval.inputs import Clip, Item, Page
-from ume_retrieval.media.files import display_name
-from ume_retrieval.results import Trace
-from ume_retrieval.tcot.evidence import EvidenceRef
-from ume_retrieval.tcot.trace import Box, Problem, TCot
+from ume_retrieval import Clip, InputError, Item, Page, StoreError, TCot, Trace
+from ume_retrieval.media import display_name
+from ume_retrieval.tcot import Box, EvidenceRef, Problem
 from ume_retrieval.util.retry import Retry
 
 PLACES = st.fixed_dictionaries(

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ume_qdrant.reports import Progress
+from ume_qdrant import Progress
 from ume_ray import Models, StoreAddress, WorkerPools, index
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 

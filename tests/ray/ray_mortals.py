@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ume_retrieval import Sampling
 from ume_retrieval.chat import Chat
-from ume_retrieval.engines.base import Embeddings, Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 

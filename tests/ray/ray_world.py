@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ume_qdrant.reports import IndexReport
+from ume_qdrant import IndexReport
 from ume_ray import Models, StoreAddress
 from ume_ray.ingest import IndexStats, clear_away
 from ume_ray.sources import places_of

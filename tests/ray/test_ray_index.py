@@ -17,7 +17,8 @@ from ume_qdrant import EdgeStore, index, open_store
 from ume_ray import Models, StoreAddress, WorkerPools
 from ume_ray import index as ray_index
 from ume_ray.cluster import LOCAL
-from ume_retrieval.errors import InputError, StoreMismatch
+from ume_retrieval import InputError
+from ume_retrieval.errors import StoreMismatch
 from ume_retrieval.testing import HashEmbedder
 
 ray = pytest.importorskip("ray")

@@ -15,8 +15,7 @@ from ume_qdrant import EdgeStore, Sharding
 from ume_ray import Models, StoreAddress, WorkerPools, WorkersLost
 from ume_ray.cluster import own_error
 from ume_ray.sources import listed, places_of
-from ume_retrieval.errors import Failure, InputError, StoreError
-from ume_retrieval.media import Limits
+from ume_retrieval import Failure, InputError, Limits, StoreError
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 PAIR = Models(HashEmbedder, FakeReasoner, cache=None)

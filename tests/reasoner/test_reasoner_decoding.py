@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from ume_retrieval import InputError, LoadedItem, Sampling
 from ume_retrieval.chat import Chat, Message, TextPart
-from ume_retrieval.engines.base import Generation, Sampling, SupportsStreaming
+from ume_retrieval.engines.base import Generation, SupportsStreaming
 from ume_retrieval.engines.registry import resolve_reasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
-from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.tcot.prompts import reasoner_chat
+from ume_retrieval.tcot import reasoner_chat
 from ume_training.shapes.pair.architecture import PROMPTS, REASONER_SPEC
 
 Items = Callable[[int], list[LoadedItem]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import PIL.Image
 import pytest
 
+from ume_retrieval import Frames
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
 from ume_retrieval.engines.base import chat_seeds
-from ume_retrieval.inputs import Frames
 
 
 def picture(colour: str, width: int = 8) -> PIL.Image.Image:

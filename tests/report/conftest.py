@@ -6,9 +6,9 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 
-from ume_retrieval.inputs import Frames
+from ume_retrieval import Frames, TCot
 from ume_retrieval.report import ReportHit, ReportPage, ReportQuery, ReportTable
-from ume_retrieval.tcot.trace import Box, Problem, TCot
+from ume_retrieval.tcot import Box, Problem
 
 
 @pytest.fixture

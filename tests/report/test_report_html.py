@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import Frames
+from ume_retrieval import Frames, InputError, TCot
 from ume_retrieval.report import ReportHit, ReportPage, ReportQuery, ReportTable, render_html, write_html
-from ume_retrieval.tcot.trace import Box, Problem, TCot
+from ume_retrieval.tcot import Box, Problem
 
 # fmt: off
 VOID = {"meta", "img", "br", "link", "input"}

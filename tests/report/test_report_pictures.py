@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import Frames
+from ume_retrieval import Frames, InputError, TCot
 from ume_retrieval.report import ReportHit, ReportPage, ReportQuery, draw_boxes, draw_contact_sheet, write_contact_sheet
 from ume_retrieval.report.annotate import BOX_COLOURS, fit
 from ume_retrieval.report.contact_sheet import choose_tiles
 from ume_retrieval.report.text_layout import load_font, shorten, wrap
-from ume_retrieval.tcot.trace import Box, TCot
+from ume_retrieval.tcot import Box
 
 GOOD = PIL.ImageColor.getrgb("#0a7344")
 KEY = PIL.ImageColor.getrgb("#3257d6")

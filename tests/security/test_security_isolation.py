@@ -19,23 +19,23 @@ import PIL.Image
 import pytest
 from small_media import BLUE, GREEN, RED, clip, document, picture
 
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import (
-    BrokenMedia,
+from ume_retrieval import (
+    Clip,
     Failure,
+    Frames,
     InputError,
-    MediaCrashed,
+    Item,
+    Limits,
     MediaError,
-    MediaNotFound,
-    MediaTimeout,
-    MediaTooLarge,
+    Page,
+    ReasoningEmbedder,
+    VisualBudget,
 )
-from ume_retrieval.inputs import Clip, Frames, Item, Page
-from ume_retrieval.media import Entry, Isolation, Limits, discover, load
+from ume_retrieval.errors import BrokenMedia, MediaCrashed, MediaNotFound, MediaTimeout, MediaTooLarge
+from ume_retrieval.media import Entry, Isolation, discover, load
 from ume_retrieval.media.isolation import pool as pools
 from ume_retrieval.media.isolation.decoder import IsolatedDecoder, decoder
 from ume_retrieval.media.isolation.pool import close_pools, pool_of
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 BUDGET = VisualBudget()

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from ume_retrieval.errors import ModelError
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+from ume_retrieval import ModelError, ReasoningEmbedder
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("ume_retrieval", "integrations", "training")

@@ -16,13 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, MediaError, RemoteNotAllowed
-from ume_retrieval.inputs import Item
-from ume_retrieval.media import Limits, load
+from ume_retrieval import InputError, Item, Limits, MediaError, ReasoningEmbedder, VisualBudget
+from ume_retrieval.errors import RemoteNotAllowed
+from ume_retrieval.media import load
 from ume_retrieval.media.remote.allowlist import AllowedHosts
 from ume_retrieval.media.remote.fetch import fetch
-from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.testing import HashEmbedder
 
 PRIVATE = [

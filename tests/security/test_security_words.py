@@ -9,9 +9,8 @@ import pytest
 from small_media import RED, picture
 
 from ume_cli.options import load_embedder
-from ume_qdrant.searching.hits import Hit
-from ume_qdrant.searching.pictures import report_query
-from ume_retrieval.inputs import Item
+from ume_qdrant import Hit, report_query
+from ume_retrieval import Item
 from ume_retrieval.media import Isolation, display_name
 from ume_retrieval.report import ReportPage, render_html
 

@@ -6,9 +6,9 @@ import PIL.Image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval.inputs import Frames, LoadedItem
+from ume_retrieval import Frames, LoadedItem, TCot
 from ume_retrieval.profiles import MIN_CROP
-from ume_retrieval.tcot import Box, EvidenceRef, TCot, extract, parse
+from ume_retrieval.tcot import Box, EvidenceRef, extract, parse
 from ume_retrieval.tcot.evidence import crop_pixels
 
 

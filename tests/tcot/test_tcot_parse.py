@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ume_retrieval.tcot import PROBLEMS, Box, TCot, is_usable, parse, validate
+from ume_retrieval import TCot
+from ume_retrieval.tcot import PROBLEMS, Box, is_usable, parse, validate
 
 CLEAN = '<thinking>A cat. {"bbox_2d": [[40, 40, 293, 293]]}</thinking><rethink>Yes.</rethink><answer>cat</answer>'
 

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ume_retrieval import Frames, InputError, LoadedItem, Prompts
 from ume_retrieval.chat import ImagePart, TextPart, VideoPart
-from ume_retrieval.checkpoint import Prompts
-from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import Frames, LoadedItem, Modality, Side
+from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.tcot import DEFAULT_PROMPTS, parse, reasoner_chat, validate
 from ume_retrieval.tcot.prompts import fill
 

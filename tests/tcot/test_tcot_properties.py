@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError, TCot
 from ume_retrieval.inputs import Modality
-from ume_retrieval.tcot import PROBLEMS, Box, TCot, parse, pattern, render, split_for_evidence, validate
+from ume_retrieval.tcot import PROBLEMS, Box, parse, pattern, render, split_for_evidence, validate
 from ume_retrieval.tcot.blocks import has_special_token, neutralise
 from ume_retrieval.tcot.scan import find_cues
 

@@ -6,10 +6,10 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from ume_retrieval.checkpoint import EmbedderSpec
+from ume_retrieval import EmbedderSpec
 from ume_retrieval.errors import BrokenMedia
-from ume_retrieval.tcot.grammar import render
-from ume_training.contrastive.settings import ContrastiveSettings, LoraSettings
+from ume_retrieval.tcot import render
+from ume_training.contrastive import ContrastiveSettings, LoraSettings
 from ume_training.data.sources import LoadedPair
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.pair.architecture import EMBEDDER_SPEC, Size, build_model, build_processor

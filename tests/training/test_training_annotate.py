@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ume_retrieval import InputError, ModelError, Sampling, TraceCache
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.engines.base import Generation, Sampling
-from ume_retrieval.errors import InputError, ModelError, TrainingError
-from ume_retrieval.pipeline.trace_cache import TraceCache
+from ume_retrieval.engines.base import Generation
+from ume_retrieval.errors import TrainingError
 from ume_retrieval.testing import FakeReasoner
 from ume_training.data.annotate import AnnotateSettings, annotate
 from ume_training.data.files import PairReader

@@ -13,7 +13,8 @@ import pytest
 from contrastive_world import MemorySource, small, source, write_start
 from safetensors.torch import load_file
 
-from ume_retrieval.errors import InputError, TrainingError
+from ume_retrieval import InputError
+from ume_retrieval.errors import TrainingError
 from ume_training.contrastive import train_contrastive
 from ume_training.contrastive.plan import plan_run
 from ume_training.contrastive.records import newest_checkpoint, skipped_pairs

@@ -10,17 +10,15 @@ import pytest
 import torch
 from contrastive_world import small, source, write_start
 
+from ume_retrieval import EmbedderSpec, InputError, ReasoningError
 from ume_retrieval.chat import images_of
-from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.registry import SPECS, resolve_embedder
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
-from ume_retrieval.errors import InputError, ReasoningError
-from ume_retrieval.tcot.evidence import extract
-from ume_retrieval.tcot.grammar import parse
+from ume_retrieval.tcot import extract, parse
+from ume_training.contrastive import ContrastiveSettings
 from ume_training.contrastive.plan import plan_run
 from ume_training.contrastive.run import Order, _build
-from ume_training.contrastive.settings import ContrastiveSettings
 from ume_training.contrastive.shards import StepShards, training_chat
 from ume_training.contrastive.start import resolve_start
 from ume_training.shapes.pair.architecture import BUDGET, EMBEDDER_SPEC

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.inputs import Clip, Item, Page
+from ume_retrieval import Clip, InputError, Item, Page
+from ume_retrieval.errors import TrainingError
 from ume_training.data.append_log import RecordLog, claim, cut_torn_line
 from ume_training.data.files import (
     PairReader,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, TrainingError
+from ume_retrieval import InputError, VisualBudget
+from ume_retrieval.errors import TrainingError
 from ume_training.data.files import PairReader
 from ume_training.data.layouts import LAYOUTS, Converted, convert
 from ume_training.data.layouts.base import json_array

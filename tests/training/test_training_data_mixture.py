@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError
 from ume_training.data.mixture import Batch, Mixture
 from ume_training.data.sources import LoadedPair
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapes_pairs import write_shapes_pairs
 
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.tcot.grammar import parse, validate
+from ume_retrieval import InputError, VisualBudget
+from ume_retrieval.errors import TrainingError
+from ume_retrieval.tcot import parse, validate
 from ume_training.data.files import PairReader, write_records
 from ume_training.data.sources import FileSource, PairIndex, file_sources, undecodable
 from ume_training.data.validation import PairError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ume_training.egrl import WatchSettings
 from ume_training.egrl.collapse import CollapseMonitor, read_figures, resume_monitor
-from ume_training.egrl.settings import WatchSettings
 from ume_training.run_folder import LOG, append_lines
 
 FINE = {"format": 0.9, "kl": 0.1, "entropy": 0.5}

@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ume_retrieval import InputError
 from ume_retrieval.engines.base import Generation
-from ume_retrieval.errors import InputError
 from ume_retrieval.testing import FakeReasoner
+from ume_training.egrl import EgrlSettings, Question, ReasonerDiscriminator, RewardWeights, WordsDiscriminator
 from ume_training.egrl.process import (
-    Question,
-    ReasonerDiscriminator,
-    WordsDiscriminator,
     build_question,
     canonical,
     choice_prompt,
@@ -23,7 +21,6 @@ from ume_training.egrl.process import (
     process_rewards,
     read_choice,
 )
-from ume_training.egrl.settings import EgrlSettings, RewardWeights
 
 
 def tcot(answer: str) -> str:

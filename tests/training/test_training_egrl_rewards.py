@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval.tcot.grammar import render
-from ume_retrieval.tcot.trace import Box, TCot
-from ume_training.egrl.rewards import format_reward, outcome_rewards
+from ume_retrieval import TCot
+from ume_retrieval.tcot import Box, render
+from ume_training.egrl import format_reward, outcome_rewards
 
 
 def reference(vectors, sides, pairs, *, exempt, top, tau, weighted):

@@ -17,10 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ume_retrieval import InputError
 from ume_retrieval.engines.registry import resolve_reasoner
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
-from ume_retrieval.errors import InputError, TrainingError
-from ume_training.contrastive.settings import LoraSettings
+from ume_retrieval.errors import TrainingError
+from ume_training.contrastive import LoraSettings
 from ume_training.egrl import EgrlSettings, WatchSettings, WordsDiscriminator
 from ume_training.egrl.hard import hard_pairs
 from ume_training.egrl.run import _claim, count_steps, run_egrl

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ume_retrieval import TCot
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
-from ume_retrieval.tcot.grammar import parse, render
-from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.tcot import parse, render
 from ume_training.egrl import EgrlSettings, RewardWeights, WordsDiscriminator
 from ume_training.egrl.rollouts import Prompts, embed_rollouts
 from ume_training.egrl.sampler import PairRows

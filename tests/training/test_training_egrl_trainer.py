@@ -11,14 +11,14 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from ume_retrieval.checkpoint import ReasonerSpec
+from ume_retrieval import ReasonerSpec
 from ume_retrieval.engines.registry import resolve_reasoner
 from ume_retrieval.engines.transformers.processor import ChatInputs
 from ume_training.data.sources import LoadedPair
+from ume_training.egrl import EgrlSettings
 from ume_training.egrl.rollouts import Prompts
 from ume_training.egrl.run import _arguments, _scorer
 from ume_training.egrl.sampler import PairRows
-from ume_training.egrl.settings import EgrlSettings
 from ume_training.egrl.trainer import Rewards, make_trainer
 from ume_training.shapes.pairs import ShapesSource
 

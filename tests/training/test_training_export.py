@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from ume_retrieval import Item, ReasoningEmbedder
-from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
+from ume_retrieval import EmbedderSpec, InputError, Item, ReasonerSpec, ReasoningEmbedder
+from ume_retrieval.checkpoint import read_spec
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
-from ume_retrieval.errors import IncompatibleModel, InputError
+from ume_retrieval.errors import IncompatibleModel
 from ume_training.contrastive import train_contrastive
 from ume_training.contrastive.run import read_facts
 from ume_training.export import Card, Score, StageFact, card_of_run, export, merge_embedder, render_card

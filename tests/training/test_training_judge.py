@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ume_retrieval import InputError, ModelError, Sampling, TCot
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.engines.base import Generation, Sampling
-from ume_retrieval.errors import InputError, ModelError, TrainingError
-from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.engines.base import Generation
+from ume_retrieval.errors import TrainingError
 from ume_retrieval.testing import FakeReasoner
 from ume_training.data.files import PairReader
 from ume_training.data.filter import REASONS, filter_pairs

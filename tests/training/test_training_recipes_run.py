@@ -10,15 +10,14 @@ import pytest
 from contrastive_world import write_start
 from shapes_pairs import write_shapes_pairs
 
-from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, TrainingError
+from ume_retrieval import InputError, ReasoningEmbedder, VisualBudget
+from ume_retrieval.errors import TrainingError
 from ume_training.contrastive.run import read_facts
 from ume_training.data.append_log import RecordLog
 from ume_training.data.files import PairReader
 from ume_training.data.validation import PairError
-from ume_training.egrl.settings import EgrlSettings
-from ume_training.export.card import render_card
+from ume_training.egrl import EgrlSettings
+from ume_training.export import render_card
 from ume_training.recipes.context import StageContext, Workers
 from ume_training.recipes.export_stage import card_of
 from ume_training.recipes.inputs import fingerprint_of

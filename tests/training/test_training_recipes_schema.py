@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from ume_retrieval.errors import InputError, UmeError
+from ume_retrieval import InputError, UmeError
 from ume_training.data.judge import words_share
 from ume_training.recipes.schema import (
     Recipe,

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.inputs import Clip as VideoStretch
-from ume_retrieval.inputs import Item
-from ume_retrieval.inputs import Page as PdfPage
+from ume_retrieval import Clip as VideoStretch
+from ume_retrieval import Item, VisualBudget
+from ume_retrieval import Page as PdfPage
 from ume_retrieval.media import load
-from ume_retrieval.tcot.grammar import parse, render, validate
+from ume_retrieval.tcot import parse, render, validate
 from ume_training.shapes.benchmark import build_benchmark
 from ume_training.shapes.draw import CELL, draw_clip, draw_page, draw_scene, write_clip, write_pages
 from ume_training.shapes.levels import LEVELS

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ume_retrieval.errors import InputError
+from ume_retrieval import InputError
 from ume_retrieval.util.files import atomic_path, atomic_write
 
 resource = pytest.importorskip("resource", reason="needs limits on what a process may write")

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.media.files import display_name
-from ume_retrieval.util.files import atomic_write
+from ume_retrieval.util.files import atomic_write, display_name
 
 LOG = "log.jsonl"
 """Name of a run's log: one JSON object per line, with its `step`."""

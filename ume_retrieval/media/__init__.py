@@ -10,7 +10,6 @@ Example:
 """
 
 from ume_retrieval.media.discovery import Entry, discover, entries
-from ume_retrieval.media.files import display_name
 from ume_retrieval.media.images import check_image, open_image, to_rgb
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Isolation, Limits
 from ume_retrieval.media.loading import content_id, load
@@ -19,6 +18,7 @@ from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, sample_times, seg
 from ume_retrieval.media.video import probe_video, sample_video
 from ume_retrieval.media.video_file import VideoInfo
 from ume_retrieval.media.walking import FoundFile, walk
+from ume_retrieval.util.files import display_name
 
 __all__ = [
     "DEFAULT_LIMITS",

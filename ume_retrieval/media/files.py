@@ -16,33 +16,10 @@ from typing import Literal, TypeAlias
 
 from ume_retrieval.errors import BrokenMedia, MediaNotFound, MediaTooLarge, RemoteNotAllowed
 from ume_retrieval.media.limits import Limits
+from ume_retrieval.util.files import display_name
 
 _ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
 _SETTLED_NS = 2_000_000_000
-
-
-def display_name(path: str | os.PathLike[str]) -> str:
-    r"""Escape a path so that a terminal, a log or JSON can show it, without making two paths look the same.
-
-    Printable characters are kept. A byte that is not UTF-8 becomes `\xNN`, any other character (controls, terminal
-    escapes, text direction marks) `\uNNNN`, and a backslash is doubled.
-
-    Example:
-        >>> print(display_name("holiday\x1b[31m.jpg"), display_name("caf\udce9.jpg"))
-        holiday\u001b[31m.jpg caf\xe9.jpg
-    """
-    return "".join(map(_display_character, os.fspath(path)))
-
-
-def _display_character(character: str) -> str:
-    code = ord(character)
-    if character == "\\" and os.sep != "\\":
-        return "\\\\"
-    if character.isprintable():
-        return character
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def is_remote(source: object) -> bool:

@@ -17,9 +17,10 @@ from PIL.Image import Transpose
 
 from ume_retrieval.errors import BrokenMedia, InputError, MediaError, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import ImageInput, Page
-from ume_retrieval.media.files import HEAD_BYTES, display_name, local_path, open_file, sniff
+from ume_retrieval.media.files import HEAD_BYTES, local_path, open_file, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.pages import PAGE_PIXELS, render_page
+from ume_retrieval.util.files import display_name
 
 _PLUGINS = {
     "jpeg": ("JPEG", "MPO"),

@@ -14,8 +14,9 @@ import pypdfium2.raw
 
 from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import Page
-from ume_retrieval.media.files import HEAD_BYTES, display_name, open_file, sniff
+from ume_retrieval.media.files import HEAD_BYTES, open_file, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.util.files import display_name
 
 PAGE_PIXELS = 4 * 768 * 32 * 32
 """Default size of a rendered page: four times what the model sees (about 190 dpi on A4), to keep crops readable."""

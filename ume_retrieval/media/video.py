@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ume_retrieval.errors import InputError, MediaNotFound, MediaTooLarge
 from ume_retrieval.inputs import Clip, Frames, VideoInput, check_frames
-from ume_retrieval.media.files import display_name, local_path
+from ume_retrieval.media.files import local_path
 from ume_retrieval.media.images import open_image
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.segments import even_times, sample_times
 from ume_retrieval.media.video_file import VideoInfo, open_video
+from ume_retrieval.util.files import display_name
 
 
 def probe_video(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:

@@ -27,9 +27,10 @@ from PIL.Image import Transpose
 
 from ume_retrieval.errors import BrokenMedia, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.media.containers import check_whole
-from ume_retrieval.media.files import HEAD_BYTES, VIDEO_FORMATS, VideoFormat, display_name, open_file, sniff
+from ume_retrieval.media.files import HEAD_BYTES, VIDEO_FORMATS, VideoFormat, open_file, sniff
 from ume_retrieval.media.images import to_rgb
 from ume_retrieval.media.limits import Limits
+from ume_retrieval.util.files import display_name
 
 _DEMUXERS: dict[str, str] = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "gif": "gif"}
 """Demuxer given to libav, so that a file cannot be opened as a playlist that reads other files or addresses."""

@@ -18,12 +18,12 @@ from ume_retrieval.media.files import (
     MEDIA_SUFFIXES,
     TEXT_SUFFIXES,
     cannot_open,
-    display_name,
     file_status,
     local_path,
     sniff,
 )
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.util.files import display_name
 
 FileKind: TypeAlias = Literal["image", "video", "pdf", "text"]
 

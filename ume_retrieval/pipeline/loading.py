@@ -18,10 +18,11 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError, UmeError
 from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page
 from ume_retrieval.media import load
-from ume_retrieval.media.files import display_name, is_remote
+from ume_retrieval.media.files import is_remote
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.loading import content_id
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
+from ume_retrieval.util.files import display_name
 
 Input: TypeAlias = str | PIL.Image.Image | Page | Clip | Frames | Item | LoadedItem
 """One thing to encode. A `str` is text, never a path."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from uuid import uuid4
 
 from ume_retrieval.errors import InputError
-from ume_retrieval.media.files import display_name
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """Failures of a write itself. Other errors of a writer, such as a lost connection, are not about the file."""
@@ -116,3 +115,27 @@ def _cannot_write(target: Path, what: str, error: OSError) -> InputError:
         f"cannot write {what} to {display_name(target)}: {error.strerror or type(error).__name__}",
         hint="choose a file in a folder that you may write to, with space left",
     )
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    r"""Escape a path so that a terminal, a log or JSON can show it, without making two paths look the same.
+
+    Printable characters are kept. A byte that is not UTF-8 becomes `\xNN`, any other character (controls, terminal
+    escapes, text direction marks) `\uNNNN`, and a backslash is doubled.
+
+    Example:
+        >>> print(display_name("holiday\x1b[31m.jpg"), display_name("caf\udce9.jpg"))
+        holiday\u001b[31m.jpg caf\xe9.jpg
+    """
+    return "".join(map(_display_character, os.fspath(path)))
+
+
+def _display_character(character: str) -> str:
+    code = ord(character)
+    if character == "\\" and os.sep != "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

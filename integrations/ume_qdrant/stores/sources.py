@@ -88,7 +88,7 @@ def is_relative(source: str) -> bool:
 
 
 def source_path(source: str, folder: str | Path | None = None) -> Path:
-    r"""Return the path of a source, the inverse of `ume_retrieval.media.files.display_name`.
+    r"""Return the path of a source, the inverse of `ume_retrieval.util.files.display_name`.
 
     Args:
         source: The name.

@@ -23,10 +23,10 @@ from ume_retrieval.engines.base import Reasoner, Sampling, answer_each
 from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
 from ume_retrieval.inputs import LoadedItem, Modality, Side
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
-from ume_retrieval.media.files import display_name
 from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord, trace_key
 from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, validate
 from ume_retrieval.tcot.prompts import reasoner_chat
+from ume_retrieval.util.files import display_name
 from ume_training.data.append_log import RecordLog, claim
 from ume_training.data.files import Located, PairReader
 from ume_training.data.records import ItemRecord, PairRecord

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ume_retrieval.errors import TrainingError
-from ume_retrieval.media.files import display_name
-from ume_retrieval.util.files import atomic_write
+from ume_retrieval.util.files import atomic_write, display_name
 from ume_training.data.files import PairReader, key_hash, settle
 from ume_training.data.records import PairRecord
 from ume_training.run_folder import changed_settings, make_folder

@@ -12,8 +12,7 @@ from typing import IO, Any, get_args
 
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, InputError, TrainingError
-from ume_retrieval.media.files import display_name
-from ume_retrieval.util.files import atomic_path
+from ume_retrieval.util.files import atomic_path, display_name
 from ume_training.data.pairs import TrainingPair
 from ume_training.data.parquet import count_rows, read_rows, write_rows
 from ume_training.data.records import PairRecord

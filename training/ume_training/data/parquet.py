@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ume_retrieval.errors import MissingExtra, TrainingError
-from ume_retrieval.media.files import display_name
+from ume_retrieval.util.files import display_name
 from ume_training.data.records import PairRecord
 
 PARQUET_ROWS = 1024

@@ -14,7 +14,7 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, TrainingError, UmeError
 from ume_retrieval.inputs import LoadedItem
 from ume_retrieval.media import DEFAULT_LIMITS, Limits, content_id
-from ume_retrieval.media.files import display_name
+from ume_retrieval.util.files import display_name
 from ume_training.data.files import Located, PairReader, shards
 from ume_training.data.parquet import RowReader
 from ume_training.data.records import FramesRef, ItemRecord

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ume_retrieval.errors import Failure, TrainingError
-from ume_retrieval.media.files import display_name, is_remote
+from ume_retrieval.media.files import is_remote
 from ume_retrieval.tcot.grammar import is_usable, parse, validate
+from ume_retrieval.util.files import display_name
 from ume_training.data.records import TAGS, FramesRef, ItemRecord, PairRecord
 
 OnError: TypeAlias = Literal["stop", "skip"]

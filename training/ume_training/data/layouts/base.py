@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.media.files import HEAD_BYTES, IMAGE_FORMATS, display_name, sniff
-from ume_retrieval.util.files import atomic_write
+from ume_retrieval.media.files import HEAD_BYTES, IMAGE_FORMATS, sniff
+from ume_retrieval.util.files import atomic_write, display_name
 from ume_training.data.files import Located
 from ume_training.data.parquet import parquet_dicts
 from ume_training.data.records import ItemRecord, PairRecord
