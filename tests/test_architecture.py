@@ -58,9 +58,6 @@ ROOMS: dict[str, set[str]] = {
 }
 """Rooms of `ume_retrieval` that each room may import, besides itself."""
 
-TWICE: dict[str, set[str]] = {"ume_training": {"Plan", "Row", "Scores"}}
-"""Class names that a package still has in two modules. Entries only ever leave this table."""
-
 
 @cache
 def modules(package: str) -> dict[str, ast.Module]:
@@ -142,7 +139,7 @@ def test_a_class_name_means_one_thing_in_a_package(package: str) -> None:
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 homes[node.name].append(name)
-    assert {name for name, places in homes.items() if len(places) > 1} <= TWICE.get(package, set())
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 
 def test_no_file_is_longer_than_four_hundred_lines() -> None:

@@ -15,9 +15,9 @@ BOUNDS = {
     "encode_corpus, text, direct, fakes": (10, 60),
     "encode_corpus, text, direct, ume-tiny": (10, 60),
     "encode_corpus, image, reasoned, fakes": (20, 145),
-    "encode_corpus, image, reasoned, ume-tiny": (27, 190),
-    "index, one image, direct, fakes": (33, 175),
-    "search, text, direct, fakes": (23, 90),
+    "encode_corpus, image, reasoned, ume-tiny": (24, 190),
+    "index, one image, direct, fakes": (30, 175),
+    "search, text, direct, fakes": (22, 90),
 }
 """Most files and functions of each call."""
 

@@ -23,7 +23,7 @@ from ume_llama_index.events import LeftOutEvent
 from ume_llama_index.inputs import image_item, image_of, name_of
 from ume_llama_index.nodes import MEDIA_MARK, item_of_node, label_of, note_reasoning
 from ume_llama_index.workers import DEFAULT_WORKERS, Run, Workers, call_inline
-from ume_qdrant.indexing.points import reasoned_update
+from ume_qdrant.indexing.enrich import reasoned_update
 from ume_qdrant.reports import error_of
 from ume_qdrant.stores.async_store import run_inline
 from ume_retrieval.errors import Failure, IncompatibleModel, InputError, UmeError

@@ -23,9 +23,8 @@ from ume_llama_index.nodes import (
     own_metadata,
     trace_of,
 )
-from ume_qdrant.stores.schema import MAX_TEXT, NAMESPACE, clean, within
+from ume_qdrant.stores.schema import MAX_TEXT, NAMESPACE, clean, evidence_of, tcot_of, within
 from ume_qdrant.stores.sources import source_path
-from ume_qdrant.stores.traces import evidence_of, tcot_of
 from ume_retrieval.errors import InputError
 from ume_retrieval.tcot.grammar import render
 

@@ -36,8 +36,7 @@ from ume_qdrant.stores.edge import EdgeStore
 from ume_qdrant.stores.filters import Filter, Kind, ReasoningState
 from ume_qdrant.stores.layout import Layout, SearchEffort, Sharding
 from ume_qdrant.stores.open import open_async_store, open_store
-from ume_qdrant.stores.schema import CollectionMeta
-from ume_qdrant.stores.traces import HitEvidence, KeyFrame
+from ume_qdrant.stores.schema import CollectionMeta, HitEvidence, KeyFrame
 from ume_retrieval.util.retry import Retry
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ BITS: Final[Mapping[Quantized, float]] = {"none": 32.0, "scalar": 8.0, "binary":
 """Bits per value; `product` compresses 16 times."""
 
 HOUR: Final = 3600.0
-DAY: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,33 +261,6 @@ class CapacityPlan:
             "disk_gb": self.disk_bytes / 1e9,
             "sources": {"costs": self.costs.source, "hardware": self.hardware.source},
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Queries:
-    """Load of reasoning over queries.
-
-    Attributes:
-        per_day: Queries per day.
-        tokens: Tokens that the Reasoner writes per query.
-        gate_saves: Share of these tokens that a gate saves, 0..1.
-
-    Example:
-        >>> Queries(1e6, tokens=150, gate_saves=0.6).reasoner_seconds_per_day(5000)
-        12000.0
-    """
-
-    per_day: float
-    tokens: float
-    gate_saves: float = 0.0
-
-    def reasoner_seconds_per_day(self, tokens_per_s: float) -> float:
-        """Return the seconds of one Reasoner per day."""
-        return round(self.per_day * self.tokens * (1 - self.gate_saves) / tokens_per_s, 6)
-
-    def reasoners(self, tokens_per_s: float, peak: float = 3.0) -> int:
-        """Return the Reasoners that keep up when the busiest hour has `peak` times the mean load."""
-        return math.ceil(peak * self.reasoner_seconds_per_day(tokens_per_s) / DAY)
 
 
 def with_numbers(plan: CapacityPlan, numbers: Mapping[str, Any]) -> CapacityPlan:

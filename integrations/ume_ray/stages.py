@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from ume_qdrant.indexing.plan import Explored, Holdings, Plan, make_plan
-from ume_qdrant.indexing.points import Cut, Part, entry_id, entry_key, reasoned_update, refused_update
+from ume_qdrant.indexing.enrich import reasoned_update, refused_update
+from ume_qdrant.indexing.plan import Cut, Explored, Holdings, Part, Plan, entry_id, entry_key, make_plan
 from ume_qdrant.indexing.write import VectorReuse
 from ume_qdrant.stores.base import Point, Store, batches
 from ume_qdrant.stores.filters import ReasoningState
@@ -23,7 +23,6 @@ from ume_retrieval.media import FoundFile, display_name, entries
 from ume_retrieval.pipeline import EmbedStage, ItemLoader, StageItem, apply_stage, load_items
 
 Batch = Mapping[str, Any]
-Row = TypeVar("Row")
 
 LISTED_AT_ONCE = 256
 """Files per batch of a listing."""

@@ -20,7 +20,6 @@ from ume_ray.capacity import (
     Costs,
     Hardware,
     Keeping,
-    Queries,
     rows,
     short,
     with_numbers,
@@ -90,13 +89,6 @@ def test_more_work_never_costs_less(items: float, machines: int, reasoned: float
     assert replace(plan, machines=needed - 1).hours > deadline * (1 - 1e-9)
     assert plan.shards % math.ceil(plan.nodes / plan.keeping.replicas) == 0
     assert plan.items / plan.shards <= plan.keeping.points_a_shard
-
-
-def test_queries_and_the_gate() -> None:
-    plain = Queries(8640, tokens=100)
-    assert plain.reasoner_seconds_per_day(10) == 86_400
-    assert plain.reasoners(10, peak=3) == 3
-    assert replace(plain, gate_saves=0.75).reasoner_seconds_per_day(10) == 21_600
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ume_retrieval import Frames, VisualBudget
 from ume_retrieval.engines.resize import GRID, fit_frames, fit_image, fitted_size
-from ume_retrieval.engines.transformers.batching import pack, pack_padded
+from ume_retrieval.engines.transformers.processor import pack, pack_padded
 
 SIDES = st.integers(1, 20_000)
 

@@ -25,7 +25,7 @@ from server_stub import (
 
 from ume_retrieval import Embedder, EmbedderSpec, InputError, Reasoner, Sampling
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
-from ume_retrieval.engines.seeds import chat_seeds
+from ume_retrieval.engines.base import chat_seeds
 from ume_retrieval.engines.server.embedder import ServerEmbedder
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.tcot import pattern

@@ -14,9 +14,9 @@ from transformers import AutoConfig
 
 from ume_retrieval import InputError, LoadedItem, MissingExtra, ModelInfo, ReasonerSpec, Sampling, VisualBudget
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart
+from ume_retrieval.engines.base import chat_seeds
 from ume_retrieval.engines.load import ENGINES, LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
-from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.engines.vllm import engine as vllm_engine
 from ume_retrieval.engines.vllm.engine import memory_settings, processor_settings, visible_gpu

@@ -13,7 +13,7 @@ from qdrant_world import models, same
 from small_media import BLUE, RED, clip, document, fill, picture
 
 from ume_qdrant import EdgeStore, Filter, Progress, Store, enrich, index
-from ume_qdrant.indexing.points import refused_update
+from ume_qdrant.indexing.enrich import refused_update
 from ume_retrieval import Failure, InputError, ModelError, ReasoningEmbedder, ReasoningError, Sampling, TraceCache
 from ume_retrieval.chat import Chat, TextPart
 from ume_retrieval.engines.base import Generation

@@ -17,9 +17,8 @@ from ume_qdrant import Filter, SearchParams, open_store
 from ume_qdrant.searching.fusion import Place, diversify, fuse, group
 from ume_qdrant.stores.client_errors import BusyError
 from ume_qdrant.stores.filters import any_of
-from ume_qdrant.stores.schema import clean, point_id, within
+from ume_qdrant.stores.schema import clean, evidence_of, point_id, tcot_of, to_payload, within
 from ume_qdrant.stores.sources import item_of, source_path
-from ume_qdrant.stores.traces import evidence_of, tcot_of, to_payload
 from ume_retrieval import Clip, InputError, Item, Page, StoreError, TCot, Trace
 from ume_retrieval.media import display_name
 from ume_retrieval.tcot import Box, EvidenceRef, Problem

@@ -7,7 +7,7 @@ import pytest
 
 from ume_retrieval import Frames
 from ume_retrieval.chat import Chat, ImagePart, Message, TextPart, VideoPart
-from ume_retrieval.engines.seeds import chat_seeds
+from ume_retrieval.engines.base import chat_seeds
 
 
 def picture(colour: str, width: int = 8) -> PIL.Image.Image:

@@ -14,9 +14,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import platformdirs
 
@@ -81,11 +82,17 @@ def trace_key(
         "side": side,
         "target": target,
         "reasoner": [reasoner.name, reasoner.revision],
-        "prompts": prompts.model_dump(),
-        "budget": budget.model_dump(),
+        "prompts": _fields(prompts),
+        "budget": _fields(budget),
         "sampling": sampling.identity(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _fields(settings: Prompts | VisualBudget) -> dict[str, Any]:
+    """Return the fields of a Reasoner's settings, converted once and not for each item."""
+    return settings.model_dump()
 
 
 def default_cache_path() -> Path:

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ume_qdrant.indexing.points import entry_id, reasoned_update, refused_update
+from ume_qdrant.indexing.plan import entry_id
 from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
-from ume_qdrant.stores.base import Point, Store, batches
+from ume_qdrant.stores.base import Point, Store, Vector, batches
 from ume_qdrant.stores.filters import Filter, ReasoningState
-from ume_qdrant.stores.schema import meta_of
+from ume_qdrant.stores.schema import MAX_TEXT, clean, meta_of, to_payload
 from ume_qdrant.stores.sources import source_path
-from ume_retrieval.errors import Failure, InputError
+from ume_retrieval.errors import Failure, InputError, ServerError
 from ume_retrieval.inputs import Item
 from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS
 from ume_retrieval.pipeline.run import Encoded
-from ume_retrieval.results import Usage
+from ume_retrieval.results import PipelineInfo, Trace, Usage
 
 BUDGETED_ITEMS: Final = 16
 """Points per batch under a budget; small, so that the cost of a T-CoT is known early."""
@@ -188,6 +188,43 @@ class _Run:
     def _stop_if_strict(self) -> None:
         if self.strict and self.failures:
             raise error_of(self.failures[0])
+
+
+def refused_update(key: str, failure: Failure) -> Point:
+    """Return the update of an existing point after a failure: marked as failed if permanent, else empty.
+
+    A refusal by a server, such as for a wrong key, is not permanent.
+
+    Args:
+        key: The point's id.
+        failure: Why it has no trace.
+    """
+    if failure.retryable or failure.error == ServerError.code:
+        return Point(key)
+    return Point(key, {}, {"reasoning": "failed", "reasoning_error": failure.error})
+
+
+def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo, *, text: str | None = None) -> Point:
+    """Return the update of an existing point after reasoning.
+
+    Args:
+        key: The point's id.
+        vector: Its `reasoned` vector.
+        trace: The Reasoner's trace.
+        info: The models.
+        text: New value of the `text` field, for tools that show this field of media; None keeps it.
+    """
+    reasoner = f"{info.reasoner.name}@{info.reasoner.revision}" if info.reasoner else ""
+    payload = {
+        "reasoning": "done",
+        "reasoning_error": "",
+        "trace": to_payload(trace),
+        "reasoner": reasoner,
+        "prompt_version": info.prompt_version or "",
+    }
+    if text is not None:
+        payload["text"] = clean(text[:MAX_TEXT])
+    return Point(key, {"reasoned": vector}, payload)
 
 
 def _items(found: Iterable[_Located], ahead: deque[_Located]) -> Iterator[Item]:

@@ -9,8 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from ume_qdrant.indexing.plan import FileWork, Plan
-from ume_qdrant.indexing.points import ContentKey, Part, entry_key
+from ume_qdrant.indexing.plan import ContentKey, FileWork, Part, Plan, entry_key
 from ume_qdrant.reports import OnProgress, Progress, error_of
 from ume_qdrant.stores.base import VECTORS, Payload, Point, Store, Vector, batches
 from ume_qdrant.stores.filters import Filter, ReasoningState

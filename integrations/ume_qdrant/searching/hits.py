@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from ume_qdrant.stores.base import Payload
 from ume_qdrant.stores.filters import Kind
+from ume_qdrant.stores.schema import HitEvidence, evidence_of, tcot_of
 from ume_qdrant.stores.sources import item_of
-from ume_qdrant.stores.traces import HitEvidence, evidence_of, tcot_of
 from ume_retrieval.inputs import Item
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.trace import TCot

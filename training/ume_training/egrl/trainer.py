@@ -21,7 +21,6 @@ from ume_training.egrl.settings import EgrlSettings
 if TYPE_CHECKING:
     import torch
 
-PIXELS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 PARTS: tuple[Part, ...] = ("format", "process", "outcome")
 
 Observer = Callable[[int, Sequence[Prompted], Sequence[str], RolloutScores], None]

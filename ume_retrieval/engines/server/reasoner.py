@@ -8,9 +8,8 @@ from typing import Any
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, ResponseFormat, Sampling, StreamingReasoner
+from ume_retrieval.engines.base import Generation, ResponseFormat, Sampling, StreamingReasoner, chat_seeds
 from ume_retrieval.engines.resize import fit_chat
-from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.server.client import Server
 from ume_retrieval.engines.server.messages import media_settings, messages_of
 from ume_retrieval.engines.server.options import REASONER_URL, ServerOptions, base_urls

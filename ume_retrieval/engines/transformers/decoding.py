@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from ume_retrieval.engines.base import Sampling
-from ume_retrieval.engines.seeds import chat_seeds
+from ume_retrieval.engines.base import Sampling, chat_seeds
 from ume_retrieval.engines.transformers import unpadded
-from ume_retrieval.engines.transformers.batching import pack
-from ume_retrieval.engines.transformers.processor import PackedBatch, RenderedChat
+from ume_retrieval.engines.transformers.processor import PackedBatch, RenderedChat, pack
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,8 @@ from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.transformers import unpadded
-from ume_retrieval.engines.transformers.batching import pack
 from ume_retrieval.engines.transformers.loading import load_checkpoint
-from ume_retrieval.engines.transformers.processor import ChatInputs, PackedBatch, RenderedChat
+from ume_retrieval.engines.transformers.processor import ChatInputs, PackedBatch, RenderedChat, pack
 from ume_retrieval.errors import IncompatibleModel, InputError
 from ume_retrieval.util.threads import ahead
 

@@ -11,10 +11,9 @@ from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
 from ume_retrieval.engines.base import Generation, Pretrained, Sampling, Source, StreamingReasoner
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.transformers import unpadded
-from ume_retrieval.engines.transformers.batching import pack_padded
 from ume_retrieval.engines.transformers.decoding import decode
 from ume_retrieval.engines.transformers.loading import load_checkpoint
-from ume_retrieval.engines.transformers.processor import ChatInputs
+from ume_retrieval.engines.transformers.processor import ChatInputs, pack_padded
 from ume_retrieval.errors import InputError
 
 PADDED_TOKENS = 16_384

@@ -7,9 +7,16 @@ from typing import Any, Self
 
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
-from ume_retrieval.engines.base import Generation, Pretrained, ResponseFormat, Sampling, Source, StreamingReasoner
+from ume_retrieval.engines.base import (
+    Generation,
+    Pretrained,
+    ResponseFormat,
+    Sampling,
+    Source,
+    StreamingReasoner,
+    chat_seeds,
+)
 from ume_retrieval.engines.resize import fit_chat
-from ume_retrieval.engines.seeds import chat_seeds
 from ume_retrieval.engines.vllm.engine import VllmEngine
 from ume_retrieval.tcot.pattern import chat_pattern
 
