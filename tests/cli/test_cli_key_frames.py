@@ -25,7 +25,7 @@ SEEN, SHOWN = VisualBudget(video_fps=1.0, video_frames=16), VisualBudget(video_f
 REPLY = '<thinking>x {"key_frames": [5]}</thinking><rethink>r</rethink><answer>a</answer>'
 
 
-def pair(*_: Any) -> ReasoningEmbedder:
+def pair(*_: Any, **__: Any) -> ReasoningEmbedder:
     reasoner = FakeReasoner(answer=lambda _: REPLY, spec=ReasonerSpec(prompts=PLAIN_PROMPTS, budget=SEEN))
     return ReasoningEmbedder(HashEmbedder(spec=EmbedderSpec(family="sentence-transformers", budget=SHOWN)), reasoner)
 
@@ -44,7 +44,7 @@ def found(store: EdgeStore) -> Hit:
 
 
 def test_a_report_shows_the_second_that_was_meant(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ume_cli.searching.load_embedder", pair)
+    monkeypatch.setattr("ume_cli.option_groups.load_embedder", pair)
     with EdgeStore(film.parent / "vectors", "films") as store:
         [frame] = found(store).evidence.key_frames
     out = film.parent / "why.html"
@@ -57,7 +57,7 @@ def test_a_report_shows_the_second_that_was_meant(film: Path, monkeypatch: pytes
 def test_without_a_reasoner_a_report_marks_the_frame_at_the_second_that_was_meant(
     film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ume_cli.searching.load_embedder", lambda *_: ReasoningEmbedder(pair().embedder))
+    monkeypatch.setattr("ume_cli.option_groups.load_embedder", lambda *_, **__: ReasoningEmbedder(pair().embedder))
     out = film.parent / "why.html"
     place = ["--store", str(film.parent / "vectors"), "--collection", "films", "--out", str(out)]
     assert CliRunner().invoke(app, ["report", "a", "--mode", "direct", *place]).exit_code == 0
