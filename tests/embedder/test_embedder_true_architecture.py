@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ume_retrieval import EmbedderSpec, LoadedItem, ReasonerSpec, ReasoningEmbedder, VisualBudget
+from ume_retrieval import EmbedderSpec, LoadedItem, ReasonerSpec, ReasoningEmbedder
 from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.tcot import DEFAULT_PROMPTS
 from ume_training.shapes.pair.architecture import BUDGET
 from ume_training.shapes.pair.tokenizer import build_tokenizer
 
 DIMENSION = 2048
-REAL_BUDGET = VisualBudget()
 
 
 def make_pair(folder: Path, vocabulary: int) -> Path:
@@ -90,7 +89,7 @@ def make_pair(folder: Path, vocabulary: int) -> Path:
 def check(folder: Path, items: list[LoadedItem]) -> None:
     pair = ReasoningEmbedder.from_pretrained(folder, device="cpu", dtype="bfloat16", cache=None)
     assert pair.dimension == DIMENSION
-    assert pair.embedder.spec.budget == REAL_BUDGET != BUDGET
+    assert pair.embedder.spec.budget == EmbedderSpec(family="embed-rl").budget != BUDGET
     direct = pair.encode_corpus(items, reasoning="never")
     assert direct.shape == (len(items), DIMENSION)
     np.testing.assert_allclose(np.linalg.norm(direct, axis=1), 1.0, atol=1e-3)

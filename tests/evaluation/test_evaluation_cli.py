@@ -92,7 +92,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
     def load(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("ume_cli.eval.load_embedder", load)
+    monkeypatch.setattr("ume_cli.option_groups.load_embedder", load)
     result = run("mmeb-v2", mmeb, "--out", tmp_path, *arguments)
     assert result.exit_code == 1, result.output
     assert said in result.output

@@ -71,9 +71,9 @@ def test_a_disc_that_is_nearly_full_is_not_written_to(tmp_path: Path, monkeypatc
     free = [10 * MIN_FREE] * 2 + [MIN_FREE - 1]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free.pop(0) if free[1:] else free[0]))
     with EdgeStore(tmp_path / "vectors", "things") as store:
-        with pytest.raises(StoreError, match=r"67\.1 MB left, and writing needs 67") as caught:
+        with pytest.raises(StoreError, match=r"67\.1 MB left; writing needs 67") as caught:
             index(models(tmp_path / "traces.sqlite3"), store, folder, reasoning="always", batch_size=3)
-        assert "make room" in caught.value.hint
+        assert "free some space" in caught.value.hint
         assert store.count() == 3
         monkeypatch.undo()
         index(models(tmp_path / "traces.sqlite3"), store, folder, reasoning="always")

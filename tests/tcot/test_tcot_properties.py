@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -207,12 +208,20 @@ SECONDS = 2.0
 """CPU time for a megabyte. It takes 0.1 to 0.8 s; anything that does not grow in line with length takes minutes."""
 
 
+def fastest(call: Callable[[], object]) -> float:
+    """CPU time of a call in seconds; a neighbour on a shared machine slows one of three, not all."""
+    times: list[float] = []
+    while len(times) < 3 and min(times, default=SECONDS) >= SECONDS:
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_a_hostile_megabyte_is_read_in_linear_time(unit: str) -> None:
     text = f"<thinking>{CUE}" + unit * (500_000 // len(unit)) + CUE + unit * (500_000 // len(unit))
-    start = time.process_time()
-    parse(text)
-    assert time.process_time() - start < SECONDS
+    assert fastest(lambda: parse(text)) < SECONDS
 
 
 @pytest.mark.parametrize("cut", ['{"bbox_2d": [', '{"bbox_2d": [[0.', '{"key_frames": [', '{"key_frames": ["'])
