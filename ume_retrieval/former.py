@@ -6,10 +6,12 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import MappingProxyType, ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 MOVED: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -36,8 +38,11 @@ MOVED: Final[Mapping[str, str]] = MappingProxyType(
 """Former name: today's name."""
 
 
-class FormerModules(MetaPathFinder, Loader):
-    """Finds a module by its former name; the alias hands every attribute on to today's module."""
+class FormerModules:
+    """Finds and loads a module by its former name; the alias passes every attribute on from today's module.
+
+    It does not inherit from `importlib.abc`, whose import loads 25 modules.
+    """
 
     def find_spec(
         self,
@@ -48,7 +53,12 @@ class FormerModules(MetaPathFinder, Loader):
         """Return a spec for a former name, and None for every other one."""
         if fullname not in MOVED:
             return None
-        return ModuleSpec(fullname, self, is_package=any(name.startswith(fullname + ".") for name in MOVED))
+        return ModuleSpec(
+            fullname, cast("Loader", self), is_package=any(name.startswith(fullname + ".") for name in MOVED)
+        )
+
+    def create_module(self, spec: ModuleSpec) -> None:  # the protocol's
+        """Leave the creation of the alias to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the alias, and warn."""

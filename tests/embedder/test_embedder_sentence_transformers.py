@@ -203,7 +203,7 @@ def test_a_dual_encoder_reads_the_answer_of_a_trace(clip: tuple[ReasoningEmbedde
     with pytest.raises(InputError, match="reads 40"):
         long.encode_corpus(picture(1))
     empty = ReasoningEmbedder(bare.embedder, FakeReasoner(lambda _: reply.replace("a red circle", "")))
-    with pytest.raises(ReasoningError, match="no answer"):
+    with pytest.raises(ReasoningError, match="lacks an answer"):
         empty.encode_corpus(picture(1))
 
 

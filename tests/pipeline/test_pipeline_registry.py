@@ -233,7 +233,7 @@ def test_importing_the_library_loads_nothing_heavy() -> None:
     printed = subprocess.run(  # noqa: S603 - the tests' own interpreter
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
-    assert printed.strip() == "['ume_retrieval'] []"
+    assert printed.strip() == "['ume_retrieval', 'ume_retrieval.former'] []"
 
 
 def test_every_public_name_is_there() -> None:

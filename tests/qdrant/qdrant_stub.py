@@ -44,6 +44,12 @@ class Stub:
     url: str = ""
 
 
+class StubServer(ThreadingHTTPServer):
+    """Queues as many connections as a real server; the default of 5 resets some of twenty that come at once."""
+
+    request_queue_size = 128
+
+
 @contextmanager
 def serving() -> Iterator[Stub]:
     state = Stub()
@@ -74,7 +80,7 @@ def serving() -> Iterator[Stub]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = StubServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
