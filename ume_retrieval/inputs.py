@@ -55,6 +55,8 @@ class Frames:
         timestamps: Seconds from the start of the file, one per frame, ascending.
         duration_s: Length of the sampled segment in seconds, > 0.
         from_file: Whether the library sampled them from a file; some profiles resize given frames differently.
+        warnings: What the user should know about them, one line each: a file that is cut short, or another decoder
+            than the one that was asked for.
 
     Raises:
         InputError: If `images` is empty, or the timestamps are not one number per frame. `check_frames` runs when the
@@ -65,6 +67,7 @@ class Frames:
     timestamps: tuple[float, ...]
     duration_s: float
     from_file: bool = False
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))

@@ -37,7 +37,11 @@ def number_of(image: PIL.Image.Image) -> int:
     return sum(1 << bit for bit in range(BITS) if row[(2 * bit + 1) * width // (2 * BITS)] > 128)
 
 
-CODECS = {".mp4": "libx264", ".mov": "mpeg4", ".mkv": "libx264", ".webm": "libvpx", ".avi": "mpeg4"}
+CODECS = {
+    **{".mp4": "libx264", ".mov": "mpeg4", ".mkv": "libx264", ".webm": "libvpx", ".avi": "mpeg4"},
+    **{".ts": "libx264", ".m2ts": "libx264", ".wmv": "wmv2", ".flv": "flv"},
+    **{".ogv": "libvpx", ".ivf": "libvpx", ".y4m": "wrapped_avframe"},
+}
 OPTIONS = {
     "libx264": {"preset": "ultrafast", "bf": "2", "x264-params": "open-gop=1"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8"},
@@ -94,6 +98,13 @@ def write_numbered(target: object, count: int = 40, **settings: object) -> None:
 def write_gif(path: Path, count: int, durations_ms: list[int] | int = 100) -> None:
     first, *rest = [numbered(k).quantize(16) for k in range(count)]
     first.save(path, save_all=True, append_images=rest, duration=durations_ms, loop=0)
+
+
+def write_animation(path: Path, count: int, durations_ms: list[int] | int = 100) -> None:
+    """An animated WebP, PNG or AVIF, without loss where the format can."""
+    first, *rest = [numbered(k) for k in range(count)]
+    options = {"lossless": True} if path.suffix == ".webp" else {"quality": 90} if path.suffix == ".avif" else {}
+    first.save(path, save_all=True, append_images=rest, duration=durations_ms, loop=0, **options)
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, *, extra: bytes = b"") -> bytes:

@@ -16,7 +16,7 @@ from ume_retrieval.media.loading import content_id, load
 from ume_retrieval.media.pages import count_pages, render_page
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, sample_times, segments
 from ume_retrieval.media.video import probe_video, sample_video
-from ume_retrieval.media.video_file import VideoInfo
+from ume_retrieval.media.film import VideoInfo
 from ume_retrieval.media.walking import FoundFile, walk
 from ume_retrieval.util.files import display_name
 

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ume_retrieval.errors import InputError, MediaNotFound, MediaTooLarge
+from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import Clip, Frames, VideoInput, check_frames
-from ume_retrieval.media.files import local_path
+from ume_retrieval.media.animation import AnimationFilm
+from ume_retrieval.media.containers import is_cut_short
+from ume_retrieval.media.counting import gif_frames
+from ume_retrieval.media.decoders import decode_frames
+from ume_retrieval.media.files import local_path, open_file
+from ume_retrieval.media.film import DAMAGED_HINT, Film, VideoInfo
+from ume_retrieval.media.formats import ANIMATIONS, HEAD_BYTES, VIDEO_FORMATS, sniff
 from ume_retrieval.media.images import open_image
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.pyav_film import open_container
 from ume_retrieval.media.segments import even_times, sample_times
-from ume_retrieval.media.video_file import VideoInfo, open_video
 from ume_retrieval.util.files import display_name
 
 
 def probe_video(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
-    """Read size, duration and frame rate of a video file; decodes the first frame and checks that the file is complete.
+    """Read size, duration and frame rate of a video file or animation; decodes the first frame.
+
+    A file that is cut short lasts as long as what is there of it, and `warnings` say so.
 
     Raises:
         MediaNotFound: When the file cannot be opened.
-        UnsupportedMedia: When it is not MP4, MOV, MKV, WebM, AVI or GIF, or its codec is unknown.
-        BrokenMedia: When it is truncated, does not decode or is empty.
+        UnsupportedMedia: When its format is not in `formats.FORMATS`, or its codec is unknown.
+        BrokenMedia: When it is empty or does not decode, such as an MP4 that ends before its index.
         MediaTooLarge: When a limit would be exceeded.
         RemoteNotAllowed: When an address is given.
     """
-    with open_video(local_path(path), limits) as video:
-        return video.info
+    with open_film(local_path(path), limits) as film:
+        return film.info
+
+
+@contextmanager
+def open_film(path: Path, limits: Limits = DEFAULT_LIMITS) -> Iterator[Film]:
+    """Open a video file or animation; raises the errors of `probe_video`."""
+    name = display_name(path)
+    with open_file(path, limits) as handle:
+        form = sniff(handle.read(HEAD_BYTES))
+        if form is None or form not in ANIMATIONS | VIDEO_FORMATS:
+            raise UnsupportedMedia(
+                f"{name} is not a supported video" + (f", its bytes are {form}" if form else ""),
+                hint="pass it as an image" if form else "convert it to MP4 or WebM",
+            )
+        if form == "gif" and not gif_frames(handle):
+            raise BrokenMedia(f"{name} is cut short", hint=DAMAGED_HINT)
+        if form in ANIMATIONS - {"gif"}:
+            yield AnimationFilm(handle, form, name, limits)
+            return
+        is_cut = is_cut_short(handle, form, handle.seek(0, 2))
+        handle.seek(0)
+        with open_container(handle, form, name, limits, is_cut=is_cut) as film:
+            yield film
 
 
 def sample_video(
@@ -65,8 +97,8 @@ def sample_video(
     clip = source if isinstance(source, Clip) else Clip(local_path(source))
     if clip.start_s < 0 or (clip.end_s is not None and clip.end_s <= clip.start_s):
         raise InputError(f"a clip cannot go from second {clip.start_s} to second {clip.end_s}")
-    with open_video(clip.path, limits) as video:
-        duration_s = video.info.duration_s
+    with open_film(clip.path, limits) as film:
+        duration_s = film.info.duration_s
         if clip.start_s >= duration_s:
             raise MediaNotFound(
                 f"{display_name(clip.path)} ends before second {clip.start_s}", hint=f"it lasts {duration_s:.2f} s"
@@ -75,9 +107,10 @@ def sample_video(
         if min_frames is None:
             times = sample_times(clip.start_s, end_s, fps, max_frames)
         else:
-            rate = video.info.fps or fps
+            rate = film.info.fps or fps
             times = even_times(clip.start_s, end_s, fps, max_frames, min_frames=min_frames, rate=rate)
-        return Frames(tuple(video.frames_at(times)), times, end_s - clip.start_s, from_file=True)
+        pictures, warnings = decode_frames(film, clip.path, times, limits)
+        return Frames(pictures, times, end_s - clip.start_s, True, (*film.info.warnings, *warnings))
 
 
 def _checked(frames: Frames, limits: Limits) -> Frames:

@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ume_retrieval.errors import BrokenMedia, Failure, MediaError, MediaNotFound, MediaTooLarge, UnsupportedMedia
-from ume_retrieval.media.containers import gif_frames
-from ume_retrieval.media.files import (
+from ume_retrieval.media.counting import count_frames, tiff_pages
+from ume_retrieval.media.files import cannot_open, file_status, local_path
+from ume_retrieval.media.formats import (
+    ANIMATIONS,
+    FORMAT_NAMED,
     HEAD_BYTES,
-    IMAGE_FORMATS,
     MEDIA_SUFFIXES,
     TEXT_SUFFIXES,
-    cannot_open,
-    file_status,
-    local_path,
     sniff,
 )
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.util.files import display_name
 
-FileKind: TypeAlias = Literal["image", "video", "pdf", "text"]
+FileKind: TypeAlias = Literal["image", "video", "pdf", "pages", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class FoundFile:
         source: The path as text that is safe to display and store; see `display_name`.
         size: Bytes.
         mtime_ns: Time of the last change in nanoseconds; with `size` it identifies an unchanged file without hashing.
-        kind: Kind by its bytes. A GIF of several frames is a video.
+        kind: Kind by its bytes. A GIF, APNG, WebP or AVIF of several frames is a video, a TIFF of several pages "pages".
     """
 
     path: Path
@@ -209,16 +208,16 @@ def _kind(path: Path) -> FileKind | None:
     try:
         with path.open("rb") as handle:
             form = sniff(handle.read(HEAD_BYTES))
-            if form == "gif":
+            if form in ANIMATIONS:
                 # If truncated before its second frame, the video reader reports the error.
-                return "image" if gif_frames(handle, at_most=2) == 1 else "video"
+                return "image" if count_frames(handle, form, at_most=2) == 1 else "video"
+            if form == "tiff":
+                return "pages" if len(tiff_pages(handle, at_most=2)) == 2 else "image"
     except OSError as error:
         raise cannot_open(path, error) from error
     if form is None:
         return "text" if path.suffix.lower() in TEXT_SUFFIXES else None
-    if form == "pdf":
-        return "pdf"
-    return "image" if form in IMAGE_FORMATS else "video"
+    return FORMAT_NAMED[form].kind
 
 
 def _named(path: Path) -> tuple[Path, str]:

@@ -17,7 +17,7 @@ from ume_retrieval.media.isolation.protocol import PipeReader, receive_bytes
 from ume_retrieval.media.limits import Limits
 from ume_retrieval.media.pages import count_pages
 from ume_retrieval.media.video import probe_video, sample_video
-from ume_retrieval.media.video_file import VideoInfo
+from ume_retrieval.media.film import VideoInfo
 from ume_retrieval.util.files import display_name
 
 T = TypeVar("T")
@@ -75,7 +75,8 @@ class IsolatedDecoder:
         def read(header: Mapping[str, Any], pipe: PipeReader) -> Frames:
             pictures = _pictures(header, pipe, limits, max_frames)
             times = tuple(map(float, header["times"]))
-            return Frames(pictures, times, float(header["duration_s"]), from_file=True)
+            warnings = tuple(map(str, header["warnings"]))
+            return Frames(pictures, times, float(header["duration_s"]), from_file=True, warnings=warnings)
 
         return self._ask(clip.path, request, limits, read)
 
@@ -85,7 +86,7 @@ class IsolatedDecoder:
 
     def probe_video(self, path: Path, limits: Limits) -> VideoInfo:
         """Read the properties of a video."""
-        return self._ask(path, {"do": "probe"}, limits, lambda header, _: VideoInfo(**header["info"]))
+        return self._ask(path, {"do": "probe"}, limits, lambda header, _: _info(header["info"]))
 
     def count_pages(self, path: Path, limits: Limits) -> int:
         """Count the pages of a PDF."""
@@ -113,6 +114,10 @@ def _pictures(header: Mapping[str, Any], pipe: PipeReader, limits: Limits, at_mo
         raise ValueError("more pixels than requested")
     distinct = [PIL.Image.frombytes("RGB", size, receive_bytes(pipe, 3 * size[0] * size[1])) for size in sizes]
     return tuple(distinct[place] for place in order)
+
+
+def _info(facts: Mapping[str, Any]) -> VideoInfo:
+    return VideoInfo(**{**facts, "warnings": tuple(map(str, facts["warnings"]))})
 
 
 def _size(size: Any) -> tuple[int, int]:
