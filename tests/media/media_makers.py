@@ -38,9 +38,18 @@ def number_of(image: PIL.Image.Image) -> int:
 
 
 CODECS = {
-    **{".mp4": "libx264", ".mov": "mpeg4", ".mkv": "libx264", ".webm": "libvpx", ".avi": "mpeg4"},
-    **{".ts": "libx264", ".m2ts": "libx264", ".wmv": "wmv2", ".flv": "flv"},
-    **{".ogv": "libvpx", ".ivf": "libvpx", ".y4m": "wrapped_avframe"},
+    ".mp4": "libx264",
+    ".mov": "mpeg4",
+    ".mkv": "libx264",
+    ".webm": "libvpx",
+    ".avi": "mpeg4",
+    ".ts": "libx264",
+    ".m2ts": "libx264",
+    ".wmv": "wmv2",
+    ".flv": "flv",
+    ".ogv": "libvpx",
+    ".ivf": "libvpx",
+    ".y4m": "wrapped_avframe",
 }
 OPTIONS = {
     "libx264": {"preset": "ultrafast", "bf": "2", "x264-params": "open-gop=1"},

@@ -158,6 +158,7 @@ def _decode(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
 
 
 def image_header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
+    """Open an image with the reader of its format, without decoding, and check its size; raises as `open_image`."""
     form = sniff(handle.read(HEAD_BYTES))
     if form is None or form not in IMAGE_FORMATS:
         raise UnsupportedMedia(
@@ -203,6 +204,7 @@ def _pixels(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
 
 
 def broken_image(name: str, error: Exception) -> MediaError:
+    """Return the error for an image whose reader raised."""
     if isinstance(error, MemoryError):
         return MediaTooLarge(f"{name} needs more memory than available", hint="make the image smaller")
     reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 
-import PIL._imaging
 import PIL.Image
 
 from ume_retrieval.errors import UnsupportedMedia
@@ -72,6 +71,6 @@ def _quiet() -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     # libtiff prints by default. Where it is linked statically, its functions are not found, and it prints.
     with suppress(OSError, AttributeError):
-        libtiff = ctypes.CDLL(PIL._imaging.__file__)
+        libtiff = ctypes.CDLL(PIL.Image.core.__file__)
         libtiff.TIFFSetWarningHandler(None)
         libtiff.TIFFSetErrorHandler(None)

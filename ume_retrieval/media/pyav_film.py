@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import BinaryIO
 
 import av
@@ -40,6 +39,9 @@ packet, and the last frame on screen may come before the last packet."""
 
 _CUT_S, _CUT_SHARE = 0.5, 0.1
 """Most distance of the last packet from the declared duration: the smaller of seconds and share."""
+
+_LEAST_SHARE = 0.5
+"""Share of its declared duration that a file of full size must show; less is damage inside, not a cut."""
 
 _AS_STORED = (1, 0, 0, 1)
 _BUSY_HINT = "try again under less load; if it fails again, the file is damaged"
@@ -254,6 +256,10 @@ class PyavFilm:
             last_s, end_s, reached_s = self._ends_after(from_s)
             if reached_s >= enough_s:
                 return last_s, end_s
+        if not self._is_cut and end_s < _LEAST_SHARE * announced_s:
+            raise BrokenMedia(
+                f"{self._name} is damaged: reading ends at {end_s:.1f} s of {announced_s:.1f} s", hint=DAMAGED_HINT
+            )
         self._is_cut = True
         return last_s, end_s
 

@@ -11,13 +11,13 @@ import PIL.Image
 
 from ume_retrieval.inputs import Clip, Frames, ImageInput, Page, VideoInput
 from ume_retrieval.media.files import local_path
+from ume_retrieval.media.film import VideoInfo
 from ume_retrieval.media.images import check_bytes, check_image, open_image
 from ume_retrieval.media.isolation.pool import ReadAnswer, WorkerPool, pool_of
 from ume_retrieval.media.isolation.protocol import PipeReader, receive_bytes
 from ume_retrieval.media.limits import Limits
 from ume_retrieval.media.pages import count_pages
 from ume_retrieval.media.video import probe_video, sample_video
-from ume_retrieval.media.film import VideoInfo
 from ume_retrieval.util.files import display_name
 
 T = TypeVar("T")
