@@ -1,4 +1,4 @@
-"""Show animated WebP, PNG and AVIF files as films, with Pillow: FFmpeg does not read all of them."""
+"""Show animated GIF, WebP, PNG and AVIF files as films, with Pillow: FFmpeg does not read all of them."""
 
 from __future__ import annotations
 

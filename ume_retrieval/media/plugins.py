@@ -69,6 +69,8 @@ def _quiet() -> None:
     """Silence the C libraries and loggers that would write to standard error; errors still reach the caller."""
     # Without a handler of its own, a logger's warnings go to standard error. Those of an application stay in use.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+    # Pillow reads some tags only while it decodes, which threads do at the same time: no block can cover that.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # libtiff prints by default. Where it is linked statically, its functions are not found, and it prints.
     with suppress(OSError, AttributeError):
         libtiff = ctypes.CDLL(PIL.Image.core.__file__)

@@ -52,7 +52,7 @@ def open_film(path: Path, limits: Limits = DEFAULT_LIMITS) -> Iterator[Film]:
             )
         if form == "gif" and not gif_frames(handle):
             raise BrokenMedia(f"{name} is cut short", hint=DAMAGED_HINT)
-        if form in ANIMATIONS - {"gif"}:
+        if form in ANIMATIONS:
             yield AnimationFilm(handle, form, name, limits)
             return
         is_cut = is_cut_short(handle, form, handle.seek(0, 2))
