@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import PIL.Image
 
@@ -104,8 +104,26 @@ class Clip:
 ImageInput: TypeAlias = "str | Path | bytes | PIL.Image.Image | Page"
 """A file, encoded bytes, decoded pixels or a PDF page. A `str` is a path (or a URL, refused by default)."""
 
-VideoInput: TypeAlias = "str | Path | Clip | Frames"
-"""A file, a segment of a file, or frames that you decoded."""
+
+@runtime_checkable
+class VideoReader(Protocol):
+    """An open film of decord: `decord.VideoReader`."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        ...
+
+    def get_frame_timestamp(self, idx: Any) -> Any:
+        """Start and end of frames in seconds, shape (frames, 2)."""
+        ...
+
+    def get_batch(self, indices: Any) -> Any:
+        """Frames by number, an array of shape (frames, height, width, 3)."""
+        ...
+
+
+VideoInput: TypeAlias = "str | Path | Clip | Frames | VideoReader"
+"""A file, a segment of a file, frames that you decoded, or an open `decord.VideoReader`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 import typer
 
 from ume_cli.option_groups import LayoutOptions, ModelOptions, StoreOptions, grouped
-from ume_cli.options import IsolateOption, JsonOption, limits_of
+from ume_cli.options import DecoderOption, IsolateOption, JsonOption, limits_of
 from ume_cli.output import Output, command
 from ume_retrieval.errors import InputError
 
@@ -73,6 +73,7 @@ def index(
     ] = None,
     models: ModelOptions,
     isolate: IsolateOption = False,
+    decoder: DecoderOption = "pyav",
     as_json: JsonOption = False,
 ) -> None:
     """Index images, videos, PDF pages and texts; a repeated run only processes changes."""
@@ -104,7 +105,7 @@ def index(
                 device=models.device,
                 prompts=models.prompts,
                 profile=models.profile,
-                limits=limits_of(isolate=isolate),
+                limits=limits_of(isolate=isolate, decoder=decoder),
             )
             address = StoreAddress(place.store, place.collection, sharding=spread)
             with Bars(output) as bars:
@@ -113,7 +114,7 @@ def index(
             with place.open(spread) as opened, Bars(output) as bars:
                 if opened.exists():
                     opened.count()  # fails before models are loaded if another process has it open
-                embedder = models.load(isolate=isolate)
+                embedder = models.load(isolate=isolate, decoder=decoder)
                 report = index_paths(
                     embedder, opened, paths, relative_to=relative_to, on_progress=bars.step, **settings
                 )
@@ -121,10 +122,12 @@ def index(
         cost = f"{len(report.failed)} failed in {report.seconds:.1f} s with {report.model_calls} model calls"
         output.result(report.to_dict(), words + cost)
         output.failures(report.failed)
+        output.warnings(report.warnings)
         if reasoning == "later" and report.indexed:
             root = f"UME_MEDIA_ROOT={shlex.quote(str(relative_to))} " if relative_to else ""
             chosen = {"--store": place.store, "--collection": place.collection, **models.changed()}
             options = [*(word for option in chosen.items() for word in option), *(["--isolate"] if isolate else [])]
+            options += ["--decoder", decoder] if decoder != "pyav" else []
             output.note(f"search works now; `{root}{shlex.join(['ume', 'enrich', *options])}` adds reasoning")
 
 
@@ -142,6 +145,7 @@ def enrich(
     strict: StrictOption = False,
     models: ModelOptions,
     isolate: IsolateOption = False,
+    decoder: DecoderOption = "pyav",
     as_json: JsonOption = False,
 ) -> None:
     """Reason over what was indexed without; can be stopped and resumed."""
@@ -150,7 +154,7 @@ def enrich(
 
         with place.open() as opened, Bars(output) as bars:
             opened.count()  # fails before models are loaded if it is missing or in use
-            embedder = models.load(isolate=isolate)
+            embedder = models.load(isolate=isolate, decoder=decoder)
             report = enrich_points(
                 embedder, opened, retry_failed=retry_failed, budget=budget, strict=strict, on_progress=bars.step
             )

@@ -53,6 +53,7 @@ CODECS = {
 }
 OPTIONS = {
     "libx264": {"preset": "ultrafast", "bf": "2", "x264-params": "open-gop=1"},
+    "libx264-closed": {"preset": "ultrafast", "bf": "2", "x264-params": "open-gop=0"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8"},
     "mpeg4": {"qscale": "3", "bf": "2"},
 }
@@ -75,7 +76,7 @@ def write_video(
     """Encode pictures; `times_ms` gives each its own time, `matrix` a rotation and flips to be applied on display."""
     codec = codec or CODECS[Path(str(target)).suffix]
     with av.open(target, "w", format=form, options=muxing or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options=OPTIONS.get(codec, {}))
+        stream = container.add_stream(codec.removesuffix("-closed"), rate=fps, options=OPTIONS.get(codec, {}))
         stream.width, stream.height = pictures[0].size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = gop

@@ -27,10 +27,12 @@ class AnimationFilm:
         info: Properties of the file.
         origin_s: 0.0.
         peculiarity: Other decoders do not read these files.
+        has_open_groups: False.
     """
 
     peculiarity: str | None = "it is an animated image"
     origin_s = 0.0
+    has_open_groups = False
 
     def __init__(self, handle: BinaryIO, form: str, name: str, limits: Limits) -> None:
         self._name = name

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
 from ume_retrieval.errors import MediaTooLarge, MissingExtra
+from ume_retrieval.inputs import VideoReader
 from ume_retrieval.media.film import Film
 from ume_retrieval.media.limits import DecoderName, Limits
 from ume_retrieval.util.files import display_name
 
 _EARLY_S = 0.001
 """Tolerance of rounded timestamps, as with PyAV."""
+
+
+_FFMPEG_HINT = "install the shared libraries of FFmpeg (4 to 9), or use the decoder pyav"
+
+_EXACT_IN_DECORD = frozenset({"mp4", "matroska"})
+"""Formats in which decord 3.4 finds the frame that it is asked for."""
 
 
 class FrameDecoder(Protocol):
@@ -33,22 +40,35 @@ class FrameDecoder(Protocol):
 
 
 class DecordDecoder:
-    """Decodes with decord (the package `decord2`)."""
+    """Decodes with decord (the package `decord2`).
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        starts: The time of each frame.
+        end_s: The end of the last one.
+    """
+
+    def __init__(self, reader: VideoReader) -> None:
+        self._reader = reader
+        times = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
+        self.starts, self.end_s = times[:, 0], float(times[-1, 1])
+        if not (np.diff(self.starts) > 0).all():
+            raise ValueError("times of frames do not ascend")
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """Open a file."""
         decord = _imported("decord", "decord")
         # It prints its errors besides raising them.
         decord.logging.set_level(decord.logging.QUIET)
-        self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0))
+        return cls(decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0)))
 
     def frames_at(self, times_s: Sequence[float]) -> npt.NDArray[np.uint8]:
         """Return the frames at ascending times; see `FrameDecoder`."""
-        starts: npt.NDArray[np.float64] = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
-        if not (np.diff(starts) > 0).all():
-            raise ValueError("times of frames that do not ascend")
-        numbers = np.searchsorted(starts, np.asarray(times_s) + _EARLY_S, side="right") - 1
+        numbers = np.searchsorted(self.starts, np.asarray(times_s) + _EARLY_S, side="right") - 1
         distinct, places = np.unique(numbers.clip(0), return_inverse=True)
-        frames: npt.NDArray[np.uint8] = self._reader.get_batch(distinct.tolist()).asnumpy()
+        got = self._reader.get_batch(distinct.tolist())
+        # Bridges of decord make tensors of other libraries of what it returns.
+        frames = np.asarray(got.asnumpy() if hasattr(got, "asnumpy") else got, dtype=np.uint8)
         return frames[places]
 
 
@@ -57,6 +77,8 @@ class TorchcodecDecoder:
 
     def __init__(self, path: Path) -> None:
         decoders = _imported("torchcodec.decoders", "torchcodec")
+        if _imported("torchcodec", "torchcodec").ffmpeg_major_version is None:
+            raise MissingExtra("torchcodec finds no FFmpeg", hint=_FFMPEG_HINT)
         self._decoder = decoders.VideoDecoder(str(path.absolute()), dimension_order="NHWC", num_ffmpeg_threads=0)
 
     def frames_at(self, times_s: Sequence[float]) -> npt.NDArray[np.uint8]:
@@ -71,7 +93,7 @@ class TorchcodecDecoder:
 
 
 DECODERS: Final[dict[DecoderName, Callable[[Path], FrameDecoder]]] = {
-    "decord": DecordDecoder,
+    "decord": DecordDecoder.of_file,
     "torchcodec": TorchcodecDecoder,
 }
 
@@ -97,6 +119,8 @@ def decode_frames(
     if limits.decoder == "pyav":
         return tuple(film.frames_at(times_s)), ()
     reason = film.peculiarity
+    if reason is None and limits.decoder == "decord":
+        reason = _inexact_for_decord(film)
     if reason is None and (times_s[-1] - times_s[0]) * film.info.fps > limits.max_frames:
         reason = "the stretch is long"
     if reason is None:
@@ -114,6 +138,13 @@ def decode_frames(
     return tuple(film.frames_at(times_s)), (warning,)
 
 
+def _inexact_for_decord(film: Film) -> str | None:
+    """Return why decord would give other frames than those that were asked for: it counts frames after a seek."""
+    if film.info.format not in _EXACT_IN_DECORD:
+        return f"decord seeks inexactly in {film.info.format}"
+    return "decord seeks inexactly in open groups of pictures" if film.has_open_groups else None
+
+
 def _imported(module: str, extra: str) -> Any:
     from importlib import import_module
 
@@ -126,5 +157,5 @@ def _imported(module: str, extra: str) -> Any:
     except (RuntimeError, OSError) as error:  # its C libraries lack others
         raise MissingExtra(
             f"the decoder {extra} does not load: {str(error).strip().splitlines()[0][:200]}",
-            hint="install the shared libraries of FFmpeg, or use the decoder pyav",
+            hint=_FFMPEG_HINT,
         ) from error

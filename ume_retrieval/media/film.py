@@ -51,6 +51,11 @@ class Film(Protocol):
         ...
 
     @property
+    def has_open_groups(self) -> bool:
+        """Whether seeking to a keyframe leaves frames on screen before it that need an earlier one to decode."""
+        ...
+
+    @property
     def origin_s(self) -> float:
         """The file's own time of its first frame in seconds."""
         ...

@@ -40,6 +40,8 @@ packet, and the last frame on screen may come before the last packet."""
 _CUT_S, _CUT_SHARE = 0.5, 0.1
 """Most distance of the last packet from the declared duration: the smaller of seconds and share."""
 
+_PACKETS_JUDGED = 1_000
+
 _LEAST_SHARE = 0.5
 """Share of its declared duration that a file of full size must show; less is damage inside, not a cut."""
 
@@ -121,6 +123,20 @@ class PyavFilm:
             "it is cut short": self._is_cut,
         }
         return next((fact for fact, holds in facts.items() if holds), None)
+
+    @property
+    def has_open_groups(self) -> bool:
+        """Whether frames come before the keyframe that they are stored after, judged by the first packets."""
+        self._seek(0.0)
+        key_ticks: int | None = None
+        for _, packet in zip(range(_PACKETS_JUDGED), self._container.demux(self._stream), strict=False):
+            if packet.pts is None:
+                continue
+            if packet.is_keyframe:
+                key_ticks = packet.pts
+            elif key_ticks is not None and packet.pts < key_ticks:
+                return True
+        return False
 
     @property
     def _rate(self) -> Fraction | None:
@@ -256,7 +272,7 @@ class PyavFilm:
             last_s, end_s, reached_s = self._ends_after(from_s)
             if reached_s >= enough_s:
                 return last_s, end_s
-        if not self._is_cut and end_s < _LEAST_SHARE * announced_s:
+        if not self._is_cut and end_s < _LEAST_SHARE * announced_s - _CUT_S:
             raise BrokenMedia(
                 f"{self._name} is damaged: reading ends at {end_s:.1f} s of {announced_s:.1f} s", hint=DAMAGED_HINT
             )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
-from ume_retrieval.inputs import Clip, Frames, VideoInput, check_frames
+import PIL.Image
+
+from ume_retrieval.errors import (
+    BrokenMedia,
+    InputError,
+    MediaNotFound,
+    MediaTooLarge,
+    UmeError,
+    UnsupportedMedia,
+)
+from ume_retrieval.inputs import Clip, Frames, VideoInput, VideoReader, check_frames
 from ume_retrieval.media.animation import AnimationFilm
 from ume_retrieval.media.containers import is_cut_short
 from ume_retrieval.media.counting import gif_frames
-from ume_retrieval.media.decoders import decode_frames
+from ume_retrieval.media.decoders import DecordDecoder, decode_frames
 from ume_retrieval.media.files import local_path, open_file
 from ume_retrieval.media.film import DAMAGED_HINT, Film, VideoInfo
 from ume_retrieval.media.formats import ANIMATIONS, HEAD_BYTES, VIDEO_FORMATS, sniff
@@ -76,7 +86,8 @@ def sample_video(
     white.
 
     Args:
-        source: A file or a stretch of one. `Frames` are checked and returned as RGB, not sampled again.
+        source: A file or a stretch of one, or an open `decord.VideoReader`. `Frames` are checked and returned as RGB,
+            not sampled again.
         fps: Frames a second, > 0.
         max_frames: Most frames, >= 1; a stretch that holds more is thinned evenly.
         limits: Limits on pixels, bytes, duration and decoded frames.
@@ -94,6 +105,8 @@ def sample_video(
     """
     if isinstance(source, Frames):
         return _checked(source, limits)
+    if isinstance(source, VideoReader):
+        return _of_reader(source, fps, max_frames, limits, min_frames)
     clip = source if isinstance(source, Clip) else Clip(local_path(source))
     if clip.start_s < 0 or (clip.end_s is not None and clip.end_s <= clip.start_s):
         raise InputError(f"a clip cannot go from second {clip.start_s} to second {clip.end_s}")
@@ -104,13 +117,38 @@ def sample_video(
                 f"{display_name(clip.path)} ends before second {clip.start_s}", hint=f"it lasts {duration_s:.2f} s"
             )
         end_s = duration_s if clip.end_s is None else min(clip.end_s, duration_s)
-        if min_frames is None:
-            times = sample_times(clip.start_s, end_s, fps, max_frames)
-        else:
-            rate = film.info.fps or fps
-            times = even_times(clip.start_s, end_s, fps, max_frames, min_frames=min_frames, rate=rate)
+        times = _times(clip.start_s, end_s, fps, max_frames, min_frames=min_frames, rate=film.info.fps)
         pictures, warnings = decode_frames(film, clip.path, times, limits)
         return Frames(pictures, times, end_s - clip.start_s, True, (*film.info.warnings, *warnings))
+
+
+def _times(
+    start_s: float, end_s: float, fps: float, max_frames: int, *, min_frames: int | None, rate: float
+) -> tuple[float, ...]:
+    if min_frames is None:
+        return sample_times(start_s, end_s, fps, max_frames)
+    return even_times(start_s, end_s, fps, max_frames, min_frames=min_frames, rate=rate or fps)
+
+
+_READERS = threading.Lock()
+"""A reader that the caller opened is used by one thread at a time."""
+
+
+def _of_reader(reader: VideoReader, fps: float, max_frames: int, limits: Limits, min_frames: int | None) -> Frames:
+    """Sample an open reader; its frames are taken as they are, without rotation and with pixels as stored."""
+    with _READERS:
+        try:
+            film = DecordDecoder(reader)
+            origin_s = float(film.starts[0])
+            duration_s = film.end_s - origin_s
+            rate = len(reader) / duration_s
+            times = _times(0.0, duration_s, fps, max_frames, min_frames=min_frames, rate=rate)
+            pictures = film.frames_at([origin_s + time_s for time_s in times])
+        except UmeError:
+            raise
+        except Exception as error:  # decord raises its own types, without a common base
+            raise BrokenMedia(f"the video reader does not decode: {error}", hint=DAMAGED_HINT) from error
+    return _checked(Frames(tuple(map(PIL.Image.fromarray, pictures)), times, duration_s, from_file=True), limits)
 
 
 def _checked(frames: Frames, limits: Limits) -> Frames:

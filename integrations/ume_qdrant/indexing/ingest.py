@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from ume_qdrant.indexing.enrich import enrich, need_reasoner
-from ume_qdrant.indexing.plan import Holdings, explore, make_plan, roots_of
+from ume_qdrant.indexing.plan import Explored, Holdings, explore, make_plan, roots_of
 from ume_qdrant.indexing.write import Writer
 from ume_qdrant.reports import IndexReport, OnProgress, error_of, once_a_source
 from ume_qdrant.stores.base import Store
@@ -16,7 +16,7 @@ from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.schema import meta_of
 from ume_qdrant.stores.sources import Naming
-from ume_retrieval.errors import InputError
+from ume_retrieval.errors import InputError, ItemWarning
 from ume_retrieval.media import display_name
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
@@ -137,4 +137,13 @@ def index(
         points=writer.points,
         usage=usage,
         seconds=time.perf_counter() - started,
+        warnings=_warnings(found, writer, naming),
     )
+
+
+def _warnings(found: Explored, writer: Writer, naming: Naming) -> tuple[ItemWarning, ...]:
+    """Return the warnings of opening and of decoding, each once, by file."""
+    entries = (entry for parts in found.entries.values() for entry in parts)
+    opened = (ItemWarning(entry.source, words) for entry in entries for words in entry.warnings)
+    each = {naming.of_warning(one) for one in (*opened, *writer.warnings)}
+    return tuple(sorted(each, key=lambda one: (one.source, one.message)))

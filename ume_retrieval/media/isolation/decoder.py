@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import PIL.Image
 
-from ume_retrieval.inputs import Clip, Frames, ImageInput, Page, VideoInput
+from ume_retrieval.inputs import Clip, Frames, ImageInput, Page, VideoInput, VideoReader
 from ume_retrieval.media.files import local_path
 from ume_retrieval.media.film import VideoInfo
 from ume_retrieval.media.images import check_bytes, check_image, open_image
@@ -66,8 +66,8 @@ class IsolatedDecoder:
         self, source: VideoInput, fps: float, max_frames: int, limits: Limits, *, min_frames: int | None
     ) -> Frames:
         """Sample frames of a video."""
-        if isinstance(source, Frames):
-            return sample_video(source, fps, max_frames, limits)
+        if isinstance(source, (Frames, VideoReader)):
+            return sample_video(source, fps, max_frames, limits, min_frames=min_frames)
         clip = source if isinstance(source, Clip) else Clip(local_path(source))
         sampling = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames}
         request = {"do": "video", "span": [clip.start_s, clip.end_s], **sampling}
