@@ -27,8 +27,8 @@ _EARLY_S = 0.001
 
 _FFMPEG_HINT = "install the shared libraries of FFmpeg (4 to 9), or use the decoder pyav"
 
-_EXACT_IN_DECORD = frozenset({"mp4", "matroska"})
-"""Formats in which decord 3.4 finds the frame that it is asked for."""
+_EXACT = frozenset({"mp4", "matroska"})
+"""Formats in which decord 3.4 and torchcodec 0.17 return the frame that they are asked for after a seek."""
 
 
 class FrameDecoder(Protocol):
@@ -118,9 +118,7 @@ def decode_frames(
     """
     if limits.decoder == "pyav":
         return tuple(film.frames_at(times_s)), ()
-    reason = film.peculiarity
-    if reason is None and limits.decoder == "decord":
-        reason = _inexact_for_decord(film)
+    reason = film.peculiarity or _inexact(film, limits.decoder)
     if reason is None and (times_s[-1] - times_s[0]) * film.info.fps > limits.max_frames:
         reason = "the stretch is long"
     if reason is None:
@@ -138,11 +136,14 @@ def decode_frames(
     return tuple(film.frames_at(times_s)), (warning,)
 
 
-def _inexact_for_decord(film: Film) -> str | None:
-    """Return why decord would give other frames than those that were asked for: it counts frames after a seek."""
-    if film.info.format not in _EXACT_IN_DECORD:
-        return f"decord seeks inexactly in {film.info.format}"
-    return "decord seeks inexactly in open groups of pictures" if film.has_open_groups else None
+def _inexact(film: Film, decoder: DecoderName) -> str | None:
+    """Return why a library would give other frames than those that it is asked for."""
+    if film.info.format not in _EXACT:
+        return f"{decoder} seeks inexactly in {film.info.format}"
+    # After a seek decord counts frames, and drops those that refer across the keyframe.
+    if decoder == "decord" and film.has_open_groups:
+        return "decord seeks inexactly in open groups of pictures"
+    return None
 
 
 def _imported(module: str, extra: str) -> Any:

@@ -172,6 +172,7 @@ def image_header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image
     try:
         with without_warnings():
             image = PIL.Image.open(handle, formats=readers)
+            _settle_orientation(image, handle, form)
     except PIL.UnidentifiedImageError as error:
         raise BrokenMedia(f"{name} has a damaged {form} header", hint=_BROKEN_HINT) from error
     except PIL.Image.DecompressionBombError as error:
@@ -182,6 +183,27 @@ def image_header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image
         raise broken_image(name, error) from error
     _check_size(image, name, limits)
     return image
+
+
+_TRANSFORMS = (b"irot", b"imir")
+_PROPERTIES_BYTES = 1 << 20
+
+
+def _settle_orientation(image: PIL.Image.Image, handle: BinaryIO, form: str) -> None:
+    """Leave the EXIF orientation only where the reader has not turned the pixels by properties of the format itself.
+
+    Readers of HEIF remove it, even from files that say it in EXIF alone, as some phones write them. JPEG XL turns
+    pixels by its own header, and its EXIF is a comment (ISO/IEC 18181-2).
+    """
+    if form == "jpegxl":
+        image.getexif().pop(_ORIENTATION, None)
+    elif form == "heif" and (given := image.info.get("original_orientation")):
+        position = handle.tell()
+        handle.seek(0)
+        properties = handle.read(_PROPERTIES_BYTES).partition(b"mdat")[0]
+        handle.seek(position)
+        if not any(name in properties for name in _TRANSFORMS):
+            image.getexif()[_ORIENTATION] = given
 
 
 def _check_size(image: PIL.Image.Image, name: str, limits: Limits) -> None:

@@ -69,7 +69,7 @@ class _Shown:
 
 
 @dataclass(slots=True)
-class _Run:
+class _Playback:
     """Decoding from one keyframe on: the frame on screen, the next one, and the rest."""
 
     film: Iterator[_Shown]
@@ -150,7 +150,7 @@ class PyavFilm:
         not decode, starts from an earlier keyframe, in the end from the first frame: only damage there is an error.
         """
         pictures: list[PIL.Image.Image] = []
-        run = _Run(iter(()))
+        run = _Playback(iter(()))
         drawn: _Shown | None = None
         jump_s = 0.0
         self._decoded = 0
@@ -185,7 +185,7 @@ class PyavFilm:
             raise BrokenMedia(f"no frame of {self._name} decodes", hint=DAMAGED_HINT)
         return first
 
-    def _advanced(self, run: _Run, time_s: float) -> _Run:
+    def _advanced(self, run: _Playback, time_s: float) -> _Playback:
         """Decode up to a time; when that fails, again from earlier and earlier keyframes."""
         back_s = 0.0
         while True:
@@ -200,7 +200,7 @@ class PyavFilm:
             else:
                 return run
 
-    def _start_near(self, time_s: float, back_s: float = 0.0) -> _Run:
+    def _start_near(self, time_s: float, back_s: float = 0.0) -> _Playback:
         """Start to decode from a keyframe at least `back_s` before `time_s`."""
         while True:
             target_s = max(0.0, time_s - back_s)
@@ -215,7 +215,7 @@ class PyavFilm:
                 first = None
             # Containers index keyframes by decoding time, which may be before their presentation time.
             if is_from_start or (first and first.time_s <= time_s + _EARLY_S):
-                return _Run(film, None, first, is_from_start)
+                return _Playback(film, None, first, is_from_start)
             back_s = max(1.0, 2 * back_s)
 
     def _seek(self, target_s: float) -> None:

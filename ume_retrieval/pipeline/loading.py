@@ -111,7 +111,7 @@ class ItemLoader:
                     value, load_now = following
                     try:
                         items.append(load_now())
-                        call.warnings |= dict.fromkeys(_warnings(items[-1]))
+                        call.warnings |= dict.fromkeys(item_warnings(items[-1]))
                         if not isinstance(value, str):
                             pixels += _pixels(items[-1])
                     except UmeError as error:
@@ -173,7 +173,8 @@ def _pixels(item: StageItem) -> int:
     return sum(image.width * image.height for image in pictures)
 
 
-def _warnings(item: StageItem) -> list[ItemWarning]:
+def item_warnings(item: StageItem) -> list[ItemWarning]:
+    """Return what is not as it should be about the films of a loaded input."""
     videos = (*item.seen.videos, *(item.shown.videos if item.shown is not item.seen else ()))
     return [ItemWarning(item.source, words) for video in videos for words in video.warnings]
 
