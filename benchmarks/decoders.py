@@ -37,7 +37,7 @@ FPS = 24
 def write_film(path: Path, size: tuple[int, int], codec: str, options: dict[str, str], seconds: int) -> None:
     """Encode a moving pattern with noise, which compresses like a real film."""
     width, height = size
-    noise = np.random.default_rng(0).integers(0, 48, (height, 2 * width, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 6, (height, 2 * width, 3), np.uint8)
     shade = np.linspace(0, 180, 2 * width, dtype=np.uint8)[None, :, None]
     world = noise + shade
     with av.open(str(path), "w") as container:

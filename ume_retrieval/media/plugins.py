@@ -73,6 +73,6 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # libtiff prints by default. Where it is linked statically, its functions are not found, and it prints.
     with suppress(OSError, AttributeError):
-        libtiff = ctypes.CDLL(PIL.Image.core.__file__)
+        libtiff = ctypes.CDLL(PIL.Image.core.__file__)  # type: ignore[attr-defined]  # Pillow's C part
         libtiff.TIFFSetWarningHandler(None)
         libtiff.TIFFSetErrorHandler(None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import av.error
@@ -255,7 +255,7 @@ class PyavFilm:
                 last = ticks = (self._stream.start_time or 0) if ticks is None else ticks
                 yield _Shown(ticks * self._tick_s - self.origin_s, frame)
 
-    def _time_s(self, packet: Packet) -> float:
+    def _time_s(self, packet: Packet[Any]) -> float:
         ticks = packet.dts if self._counted or packet.pts is None else packet.pts
         return math.inf if ticks is None else ticks * self._tick_s - self.origin_s
 
