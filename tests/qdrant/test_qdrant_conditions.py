@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,8 +28,6 @@ from ume_qdrant.stores.conditions import (
     Range,
 )
 from ume_qdrant.stores.metadata import clean_metadata
-from ume_qdrant.stores.where import OPERATORS, parse_where
-from ume_retrieval.errors import InputError, UmeError
 
 META = CollectionMeta("model", "1", "family", 2)
 UTC = dt.UTC

@@ -144,9 +144,8 @@ class AsyncClientStore(AsyncStore):
                 if not await self.exists():
                     raise
             if not await self._metadata():
-                raise StoreError(
-                    f"the server at {self.location} does not keep collection metadata", hint="use Qdrant 1.16 or newer"
-                )
+                what = f"the server at {self.location} does not keep collection metadata"
+                raise StoreError(what, hint="use Qdrant 1.16 or newer")
         facts = await self._facts()  # raises before anything is added to a foreign collection
         facts.layout.match(layout, self._collection)
         if not self._in_memory:

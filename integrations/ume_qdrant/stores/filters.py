@@ -112,6 +112,21 @@ class Filter:
         return replace(self, under=tuple(dict.fromkeys(name for path in self.under for name in _typed(str(path)))))
 
 
+EVERYTHING: Final = Filter(tenant=ANY_TENANT)
+"""Every point of every tenant, for administration."""
+
+
+def for_all_tenants(where: Filter | None) -> Filter:
+    """Return a filter for administration: of the tenant that it chooses, or of all tenants.
+
+    Example:
+        >>> for_all_tenants(Filter(kinds=("image",))).tenant, for_all_tenants(Filter(tenant="acme")).tenant
+        (<Tenants.ANY: 'any'>, 'acme')
+    """
+    found = where or EVERYTHING
+    return replace(found, tenant=ANY_TENANT) if found.tenant is None else found
+
+
 def as_qdrant_filter(where: Filter | None, tenant_key: str | None, collection: str) -> dict[str, Any] | None:
     """Return a filter as JSON of Qdrant's REST interface, for every engine.
 
