@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ume_qdrant.admin.contents import SourceSummary, delete_sources, export, export_jsonl, list_sources
+from ume_qdrant.admin.contents import SourceSummary, delete, delete_sources, export, export_jsonl, list_sources
 from ume_qdrant.admin.migrate import MigrationReport, migrate
+from ume_qdrant.indexing.contents import Document
+from ume_qdrant.indexing.documents import index_documents
 from ume_qdrant.indexing.enrich import enrich
 from ume_qdrant.indexing.ingest import index
 from ume_qdrant.inference import register_inference, unregister_inference
@@ -48,6 +50,7 @@ __all__ = [
     "AsyncStore",
     "ClientStore",
     "CollectionMeta",
+    "Document",
     "EdgeStore",
     "EnrichReport",
     "Filter",
@@ -75,11 +78,13 @@ __all__ = [
     "asearch",
     "asearch_vectors",
     "calibrate_gate",
+    "delete",
     "delete_sources",
     "enrich",
     "export",
     "export_jsonl",
     "index",
+    "index_documents",
     "list_sources",
     "migrate",
     "open_async_store",

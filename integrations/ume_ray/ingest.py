@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ume_qdrant.indexing.ingest import IndexReasoning
+from ume_qdrant.indexing.objects import below, is_address, places_of
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Store, batches
 from ume_qdrant.stores.filters import Filter
@@ -17,7 +18,6 @@ from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.sources import Naming
 from ume_ray.cluster import connected, own_error, quiet_data
 from ume_ray.models import Description, Models, no_reasoner
-from ume_ray.sources import below, is_address, places_of
 from ume_ray.stages import Compare, Decode, Embed, Job, List, Reason, Write, folders_left_out
 from ume_ray.stores import StoreAddress, share
 from ume_ray.units import COLUMN, Outcome, batch_of, rows_of

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ume_qdrant.indexing.enrich import reasoned_update, refused_update
+from ume_qdrant.indexing.objects import Listed, StoredObject, at_hand, item_at, listed, renamed
 from ume_qdrant.indexing.plan import Cut, Explored, Holdings, Part, Plan, entry_id, entry_key, make_plan
 from ume_qdrant.indexing.write import VectorReuse
 from ume_qdrant.stores.base import Point, Store, batches
 from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.models import Description, Models
-from ume_ray.sources import Listed, StoredObject, at_hand, item_at, listed, renamed
 from ume_ray.stores import Shared
 from ume_ray.units import Decoded, EncodedUnit, Outcome, ReasonedUnit, Unit, batch_of, failed, rows_of
 from ume_retrieval.errors import Failure, UmeError

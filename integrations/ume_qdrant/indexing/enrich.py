@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ume_qdrant.indexing.plan import entry_id
+from ume_qdrant.indexing.contents import content_digest
+from ume_qdrant.indexing.objects import StoredObject, at_hand, is_address
+from ume_qdrant.indexing.plan import CONTENT_FIELDS, ContentKey, Cut, Part, content_key, entry_key
 from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Point, Store, Vector, batches
 from ume_qdrant.stores.filters import Filter, ReasoningState
 from ume_qdrant.stores.schema import MAX_TEXT, clean, meta_of, to_payload
-from ume_qdrant.stores.sources import source_path
-from ume_retrieval.errors import Failure, InputError, ServerError
+from ume_qdrant.stores.sources import DOCUMENT_FIELD, item_of, source_path
+from ume_retrieval.errors import Failure, InputError, MediaError, ServerError, UmeError
 from ume_retrieval.inputs import Item
-from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
+from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, Limits, discover
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS
 from ume_retrieval.pipeline.run import Encoded
@@ -28,6 +31,9 @@ BUDGETED_ITEMS: Final = 16
 
 VECTORS_READ: Final = 256
 """Points whose vectors are read per call."""
+
+WAITING: Final = frozenset({"later", "never"})
+"""States of reasoning in which a point has neither a `reasoned` vector nor failed to get one."""
 
 CHANGED: Final = "its content has changed since it was indexed"
 
@@ -42,6 +48,7 @@ def enrich(
     strict: bool = False,
     batch_size: int = CHUNK_ITEMS,
     relative_to: str | Path | None = None,
+    remote: bool = False,
     on_progress: OnProgress | None = None,
 ) -> EnrichReport:
     """Add `reasoned` vectors and traces to points that are queued for reasoning.
@@ -63,6 +70,7 @@ def enrich(
         strict: Raise the first failure. Points written before it are kept.
         batch_size: Points that are reasoned over and written together, >= 1.
         relative_to: Folder of files with relative names; None uses `sources.MEDIA_ROOT`, or the working folder.
+        remote: Whether addresses of object stores are fetched again, into a temporary folder.
         on_progress: Called after each batch.
 
     Raises:
@@ -80,27 +88,27 @@ def enrich(
     states: tuple[ReasoningState, ...] = ("later", "failed") if retry_failed else ("later",)
     waiting = replace(where or Filter(), reasoning=states)
     pending: dict[str, list[Point]] = {}
-    for point in store.scroll(waiting, fields=("source", "cut")):
+    for point in store.scroll(waiting, fields=(*CONTENT_FIELDS, "source", "cut", DOCUMENT_FIELD)):
         pending.setdefault(point.payload["source"], []).append(point)
     if pending and not held.reasoner:
         store.set_metadata(wanted)
-    run = _Run(embedder, store, strict, relative_to)
     total = sum(map(len, pending.values()))
+    run = ReasonWriter(embedder, store, strict=strict)
+    locator = _Locator(store, embedder.limits, relative_to, remote, run.fail)
     # The next items are located, decoded, reasoned over and embedded while a batch is written.
-    ahead: deque[_Located] = deque()
+    ahead: deque[Queued] = deque()
     order = dict(sorted(pending.items())) if budget is None else prioritise_ambiguous(store, pending)
-    items = _items(run.locate(order), ahead)
+    items = _items(locator.locate(order), ahead)
     if budget is not None:
         items = affordable(items, budget, lambda: stream.usage)
         batch_size = min(batch_size, BUDGETED_ITEMS)
-    with embedder.stream_corpus(items, total=total, chunk_items=batch_size) as stream:
+    with locator, embedder.stream_corpus(items, total=total, chunk_items=batch_size) as stream:
         results = ((ahead.popleft(), one) for one in stream)
         for batch in batches(results, batch_size):
             run.write(batch)
+            locator.release([queued.source for queued, _ in batch])
             if on_progress is not None:
-                on_progress(
-                    Progress("reason", run.written + run.missed, total, batch[-1][0].entry.source, stream.rates)
-                )
+                on_progress(Progress("reason", run.settled, total, batch[-1][0].source, stream.rates))
         run.usage += stream.usage
     return EnrichReport(
         enriched=run.enriched,
@@ -109,6 +117,28 @@ def enrich(
         usage=run.usage,
         seconds=time.perf_counter() - started,
     )
+
+
+def reason_now(writer: ReasonWriter, parts: Sequence[tuple[str, Part]], batch_size: int) -> None:
+    """Reason over those of the parts, each with its name in reports, whose points exist and wait for it.
+
+    Points that are excluded from reasoning are included; those that have failed are not tried again.
+    """
+    states = {
+        point.id: point.payload["reasoning"]
+        for some in batches([part.id for _, part in parts], VECTORS_READ)
+        for point in writer.store.retrieve(some, fields=("reasoning",))
+    }
+    queued = [Queued(part.id, name, part.entry.item) for name, part in parts if states.get(part.id) in WAITING]
+    if not queued:
+        return
+    if not writer.store.meta().reasoner:
+        writer.store.set_metadata(meta_of(writer.embedder, reasoned=True))
+    items = [one.item for one in queued]
+    with writer.embedder.stream_corpus(items, total=len(items), chunk_items=batch_size) as stream:
+        for batch in batches(zip(queued, stream, strict=True), batch_size):
+            writer.write(batch)
+        writer.usage += stream.usage
 
 
 def need_reasoner(embedder: ReasoningEmbedder) -> None:
@@ -125,69 +155,165 @@ def need_reasoner(embedder: ReasoningEmbedder) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Located:
-    """A queued point with its media."""
+class Queued:
+    """A point that waits for reasoning, with its media.
 
-    key: str
-    entry: Entry
+    Attributes:
+        id: The point's id.
+        source: Name in reports.
+        item: Its media and text.
+    """
+
+    id: str
+    source: str
+    item: Item
 
 
 @dataclass(slots=True)
-class _Run:
-    """Locates, writes and counts the points of one run."""
+class ReasonWriter:
+    """Writes and counts the results of reasoning.
+
+    Args:
+        embedder: The models.
+        store: The collection.
+        strict: Raise the first failure, after its batch is written.
+
+    Attributes:
+        enriched: Points that got a `reasoned` vector.
+        settled: Points that got one or failed.
+        failures: Points that got none.
+        usage: Cost of the models.
+    """
 
     embedder: ReasoningEmbedder
     store: Store
     strict: bool
-    folder: str | Path | None
     enriched: int = 0
-    written: int = 0
-    missed: int = 0
+    settled: int = 0
     failures: list[Failure] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
 
-    def locate(self, pending: Mapping[str, Sequence[Point]]) -> Iterator[_Located]:
-        """Find the media of points again, file by file; fails for files whose content has changed."""
-        for source, points in pending.items():
-            segment_s, overlap_s = points[0].payload.get("cut", (SEGMENT_S, OVERLAP_S))
-            found: dict[str, Entry] = {}
-            failure = Failure(0, source, "media_error", CHANGED, "index its folder again", retryable=True)
-            path = source_path(source, self.folder)
-            for entry in discover([path], limits=self.embedder.limits, segment_s=segment_s, overlap_s=overlap_s):
-                if isinstance(entry, Failure):
-                    failure = replace(entry, source=source)
-                else:
-                    named = replace(entry, source=source)
-                    found[entry_id(named)] = named
-            for point in points:
-                if point.id in found:
-                    yield _Located(point.id, found[point.id])
-                else:
-                    self._fail(failure)
-
-    def write(self, batch: Sequence[tuple[_Located, Encoded]]) -> None:
+    def write(self, batch: Sequence[tuple[Queued, Encoded]]) -> None:
         """Write the results of a batch."""
         updates: list[Point] = []
-        for located, one in batch:
+        for queued, one in batch:
             if one.vector is not None and one.trace is not None:
-                text = one.trace.tcot.answer if located.entry.item.text is None else None
-                updates.append(reasoned_update(located.key, one.vector, one.trace, self.embedder.info, text=text))
+                text = one.trace.tcot.answer if queued.item.text is None else None
+                updates.append(reasoned_update(queued.id, one.vector, one.trace, self.embedder.info, text=text))
                 self.enriched += 1
             elif one.failure is not None:
-                updates.append(refused_update(located.key, one.failure))
-                self.failures.append(replace(one.failure, source=located.entry.source))
+                updates.append(refused_update(queued.id, one.failure))
+                self.failures.append(replace(one.failure, source=queued.source))
         self.store.update(updates)
-        self.written += len(batch)
+        self.settled += len(batch)
         self._stop_if_strict()
 
-    def _fail(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
+        """Count a point whose media are not there."""
         self.failures.append(failure)
-        self.missed += 1
+        self.settled += 1
         self._stop_if_strict()
 
     def _stop_if_strict(self) -> None:
         if self.strict and self.failures:
             raise error_of(self.failures[0])
+
+
+class _Locator(ExitStack):
+    """Finds the media of points again, file by file; copies of objects are kept until their points are written.
+
+    Args:
+        store: The collection.
+        limits: Limits on the cost of a file.
+        folder: Folder of files with relative names.
+        remote: Whether objects are fetched.
+        fail: Called for each point whose content has changed or is gone.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        limits: Limits,
+        folder: str | Path | None,
+        remote: bool,  # noqa: FBT001  # private; the public name is a keyword
+        fail: Callable[[Failure], None],
+    ) -> None:
+        super().__init__()
+        self._store = store
+        self._limits = limits
+        self._folder = folder
+        self._remote = remote
+        self._fail = fail
+        self._copies: dict[str, tuple[ExitStack, int]] = {}
+
+    def locate(self, pending: Mapping[str, Sequence[Point]]) -> Iterator[Queued]:
+        """Yield the points with their media."""
+        for source, points in pending.items():
+            if any(DOCUMENT_FIELD in point.payload for point in points):
+                yield from self._documents([point for point in points if DOCUMENT_FIELD in point.payload])
+            files = [point for point in points if DOCUMENT_FIELD not in point.payload]
+            if files:
+                yield from self._file(source, files)
+
+    def release(self, sources: Iterable[str]) -> None:
+        """Delete the copies of objects of which all points are written."""
+        for source in sources:
+            if source in self._copies:
+                copy, points = self._copies.pop(source)
+                if points > 1:
+                    self._copies[source] = copy, points - 1
+                else:
+                    copy.close()
+
+    def _file(self, source: str, points: Sequence[Point]) -> Iterator[Queued]:
+        cut = points[0].payload.get("cut", (SEGMENT_S, OVERLAP_S))
+        failure = Failure(0, source, "media_error", CHANGED, "index its folder again", retryable=True)
+        found: dict[ContentKey, Item] = {}
+        for entry in self._entries(source, cut):
+            if isinstance(entry, Failure):
+                failure = replace(entry, source=source)
+            else:
+                found[entry_key(entry)] = entry.item
+        there = [point for point in points if content_key(point.payload) in found]
+        if source in self._copies:
+            self._copies[source] = self._copies[source][0], len(there)
+            if not there:
+                self._copies.pop(source)[0].close()
+        for point in points:
+            if content_key(point.payload) not in found:
+                self._fail(failure)
+        for point in there:
+            yield Queued(point.id, source, found[content_key(point.payload)])
+
+    def _entries(self, source: str, cut: Cut) -> Iterator[Entry | Failure]:
+        path, (segment_s, overlap_s) = source_path(source, self._folder), cut
+        if self._remote and is_address(source):
+            copy = ExitStack()
+            self.callback(copy.close)
+            try:
+                fetched = copy.enter_context(at_hand(StoredObject(source, source, 0, 0), self._limits))
+            except UmeError as error:
+                yield Failure.of(error, index=0, source=source)
+                return
+            if isinstance(fetched, Failure):
+                yield fetched
+                return
+            self._copies[source] = copy, 0
+            path = fetched.path
+        yield from discover([path], limits=self._limits, segment_s=segment_s, overlap_s=overlap_s)
+
+    def _documents(self, points: Sequence[Point]) -> Iterator[Queued]:
+        for point in self._store.retrieve([point.id for point in points]):
+            name = point.payload["doc_id"]
+            try:
+                item = item_of(point.payload, self._folder)
+                in_files = item.images or item.videos
+                if in_files and content_digest(item, self._limits) != point.payload["file_digest"]:
+                    raise MediaError(CHANGED, hint="index the document again", retryable=True)
+            except UmeError as error:
+                self._fail(replace(Failure.of(error, index=0, source=name), retryable=True))
+            else:
+                yield Queued(point.id, name, item)
 
 
 def refused_update(key: str, failure: Failure) -> Point:
@@ -227,11 +353,11 @@ def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo, 
     return Point(key, {"reasoned": vector}, payload)
 
 
-def _items(found: Iterable[_Located], ahead: deque[_Located]) -> Iterator[Item]:
-    """Yield the items of located points, and queue the points in `ahead` for their results."""
-    for located in found:
-        ahead.append(located)
-        yield located.entry.item
+def _items(found: Iterable[Queued], ahead: deque[Queued]) -> Iterator[Item]:
+    """Yield the items of points, and queue the points in `ahead` for their results."""
+    for queued in found:
+        ahead.append(queued)
+        yield queued.item
 
 
 def prioritise_ambiguous(store: Store, pending: Mapping[str, list[Point]]) -> dict[str, list[Point]]:

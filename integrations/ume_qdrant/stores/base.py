@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -239,6 +239,25 @@ def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     """
     waiting = iter(rows)
     while batch := list(islice(waiting, size)):
+        yield batch
+
+
+def bounded(rows: Iterable[T], most: int, size: int, size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield rows in order, at most `most` at a time, or until their sizes reach `size`.
+
+    Example:
+        >>> list(bounded(["a", "bcd", "e", "f", "g"], 3, 4, len))
+        [['a', 'bcd'], ['e', 'f', 'g']]
+    """
+    batch: list[T] = []
+    total = 0
+    for row in rows:
+        batch.append(row)
+        total += size_of(row)
+        if len(batch) >= most or total >= size:
+            yield batch
+            batch, total = [], 0
+    if batch:
         yield batch
 
 
