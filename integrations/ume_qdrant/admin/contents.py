@@ -52,12 +52,12 @@ def list_sources(store: Store, where: Filter | None = None) -> list[SourceSummar
     ]
 
 
-def held_sources(store: Store, sources: Iterable[str]) -> set[str]:
-    """Return those of the sources that have points."""
+def held_sources(store: Store, sources: Iterable[str], where: Filter | None = None) -> set[str]:
+    """Return those of the sources that have matching points."""
     return {
         point.payload["source"]
         for some in batches(sorted(set(sources)), LOOKED_UP)
-        for point in store.scroll(Filter(sources=tuple(some)), fields=("source",))
+        for point in store.scroll(replace(where or Filter(), sources=tuple(some)), fields=("source",))
     }
 
 
@@ -86,26 +86,34 @@ def delete(store: Store, ids: Iterable[str] | None = None, *, where: Filter | No
     return sum(_delete(store, replace(where or Filter(), doc_ids=tuple(some))) for some in batches(named, LOOKED_UP))
 
 
-def delete_sources(store: Store, sources: Sequence[str]) -> int:
-    """Remove all points of these sources and return their number; unknown sources are ignored.
+def delete_sources(store: Store, sources: Sequence[str], where: Filter | None = None) -> int:
+    """Remove the points of these sources and return their number; unknown sources are ignored.
+
+    Args:
+        store: The collection.
+        sources: Names of the sources.
+        where: Which of their points; needs a tenant where the collection has tenants.
 
     Raises:
         InputError: If `sources` is a single string.
     """
     if isinstance(sources, str):
         raise InputError("delete_sources takes several sources", hint=f"write delete_sources(store, [{sources!r}])")
-    return _delete(store, Filter(sources=tuple(sources)))
+    return _delete(store, replace(where or Filter(), sources=tuple(sources)))
 
 
 def _delete(store: Store, where: Filter) -> int:
     points = list(store.scroll(where, fields=("doc_id", DOCUMENT_FIELD)))
     for some in batches(points, LOOKED_UP):
         store.delete([point.id for point in some])
-    owners = [point.payload["doc_id"] for point in points if _kept(point)]
-    for some in batches(owners, LOOKED_UP):
-        # Other parts of the same documents may still need the files.
-        left = store.scroll(replace(where, doc_ids=tuple(some)), fields=(DOCUMENT_FIELD,))
-        forget_media(points, keep=[source_path(name) for point in left for name in _kept(point)])
+    owners = {point.payload["doc_id"] for point in points if _kept(point)}
+    # Other parts of the same documents may still need the files.
+    left = (
+        point
+        for some in batches(sorted(owners), LOOKED_UP)
+        for point in store.scroll(Filter(doc_ids=tuple(some), tenant=where.tenant), fields=(DOCUMENT_FIELD,))
+    )
+    forget_media(points, keep=[source_path(name) for point in left for name in _kept(point)])
     return len(points)
 
 

@@ -13,13 +13,13 @@ from uuid import UUID
 from ume_qdrant.admin.contents import forget_media
 from ume_qdrant.indexing.contents import Document, Reading, item_of_content
 from ume_qdrant.indexing.enrich import ReasonWriter, reason_now
-from ume_qdrant.indexing.ingest import IndexReasoning, prepare, tenant_key
+from ume_qdrant.indexing.ingest import IndexReasoning, prepare
 from ume_qdrant.indexing.labels import tenant_value
 from ume_qdrant.indexing.plan import FIELDS, FileKey, Part, Plan, entry_id
 from ume_qdrant.indexing.write import Writer
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Point, Store, bounded
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
 from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.metadata import META_FIELD, clean_metadata
 from ume_qdrant.stores.schema import MAX_TEXT, document_point_id
@@ -58,7 +58,8 @@ def index_documents(
 
     A document is one point; a `Path` is one for each page of a PDF and each segment of a video, all with the document's
     id. A document that cannot be indexed is listed in `failed` by its id, and keeps its former points. So is an id that
-    is given twice: the last one counts.
+    is given twice: the last one counts. Where the collection has tenants, so is a document whose metadata do not name
+    its tenant; the same id of two tenants is two documents.
 
     Args:
         embedder: The models; its limits apply, and its `allow_remote` to addresses of images, which are not stored.
@@ -105,7 +106,7 @@ def index_documents(
         Reading(embedder.limits, (segment_s, overlap_s), embedder.allow_remote, folder),
         Writer(embedder, store, state, strict=strict, report=lambda _: None),
         ReasonWriter(embedder, store, strict=strict),
-        tenant_key(store),
+        store.layout().tenant,
         chosen,
     )
     done = 0
@@ -262,7 +263,7 @@ class _Run:
         held: dict[FileKey, list[Point]] = {}
         if not made:
             return held
-        where = Filter(doc_ids=tuple(dict.fromkeys(name for name, _ in made)))
+        where = Filter(doc_ids=tuple(dict.fromkeys(name for name, _ in made)), tenant=ANY_TENANT)
         for point in self.writer.store.scroll(where, fields=(*FIELDS, "doc_id", DOCUMENT_FIELD)):
             if DOCUMENT_FIELD in point.payload:
                 tenant = None if self.tenant_key is None else point.payload.get(META_FIELD, {}).get(self.tenant_key)

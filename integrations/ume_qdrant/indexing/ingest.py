@@ -16,7 +16,7 @@ from ume_qdrant.indexing.plan import Explored, Holdings, deleted_files, explore,
 from ume_qdrant.indexing.write import Writer
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Store, bounded
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
 from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.schema import meta_of
 from ume_qdrant.stores.sources import Naming
@@ -107,7 +107,7 @@ def index(
     naming = Naming.below(relative_to, local)
     report = on_progress or (lambda _: None)
     state = prepare(embedder, store, reasoning, layout, batch_size)
-    labels = Labels(metadata, tenant_key(store), [*map(str, local), *places])
+    labels = Labels(metadata, store.layout().tenant, [*map(str, local), *places])
     naming.check(store)
 
     under = tuple(naming.of(display_name(root)) for root in local)
@@ -146,13 +146,15 @@ def index(
     gone = deleted_files(holdings, there, failures, labels.tenants) if prune else {}
     writer.remove(key for ids in gone.values() for key in ids)
     usage = writer.usage + reasoned.usage
+    # None is the only one of a collection without tenants, which may be read as a whole.
+    tenants = (len(labels.tenants) == 1 and next(iter(labels.tenants))) or ANY_TENANT
     if reasoning != "never":
-        writer.await_reasoning((*under, *map(below, places)))
+        writer.await_reasoning(Filter(under=(*under, *map(below, places)), tenant=tenants))
     if reasoning == "always" and under:
         enriched = enrich(
             embedder,
             store,
-            where=Filter(under=under),
+            where=Filter(under=under, tenant=tenants),
             batch_size=batch_size,
             strict=strict,
             relative_to=relative_to,
@@ -235,8 +237,3 @@ def prepare(
     store.create(meta_of(embedder, reasoned=False), layout)
     store.meta().check(meta_of(embedder, reasoned=reasoning == "always"), store.collection)
     return "never" if reasoning == "never" else "later"
-
-
-def tenant_key(store: Store) -> str | None:
-    """Return the name of the metadata that holds a point's tenant, or None in a collection without tenants."""
-    return getattr(store.layout(), "tenant", None)

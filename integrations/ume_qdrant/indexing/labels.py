@@ -203,7 +203,7 @@ def tenant_value(key: str | None, meta: Metadata) -> str | None:
         meta: The metadata.
 
     Raises:
-        InputError: If the collection has tenants and the metadata name none.
+        TenantRequired: If the collection has tenants and the metadata name none.
     """
     if key is None:
         return None

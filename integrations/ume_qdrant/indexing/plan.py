@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from ume_qdrant.indexing.labels import Label, Labels
 from ume_qdrant.reports import OnProgress, Progress
 from ume_qdrant.stores.base import Payload, Point, Store, Vector
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
 from ume_qdrant.stores.metadata import META_FIELD, Metadata
 from ume_qdrant.stores.schema import MAX_TEXT, clean, point_id, within
 from ume_qdrant.stores.sources import Naming, is_relative
@@ -140,7 +140,7 @@ class Holdings:
     def __init__(self, store: Store, roots: Sequence[str], cut: Cut, tenant_key: str | None = None) -> None:
         self.cut = cut
         self._points: dict[FileKey, list[Point]] = {}
-        for point in store.scroll(Filter(under=tuple(roots)), fields=FIELDS):
+        for point in store.scroll(Filter(under=tuple(roots), tenant=ANY_TENANT), fields=FIELDS):
             tenant = None if tenant_key is None else point.payload.get(META_FIELD, {}).get(tenant_key)
             self._points.setdefault((point.payload["source"], tenant), []).append(point)
 
