@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from ume_qdrant.indexing.tables import Table, read_table
 from ume_qdrant.stores.base import Point
 from ume_qdrant.stores.metadata import META_FIELD, Metadata, clean_metadata
-from ume_retrieval.errors import Failure, InputError, UmeError
+from ume_retrieval.errors import Failure, InputError, TenantRequired, UmeError
 from ume_retrieval.util.files import display_name
 
 FileMetadata: TypeAlias = "Metadata | Callable[[str], Metadata | None] | Path | str"
@@ -209,7 +209,7 @@ def tenant_value(key: str | None, meta: Metadata) -> str | None:
         return None
     value = meta.get(key)
     if not isinstance(value, str) or not value:
-        raise InputError(
-            f"the collection needs the tenant of every point, in {key!r}", hint=f"give metadata with {key!r}"
+        raise TenantRequired(
+            f"the collection has tenants ({key}), and the metadata name none", hint=f"give metadata with {key!r}, a text"
         )
     return value

@@ -157,6 +157,17 @@ def _typed(name: str, values: Sequence[str]) -> Sequence[str | int | float | boo
     return [convert(value) if value else None for value in values]
 
 
+def plain_value(text: str) -> str | int | float | bool:
+    """Convert one text as a column of a CSV file that holds nothing else.
+
+    Example:
+        >>> plain_value("7"), plain_value("007"), plain_value("true"), plain_value("2.50"), plain_value("1e3")
+        (7, '007', True, 2.5, '1e3')
+    """
+    [value] = _typed("", [text])
+    return text if value is None else value
+
+
 def _jsonl(table: Table, text: str) -> None:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
