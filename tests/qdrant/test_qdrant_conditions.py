@@ -124,7 +124,7 @@ def within(stored: Any, limits: dict[str, Any]) -> bool:
     return True
 
 
-def holds(condition: Condition, payload: dict[str, Any]) -> bool:
+def holds(condition: Condition, payload: dict[str, Any]) -> bool:  # noqa: PLR0911  # one for each condition
     """The meaning of conditions, written down once more without an engine."""
     match condition:
         case And(inner):

@@ -205,7 +205,17 @@ def field_of(key: str) -> str:
         >>> field_of("camera.lens mount")
         'meta.camera."lens mount"'
     """
-    return ".".join(_quoted(name) for name in (META_FIELD, *key.split(".")))
+    return top_field(f"{META_FIELD}.{key}")
+
+
+def top_field(key: str) -> str:
+    """Return the path in the payload of a value that is not in the metadata.
+
+    Example:
+        >>> top_field("start_s"), top_field("shelf mark")
+        ('start_s', '"shelf mark"')
+    """
+    return ".".join(map(_quoted, key.split(".")))
 
 
 def key_of(field: str) -> str | None:

@@ -201,7 +201,7 @@ class _Parser:
         token = self._seen
         value = _value(self._value_token("a number or a date"))
         if token.kind == "quoted":
-            value = _date(_unquoted(token)) or ""
+            value = date_of(_unquoted(token)) or ""
         if isinstance(value, (str, bool)):
             raise self._error(f"{token.text} is not a number or a date", token.start, "write 2020 or 2024-05-01")
         return value
@@ -238,11 +238,16 @@ def _value(token: _Token) -> Scalar:
         return text == "true"
     if number := _NUMBER.fullmatch(text):
         return float(text) if number[1] or number[2] else int(text)
-    return _date(text) or text
+    return date_of(text) or text
 
 
-def _date(text: str) -> dt.date | None:
-    """Return the date or time that a text has the form of; None if it has not, or if it does not exist."""
+def date_of(text: str) -> dt.date | None:
+    """Return the date or time that a text has the form of, or None.
+
+    Example:
+        >>> date_of("2024-05-01"), date_of("2024-02-30"), date_of("May")
+        (datetime.date(2024, 5, 1), None, None)
+    """
     found = _DATE.fullmatch(text)
     if found is None:
         return None
