@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ume_qdrant.admin.contents import SourceSummary, delete, delete_sources, export, export_jsonl, list_sources
 from ume_qdrant.admin.migrate import MigrationReport, migrate
 from ume_qdrant.indexing.contents import Document
-from ume_qdrant.indexing.documents import index_documents
+from ume_qdrant.indexing.documents import aindex_documents, index_documents
 from ume_qdrant.indexing.enrich import enrich
 from ume_qdrant.indexing.ingest import index
 from ume_qdrant.inference import register_inference, unregister_inference
@@ -98,6 +98,7 @@ __all__ = [
     "SourceSummary",
     "Store",
     "ThreadStore",
+    "aindex_documents",
     "asearch",
     "asearch_vectors",
     "calibrate_gate",

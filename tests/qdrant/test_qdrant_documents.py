@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,20 @@ import pytest
 from qdrant_world import dump, models, same
 from small_media import BLUE, GREEN, RED, clip, document, fill, picture
 
-from ume_qdrant import Document, Filter, Store, delete, enrich, index, index_documents, report_query, search
+from ume_qdrant import (
+    Document,
+    EdgeStore,
+    Filter,
+    Store,
+    ThreadStore,
+    aindex_documents,
+    delete,
+    enrich,
+    index,
+    index_documents,
+    report_query,
+    search,
+)
 from ume_retrieval import Clip, Frames, InputError, Item, MediaError, Page, ReasoningEmbedder
 from ume_retrieval.errors import BrokenMedia
 from ume_retrieval.testing import HashEmbedder
@@ -316,3 +330,42 @@ def test_delete_needs_something_to_delete(store: Store) -> None:
     assert delete(store, ["note-0"], where=Filter(kinds=("image",))) == 0
     assert delete(store, iter(["note-0", "note-1"]), where=Filter(kinds=("text",))) == 2
     assert store.count() == 1
+
+
+def test_async_iterables_and_stores_do_the_same(store: Store, tmp_path: Path) -> None:
+    async def some() -> AsyncIterator[Document]:
+        for document_ in notes(5):
+            await asyncio.sleep(0)
+            yield document_
+
+    async def both() -> None:
+        async with ThreadStore(EdgeStore(tmp_path / "async", "things")) as asynchronous:
+            made = await aindex_documents(models(), asynchronous, some(), batch_size=2)
+            again = await aindex_documents(models(), asynchronous, notes(5))
+            assert (made.indexed, again.unchanged, again.model_calls) == (5, 5, 0)
+
+    asyncio.run(both())
+    index_documents(models(), store, notes(5))
+    with EdgeStore(tmp_path / "async", "things") as written:
+        same(dump(written), dump(store))
+
+
+def test_a_cancelled_task_draws_no_more(tmp_path: Path) -> None:
+    async def forever() -> AsyncIterator[Document]:
+        for number in range(1_000_000):
+            await asyncio.sleep(0)
+            yield Document(f"note {number}", id=str(number))
+
+    async def cancelled() -> int:
+        async with ThreadStore(EdgeStore(tmp_path / "async", "things")) as asynchronous:
+            running = asyncio.create_task(
+                aindex_documents(models(), asynchronous, forever(), reasoning="never", batch_size=5)
+            )
+            while not await asynchronous.exists() or not await asynchronous.count():
+                await asyncio.sleep(0.05)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            return await asynchronous.count()
+
+    assert 0 < asyncio.run(cancelled()) < 100_000

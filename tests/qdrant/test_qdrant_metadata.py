@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,11 @@ def test_a_csv_table_types_its_columns_with_care(store: Store, folder: Path, tmp
     assert held(store) == {
         "red.png": {"year": 2024, "rating": 4.0, "draft": True, "code": "007", "taken": "2024-05-01", "note": "a, b"},
         "blue.png": {
-            **{"year": 2023, "rating": 3.5, "draft": False, "code": "12", "taken": "2023-01-01T10:00:00Z"},
+            "year": 2023,
+            "rating": 3.5,
+            "draft": False,
+            "code": "12",
+            "taken": "2023-01-01T10:00:00Z",
         },
         "green.png": {},
     }
@@ -199,10 +204,8 @@ def test_a_value_of_a_table_never_changes_its_meaning(text: str) -> None:
 def test_any_text_is_a_table_or_a_typed_error(tmp_path_factory: pytest.TempPathFactory, text: str, suffix: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     path.write_bytes(("file,a\n" * (len(text) % 2) + text).encode("utf-8", "replace"))
-    try:
-        read_table(path)
-    except InputError as error:
-        assert error.hint
+    with suppress(InputError):
+        assert all(isinstance(row, dict) for row in read_table(path).rows.values())
 
 
 def test_tenants_own_their_points(store: Store, folder: Path) -> None:

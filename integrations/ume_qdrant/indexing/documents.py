@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack, cast
 from uuid import UUID
 
 from ume_qdrant.admin.contents import forget_media
@@ -19,15 +21,16 @@ from ume_qdrant.indexing.parts import FileKey, Part, entry_id
 from ume_qdrant.indexing.plan import FIELDS, Plan
 from ume_qdrant.indexing.write import Writer
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
+from ume_qdrant.stores.async_store import AsyncStore, BlockingStore, drawn
 from ume_qdrant.stores.base import Point, Store, bounded
 from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
 from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.metadata import META_FIELD, clean_metadata
 from ume_qdrant.stores.schema import MAX_TEXT, document_point_id
 from ume_qdrant.stores.sources import DOCUMENT_FIELD, stored_item
-from ume_retrieval.errors import Failure, InputError, UmeError
+from ume_retrieval.errors import Failure, InputError, Stopped, UmeError
 from ume_retrieval.inputs import Item
-from ume_retrieval.media import Entry, display_name
+from ume_retrieval.media import Entry, Limits, display_name
 from ume_retrieval.media.files import IMAGE_FORMATS, sniff
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
@@ -131,6 +134,55 @@ def index_documents(
     )
 
 
+class DocumentOptions(TypedDict, total=False):
+    """Keyword arguments of `index_documents`."""
+
+    reasoning: IndexReasoning | None
+    segment_s: float
+    overlap_s: float
+    strict: bool
+    batch_size: int
+    layout: Layout | None
+    keep_media: str | Path | None
+    on_progress: OnProgress | None
+
+
+async def aindex_documents(
+    embedder: ReasoningEmbedder,
+    store: AsyncStore,
+    documents: Iterable[Document] | AsyncIterable[Document],
+    **options: Unpack[DocumentOptions],
+) -> IndexReport:
+    """`index_documents` for async stores and async iterables, without blocking the event loop.
+
+    Models run in a worker thread. If the task is cancelled, the current batch is finished and nothing more is drawn.
+
+    Args:
+        embedder: The models.
+        store: The collection.
+        documents: The documents; an async iterable is drawn in the event loop.
+        **options: As of `index_documents`, whose errors it raises too.
+    """
+    loop = asyncio.get_running_loop()
+    stopped = threading.Event()
+    # What is neither is refused by `index_documents`.
+    given = drawn(documents, loop) if isinstance(documents, AsyncIterable) else documents
+    checked = _until(stopped, given) if isinstance(given, Iterator) else given
+    blocking = cast("Store", BlockingStore(store, loop))
+    try:
+        return await asyncio.to_thread(index_documents, embedder, blocking, checked, **options)
+    except asyncio.CancelledError:
+        stopped.set()
+        raise
+
+
+def _until(stopped: threading.Event, documents: Iterator[Document]) -> Iterator[Document]:
+    for document in documents:
+        if stopped.is_set():
+            raise Stopped
+        yield document
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentPart(Part):
     """A document, or a part of its file.
@@ -171,6 +223,22 @@ class DocumentPart(Part):
             return {**({} if plain and "in_memory" not in stored else stored), **kept}
         text = {"text": item.text} if item.text and len(item.text) > MAX_TEXT else {}
         return {**text, **({"instruction": item.instruction} if item.instruction else {})}
+
+
+def document_payload(item: Item, document_id: str, limits: Limits) -> dict[str, Any]:
+    """Return the payload of a document of one item, for other writers of points.
+
+    Args:
+        item: The item; addresses are refused.
+        document_id: The caller's id.
+        limits: Limits on its media.
+
+    Raises:
+        MediaError: If a file cannot be read, or an address is given.
+    """
+    reading = Reading(limits, (SEGMENT_S, OVERLAP_S))
+    entry = reading.item(reading.localize(item), document_id)
+    return DocumentPart(entry, 1, reading.cut, document_id=document_id).payload("never")
 
 
 @dataclass(slots=True)

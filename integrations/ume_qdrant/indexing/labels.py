@@ -210,6 +210,7 @@ def tenant_value(key: str | None, meta: Metadata) -> str | None:
     value = meta.get(key)
     if not isinstance(value, str) or not value:
         raise TenantRequired(
-            f"the collection has tenants ({key}), and the metadata name none", hint=f"give metadata with {key!r}, a text"
+            f"the collection has tenants ({key}), and the metadata name none",
+            hint=f"give metadata with {key!r}, a text",
         )
     return value

@@ -32,8 +32,8 @@ FileKey: TypeAlias = tuple[str, str | None]
 
 def entry_id(entry: Entry, tenant: str | None = None) -> str:
     """Return the id of an entry's point."""
-    place = {"start_s": entry.start_s, "end_s": entry.end_s, "page": entry.page}
-    return point_id(entry.source, entry.file_digest, tenant=tenant, **place)
+    source, digest = entry.source, entry.file_digest
+    return point_id(source, digest, start_s=entry.start_s, end_s=entry.end_s, page=entry.page, tenant=tenant)
 
 
 def entry_key(entry: Entry) -> ContentKey:
@@ -43,8 +43,8 @@ def entry_key(entry: Entry) -> ContentKey:
 
 def content_key(payload: Payload) -> ContentKey:
     """Return the content key of a point from its `CONTENT_FIELDS`."""
-    digest, kind, *place = (payload.get(field) for field in CONTENT_FIELDS)
-    return digest, kind, *place
+    place = (payload.get("start_s"), payload.get("end_s"), payload.get("page"))
+    return payload["file_digest"], payload["kind"], *place
 
 
 @dataclass(frozen=True, slots=True)
