@@ -23,7 +23,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from ume_qdrant.indexing.parts import Cut, Part, entry_id
+from ume_qdrant.indexing.plan import Cut, Part, entry_id
 from ume_qdrant.stores.schema import point_id
 from ume_qdrant.stores.sources import item_of
 from ume_retrieval.errors import InputError

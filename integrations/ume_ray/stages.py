@@ -13,8 +13,7 @@ from typing import Any, Literal
 from ume_qdrant.indexing.enrich import reasoned_update, refused_update
 from ume_qdrant.indexing.labels import FileMetadata, Label, Labels
 from ume_qdrant.indexing.objects import Listed, StoredObject, at_hand, item_at, listed, renamed
-from ume_qdrant.indexing.parts import Cut, entry_key
-from ume_qdrant.indexing.plan import Explored, Holdings, Plan, make_plan, parts_of
+from ume_qdrant.indexing.plan import Cut, Explored, Holdings, Plan, entry_key, make_plan, parts_of
 from ume_qdrant.indexing.write import VectorReuse
 from ume_qdrant.stores.base import Point, Store, batches
 from ume_qdrant.stores.filters import ReasoningState

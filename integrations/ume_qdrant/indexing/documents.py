@@ -17,8 +17,7 @@ from ume_qdrant.indexing.contents import Document, Reading, item_of_content
 from ume_qdrant.indexing.enrich import ReasonWriter, reason_now
 from ume_qdrant.indexing.ingest import IndexReasoning, prepare
 from ume_qdrant.indexing.labels import tenant_value
-from ume_qdrant.indexing.parts import FileKey, Part, entry_id
-from ume_qdrant.indexing.plan import FIELDS, Plan
+from ume_qdrant.indexing.plan import FIELDS, FileKey, Part, Plan, entry_id
 from ume_qdrant.indexing.write import Writer
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.async_store import AsyncStore, BlockingStore, drawn

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ume_qdrant.indexing.locate import Locator, Queued
-from ume_qdrant.indexing.parts import CONTENT_FIELDS, Part
+from ume_qdrant.indexing.plan import CONTENT_FIELDS, Part
 from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Point, Store, Vector, batches
 from ume_qdrant.stores.filters import EVERYTHING, Filter, ReasoningState, for_all_tenants

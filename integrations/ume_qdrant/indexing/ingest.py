@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from ume_qdrant.indexing.enrich import ReasonWriter, enrich, need_reasoner, reason_now
 from ume_qdrant.indexing.labels import FileMetadata, Labels
 from ume_qdrant.indexing.objects import StoredObject, at_hand, below, is_address, listed, places_of, renamed
-from ume_qdrant.indexing.plan import Explored, Holdings, deleted_files, explore, make_plan, parts_of, roots_of
+from ume_qdrant.indexing.plan import Explored, FileKey, Holdings, explore, make_plan, parts_of, roots_of
 from ume_qdrant.indexing.write import Writer
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Store, bounded
@@ -237,3 +238,29 @@ def prepare(
     store.create(meta_of(embedder, reasoned=False), layout)
     store.meta().check(meta_of(embedder, reasoned=reasoning == "always"), store.collection)
     return "never" if reasoning == "never" else "later"
+
+
+def deleted_files(
+    holdings: Holdings, found: Collection[FileKey], failures: Iterable[Failure], tenants: Collection[str | None]
+) -> dict[FileKey, tuple[str, ...]]:
+    """Return the ids of the points of each deleted file.
+
+    A file counts as deleted if it has points but was neither found nor covered by a failure of its own or of a folder
+    above it: an unreadable file is not a deleted one.
+
+    Args:
+        holdings: The points.
+        found: Files that were found.
+        failures: What could not be read.
+        tenants: Only points of these tenants are considered.
+    """
+    failed = {failure.source for failure in failures}
+    return {
+        file: tuple(point.id for point in holdings.points(*file))
+        for file in holdings.files()
+        if file not in found and file[1] in tenants and not any(_is_above(name, file[0]) for name in failed)
+    }
+
+
+def _is_above(name: str, source: str) -> bool:
+    return name in {source, os.curdir} or source.startswith(name.rstrip(os.sep) + os.sep)

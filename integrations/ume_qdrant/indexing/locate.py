@@ -10,10 +10,10 @@ from typing import Final
 
 from ume_qdrant.indexing.contents import content_digest
 from ume_qdrant.indexing.objects import StoredObject, at_hand, is_address
-from ume_qdrant.indexing.parts import ContentKey, Cut, content_key, entry_key
+from ume_qdrant.indexing.plan import ContentKey, Cut, content_key, entry_key
 from ume_qdrant.stores.base import Point, Store
 from ume_qdrant.stores.sources import DOCUMENT_FIELD, item_of, source_path
-from ume_retrieval.errors import Failure, MediaError, UmeError
+from ume_retrieval.errors import Failure, MediaError, RemoteNotAllowed, UmeError
 from ume_retrieval.inputs import Item
 from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, Limits, discover
 
@@ -103,7 +103,11 @@ class Locator(ExitStack):
 
     def _entries(self, source: str, cut: Cut) -> Iterator[Entry | Failure]:
         path, (segment_s, overlap_s) = source_path(source, self._folder), cut
-        if self._remote and is_address(source):
+        if is_address(source):
+            if not self._remote:
+                refused = RemoteNotAllowed("objects are not fetched", hint="allow it with remote=True (--remote)")
+                yield Failure.of(refused, index=0, source=source)
+                return
             copy = ExitStack()
             self.callback(copy.close)
             try:

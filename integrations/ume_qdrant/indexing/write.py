@@ -9,8 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from ume_qdrant.indexing.parts import CONTENT_FIELDS, ContentKey, FileKey, Part, content_key, entry_key
-from ume_qdrant.indexing.plan import FileWork, Plan
+from ume_qdrant.indexing.plan import CONTENT_FIELDS, ContentKey, FileKey, FileWork, Part, Plan, content_key, entry_key
 from ume_qdrant.reports import OnProgress, Progress, error_of
 from ume_qdrant.stores.base import VECTORS, Point, Store, Vector, batches
 from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
