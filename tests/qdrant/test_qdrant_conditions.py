@@ -28,6 +28,8 @@ from ume_qdrant.stores.conditions import (
     Range,
 )
 from ume_qdrant.stores.metadata import clean_metadata
+from ume_qdrant.stores.where import OPERATORS, parse_where
+from ume_retrieval.errors import InputError, UmeError
 
 META = CollectionMeta("model", "1", "family", 2)
 UTC = dt.UTC
@@ -183,3 +185,148 @@ def test_engines_agree_with_the_meaning(
     for name, store in engines.items():
         fill(store, payloads)
         assert matching(store, Filter(meta=condition)) == wanted, name
+
+
+def test_raw_filters_work_on_every_engine(engines: dict[str, Store]) -> None:
+    payloads = [{"n": 1, "owner": "ann"}, {"n": 2, "tags": ["a", "b"]}, {"n": 3, "flag": True}]
+    near = {"lat": 1.0, "lon": 1.0}
+    for raw, wanted in (
+        ({"must": [{"key": "meta.n", "range": {"gte": 2}}]}, {1, 2}),
+        ({"must": {"key": "meta.flag", "match": {"value": True}}}, {2}),
+        ({"must_not": [{"key": "meta.owner", "match": {"value": "ann"}}]}, {1, 2}),
+        ({"should": [{"key": "meta.n", "match": {"any": [1, 3]}}, {"is_empty": {"key": "meta.n"}}]}, {0, 2}),
+        ({"must": [{"key": "meta.owner", "match": {"except": ["bob"]}}]}, {0}),
+        ({"must": [{"key": "meta.tags", "values_count": {"gte": 2}}]}, {1}),
+        ({"min_should": {"conditions": [{"is_empty": {"key": "meta.owner"}}], "min_count": 1}}, {1, 2}),
+        ({"must": [{"must_not": [{"has_id": [str(uuid.UUID(int=1))]}]}]}, {1, 2}),
+        ({"must": [{"key": "meta.owner", "match": {"prefix": "an"}}]}, {0}),
+        ({"must": [{"key": "meta.place", "geo_radius": {"center": near, "radius": 10.0}}]}, set()),
+        ({"must": [{"has_vector": "direct"}]}, {0, 1, 2}),
+    ):
+        for name, store in engines.items():
+            fill(store, payloads)
+            assert matching(store, Filter(raw=raw)) == wanted, (name, raw)
+            assert matching(store, Filter(raw=raw, meta=parse_where("n=1"))) == wanted & {0}, (name, raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {},
+        {"owner": "ann"},
+        [],
+        {"must": [{"key": "meta.n", "range": {"gte": float("nan")}}]},
+        {"must": [{"match": {"value": 1}}]},
+        {"must": [{"key": "meta.n", "match": {"like": "a"}}]},
+        {"must": [{"key": "meta.n", "match": {"any": [1, "a"]}}]},
+        {"must": [{"key": "meta.n", "range": {"about": 1}}]},
+        {"must": [{"unknown": 1}]},
+        {"must": [3]},
+        {"must": [{"key": 3, "match": {"value": 1}}]},
+        {"must": [{"key": "a[", "match": {"value": 1}}]},
+        {"must": [{"key": "", "match": {"value": 1}}]},
+        {"must": [{"has_id": 3}]},
+        {"min_should": {"conditions": []}},
+    ],
+)
+def test_other_raw_filters_are_typed_errors(engines: dict[str, Store], raw: Any) -> None:
+    for store in engines.values():
+        with pytest.raises(UmeError):
+            store.count(Filter(raw=raw))
+
+
+@pytest.mark.parametrize("raw", [{"must": [{"key": "meta.n"}]}, {"must": [{"has_id": ["no id"]}]}])
+def test_edge_refuses_what_the_in_memory_engine_takes(engines: dict[str, Store], raw: Any) -> None:
+    """The in-memory engine lets these match nothing; a server refuses them, too."""
+    assert engines["memory"].count(Filter(raw=raw)) == 0
+    with pytest.raises(UmeError):
+        engines["edge"].count(Filter(raw=raw))
+
+
+def test_a_deep_raw_filter_is_a_typed_error() -> None:
+    deep: dict[str, Any] = {"must": [{"is_empty": {"key": "a"}}]}
+    for _ in range(3_000):
+        deep = {"must": [deep]}
+    with pytest.raises(InputError):
+        Filter(raw=deep)
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("owner=ann", AnyOf("owner", ("ann",))),
+        ("owner == 'ann lee'", AnyOf("owner", ("ann lee",))),
+        (r'owner = "say \"a\""', AnyOf("owner", ('say "a"',))),
+        ("'my key' = 1", AnyOf("my key", (1,))),
+        ("year != 2020", Not(AnyOf("year", (2020,)))),
+        ("year = '2020'", AnyOf("year", ("2020",))),
+        ("zip = 01234", AnyOf("zip", ("01234",))),
+        ("score >= -1.5e3", Range("score", gte=-1500.0)),
+        ("draft = true", AnyOf("draft", (True,))),
+        ("taken < 2024-05-01", Range("taken", lt=dt.date(2024, 5, 1))),
+        ("taken > 2024-05-01T10:30:00Z", Range("taken", gt=dt.datetime(2024, 5, 1, 10, 30, tzinfo=UTC))),
+        ("taken > '2024-05-01 10:30'", Range("taken", gt=dt.datetime(2024, 5, 1, 10, 30))),  # noqa: DTZ001  # as said
+        ("tag in (a, 'b c', 3)", AnyOf("tag", ("a", "b c", 3))),
+        ("tag not in (a)", Not(AnyOf("tag", ("a",)))),
+        ("camera.maker exists", Exists("camera.maker")),
+        ("owner missing", Not(Exists("owner"))),
+        ("title ~= 'red circle'", ContainsWords("title", "red circle")),
+        ("title *= Red", ContainsText("title", "Red")),
+        ("a=1 or b=2 AND NOT c=3", Or((AnyOf("a", (1,)), And((AnyOf("b", (2,)), Not(AnyOf("c", (3,)))))))),
+        ("(a=1 or b=2) and c=3", And((Or((AnyOf("a", (1,)), AnyOf("b", (2,)))), AnyOf("c", (3,))))),
+    ],
+)
+def test_the_text_form(text: str, condition: Condition) -> None:
+    assert parse_where(text) == condition
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "wanted"),
+    [
+        ("", "''", "a key"),
+        ("owner", "'owner'", "one of ="),
+        ("owner = ", "'owner = '", "a value"),
+        ("owner=ann year=1", "'owner=ann '", "'and', 'or'"),
+        ("owner=ann and", "'owner=ann and'", "a key"),
+        ("(a=1", r"'\(a=1'", r"'\)'"),
+        ("a=1)", "'a=1'", "the end"),
+        ("tag in a", "'tag in '", r"'\('"),
+        ("tag in (a", "'tag in \\(a'", "',' or"),
+        ("tag in ()", "'tag in \\('", "a value"),
+        ("tag not a", "'tag not '", "'in'"),
+        ("year >= new", "'year >= '", "new is not a number"),
+        ("year >= true", "'year >= '", "true is not a number"),
+        ("a=1 & b=2", "'a=1 '", "the end"),
+        ("a ! b", "'a '", "not possible"),
+        ("a='b", "'a='", "not possible"),
+        ("a..b=1", "''", "cannot be a name"),
+        ("a=1 and b[0]=2", "'a=1 and '", "cannot be a name"),
+        ("n=9999999999999999999", "''", "64 bits"),
+    ],
+)
+def test_errors_of_the_text_form_point_at_the_place(text: str, place: str, wanted: str) -> None:
+    with pytest.raises(InputError, match=f"{wanted}.*{place} <- here"):
+        parse_where(text)
+
+
+@given(
+    st.text(max_size=40)
+    | st.lists(st.sampled_from([*OPERATORS, *"() ,", "and", "or", "not", "in", "a", "1"])).map(" ".join)
+)
+def test_any_text_is_a_condition_or_a_typed_error(text: str) -> None:
+    try:
+        condition = parse_where(text)
+    except InputError:
+        return
+    Filter(meta=condition)
+
+
+def test_nesting_is_bounded() -> None:
+    for text in ("(" * 10_000, "not " * 4_000 + "a=1", "a=1 or " * 5_000):
+        with pytest.raises(InputError):
+            parse_where(text)
+    condition: Condition = Exists("a")
+    for _ in range(32):
+        condition = Not(condition)
+    with pytest.raises(InputError, match="nested deeper"):
+        Not(condition)

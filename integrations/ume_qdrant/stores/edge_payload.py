@@ -64,7 +64,9 @@ def edge_filter(where: Filter | None, layout: Layout, collection: str) -> qe.Fil
 
 def _filter(spec: Mapping[str, Any]) -> qe.Filter:
     _only(spec, CLAUSES)
-    clauses = {name: _conditions(spec[name]) for name in ("must", "should", "must_not") if spec.get(name) is not None}
+    clauses: dict[str, Any] = {
+        name: _conditions(spec[name]) for name in ("must", "should", "must_not") if spec.get(name) is not None
+    }
     least = spec.get("min_should")
     if least is not None:
         _only(least, ("conditions", "min_count"))
