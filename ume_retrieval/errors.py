@@ -158,6 +158,12 @@ class StoreLocked(StoreError):
     code = "store_locked"
 
 
+class StoreDamaged(StoreError):
+    """Files of the in-process store are missing or not as they were written."""
+
+    code = "store_damaged"
+
+
 class CollectionNotFound(StoreError):
     """The store does not contain a collection of that name."""
 

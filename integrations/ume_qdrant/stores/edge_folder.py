@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,8 @@ def check_disk_space(directory: Path, collection: str) -> None:
 class FileLock:
     """An exclusive lock on a folder, against other processes and other locks of this one.
 
-    On systems without `fcntl`, only the engine's own lock protects the folder.
+    Its file holds a record of the owner, for processes that find the folder locked. On systems without `fcntl`, only
+    the engine's own lock protects the folder.
 
     Args:
         folder: An existing folder.
@@ -77,7 +78,7 @@ class FileLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT)
+        self.descriptor = descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         self._close = weakref.finalize(self, os.close, descriptor)
         try:
             import fcntl
@@ -89,9 +90,23 @@ class FileLock:
             self._close()
             raise
 
+    def record(self, owner: Mapping[str, Any]) -> None:
+        """Replace the record of the owner."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, json.dumps(owner).encode(), 0)
+
     def release(self) -> None:
         """Release the lock; idempotent."""
         self._close()
+
+
+def lock_record(folder: Path) -> dict[str, Any]:
+    """Read what the owner of a folder, or the last one, has recorded; empty if that is nothing or half written."""
+    try:
+        record = json.loads((folder / LOCK_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def check_name(name: str) -> None:

@@ -1,0 +1,233 @@
+"""`EdgeEngine`: an opened collection of Qdrant Edge, in the process that owns its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import qdrant_edge as qe
+
+from ume_qdrant.stores.base import (
+    Point,
+    Scored,
+    Vector,
+    VectorName,
+    floats,
+    named_vectors,
+    payload_selector,
+    point_of,
+    still_stored,
+)
+from ume_qdrant.stores.edge_folder import EdgeDirectory, check_disk_space
+from ume_qdrant.stores.edge_requests import INDEX_TYPES, edge_filter, search_params, vectors_config
+from ume_qdrant.stores.filters import Filter
+from ume_qdrant.stores.layout import TRUNCATED, Layout, SearchEffort
+from ume_qdrant.stores.schema import INDEXES, CollectionMeta
+from ume_retrieval.errors import StoreDamaged, StoreError, StoreLocked, StoreMismatch, UmeError
+
+PAGE: Final = 1000
+"""Points per scroll request."""
+
+SHARD: Final = "shard"
+"""Folder of the engine's files within a collection's folder."""
+
+CALLS: Final = frozenset(
+    {"upsert", "update", "delete", "retrieve", "page", "search", "count", "optimize", "set_metadata"}
+)
+"""Methods that another process may call."""
+
+
+class EdgeEngine:
+    """An opened collection. Several threads may call its methods at once, through `call`.
+
+    Args:
+        folder: The collection's folder.
+
+    Raises:
+        CollectionNotFound: If it holds no collection.
+        StoreError: If its metadata cannot be read, or the engine cannot load its files.
+        StoreLocked: If the engine of another process holds its files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._directory = EdgeDirectory(folder.parent)
+        stored = self._directory.read(folder.name)
+        self._meta = CollectionMeta.from_dict(stored, folder.name)
+        self._layout = Layout.from_dict(stored, folder.name)
+        with engine_errors(folder):
+            self._shard = qe.EdgeShard.load(str(folder / SHARD))
+
+    def call(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call one of `CALLS`; every failure is a typed error.
+
+        Raises:
+            StoreError: As `engine_errors` does, or for another method.
+        """
+        if method not in CALLS:
+            raise StoreError(f"a collection has no call {method!r}", hint="use one version of the library everywhere")
+        with engine_errors(self.folder):
+            return getattr(self, method)(*args, **kwargs)
+
+    def close(self) -> None:
+        """Flush what was written and release the engine's files."""
+        with engine_errors(self.folder):
+            self._shard.flush()
+            self._shard.close()
+
+    def set_metadata(self, meta: CollectionMeta) -> None:
+        """Replace the metadata about models."""
+        check_disk_space(self._directory.directory, self.folder.name)
+        self._directory.write(self.folder, meta, self._layout)
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write whole points."""
+        check_disk_space(self._directory.directory, self.folder.name)
+        rows = [
+            qe.Point(point.id, named_vectors(point, self._meta, self._layout, self.folder.name), dict(point.payload))
+            for point in points
+        ]
+        if rows:
+            self._shard.update(qe.UpdateOperation.upsert_points(rows))
+
+    def update(self, points: Sequence[Point]) -> None:
+        """Set vectors, then payload fields, of existing points."""
+        check_disk_space(self._directory.directory, self.folder.name)
+        try:
+            self._update(points)
+        except (StoreMismatch, StoreDamaged):
+            raise
+        except StoreError:
+            # The engine refuses the whole batch if another thread has removed one of its points.
+            left = still_stored(points, self.retrieve([point.id for point in points], fields=()))
+            if len(left) == len(points):
+                raise
+            self.update(left)
+
+    def _update(self, points: Sequence[Point]) -> None:
+        rows = [
+            qe.PointVectors(point.id, named_vectors(point, self._meta, self._layout, self.folder.name))
+            for point in points
+            if point.vectors
+        ]
+        with engine_errors(self.folder):
+            if rows:
+                self._shard.update(qe.UpdateOperation.update_vectors(rows))
+            for point in points:
+                if point.payload:
+                    self._shard.update(qe.UpdateOperation.set_payload([point.id], dict(point.payload)))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points."""
+        if ids:
+            self._shard.update(qe.UpdateOperation.delete_points(list(ids)))
+
+    def retrieve(
+        self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> list[Point]:
+        """Read points by id."""
+        records = self._shard.retrieve(list(ids), payload_selector(fields), list(vectors) or False)
+        found = {str(record.id): record for record in records}
+        return [point_of(found[key]) for key in ids if key in found]
+
+    def page(
+        self,
+        offset: str | None,
+        where: Filter | None,
+        *,
+        vectors: Sequence[VectorName] = (),
+        fields: Sequence[str] | None = None,
+    ) -> tuple[list[Point], str | None]:
+        """Read the next points that match, ordered by id, and the id that the page after them begins with."""
+        request = qe.ScrollRequest(
+            offset=offset,
+            limit=PAGE,
+            filter=edge_filter(where),
+            with_payload=payload_selector(fields),
+            with_vector=list(vectors) or False,
+        )
+        records, after = self._shard.scroll(request)
+        return [point_of(record) for record in records], None if after is None else str(after)
+
+    def search(
+        self,
+        name: VectorName,
+        vector: Vector,
+        *,
+        limit: int,
+        where: Filter | None,
+        effort: SearchEffort,
+        fields: Sequence[str] | None,
+    ) -> list[Scored]:
+        """Return the points nearest to `vector`, best first."""
+        self._meta.check_length(vector, self.folder.name)
+        short, params = self._layout.matryoshka_dim, search_params(self._layout, effort)
+        stages: dict[str, Any] = {"filter": edge_filter(where), "params": params}
+        if short is not None and not effort.exact:
+            first = qe.Query.Nearest(floats(vector[:short]), name + TRUNCATED)
+            stages = {
+                "prefetches": [qe.Prefetch(effort.candidates(limit), first, params=params, filter=edge_filter(where))],
+                "params": search_params(self._layout, SearchEffort(exact=True)),
+            }
+        nearest = qe.Query.Nearest(floats(vector), name)
+        request = qe.QueryRequest(limit=limit, query=nearest, with_payload=payload_selector(fields), **stages)
+        return [Scored(str(hit.id), hit.score, hit.payload or {}) for hit in self._shard.query(request)]
+
+    def count(self, where: Filter | None) -> int:
+        """Return how many points match."""
+        return self._shard.count(qe.CountRequest(exact=True, filter=edge_filter(where)))
+
+    def optimize(self) -> None:
+        """Merge segments, and build the vector index if the engine finds it worthwhile (some thousand points)."""
+        check_disk_space(self._directory.directory, self.folder.name)
+        self._shard.optimize()
+        self._shard.flush()
+
+
+def create_shard(folder: Path, meta: CollectionMeta, layout: Layout) -> None:
+    """Create the engine's files of an empty collection."""
+    with engine_errors(folder):
+        config = qe.EdgeConfig(vectors=vectors_config(meta.dimension, layout))
+        shard = qe.EdgeShard.create(str(folder / SHARD), config)
+        for field, kind in INDEXES.items():
+            shard.update(qe.UpdateOperation.create_field_index(field, INDEX_TYPES[kind]))
+        shard.close()
+
+
+@contextmanager
+def engine_errors(folder: Path) -> Iterator[None]:
+    """Turn every failure of the engine into a typed error.
+
+    Raises:
+        StoreLocked: If another process holds the engine's files.
+        StoreDamaged: If the engine panics, which damaged files make it do.
+        StoreError: If it refuses a request.
+    """
+    try:
+        yield
+    except UmeError:
+        raise
+    except Exception as error:
+        # The engine raises bare Exceptions, which differ only in their text.
+        if "WouldBlock" in (text := str(error)):
+            raise locked(folder) from error
+        raise StoreError(f"Qdrant Edge, collection {folder.name!r}: {(text.splitlines() or [''])[0]}") from error
+    except BaseException as error:
+        # A panic of the engine is no Exception; its class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise StoreDamaged(
+            f"Qdrant Edge, collection {folder.name!r}, failed inside: {(str(error).splitlines() or [''])[0]}",
+            hint="`ume store verify` checks its files, `ume store repair` rebuilds what can be read",
+        ) from error
+
+
+def locked(folder: Path, why: str = "") -> StoreLocked:
+    """Return the error for a collection that another process holds and does not share."""
+    return StoreLocked(
+        f"collection {folder.name!r} in {folder.parent} is in use by another process{why and f', {why}'}",
+        hint="close the store that has it open, or wait; a Qdrant server can be shared by processes",
+        retryable=True,
+    )
