@@ -112,7 +112,7 @@ def index(
         else:
             with place.open(spread) as opened, Bars(output) as bars:
                 if opened.exists():
-                    opened.count()  # fails before models are loaded if another process has it open
+                    opened.count()  # fails before models are loaded if it is damaged or cannot be shared
                 embedder = models.load(isolate=isolate)
                 report = index_paths(
                     embedder, opened, paths, relative_to=relative_to, on_progress=bars.step, **settings
@@ -149,7 +149,7 @@ def enrich(
         from ume_qdrant import enrich as enrich_points
 
         with place.open() as opened, Bars(output) as bars:
-            opened.count()  # fails before models are loaded if it is missing or in use
+            opened.count()  # fails before models are loaded if it is missing, damaged or cannot be shared
             embedder = models.load(isolate=isolate)
             report = enrich_points(
                 embedder, opened, retry_failed=retry_failed, budget=budget, strict=strict, on_progress=bars.step

@@ -166,7 +166,7 @@ def _find(
 
     params = options.params()
     with place.open() as opened:
-        opened.count()  # fails before models are loaded if the collection is missing or in use
+        opened.meta()  # fails before models are loaded if the collection is missing
         embedder = models.load()
         if embedder.reasoner is None:
             params = params.merge(reasoning="never")

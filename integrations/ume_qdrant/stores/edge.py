@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ume_qdrant.stores.base import Point, RenamedMethods, Scored, Vector, VectorName, alias_error
 from ume_qdrant.stores.edge_engine import create_shard
-from ume_qdrant.stores.edge_folder import META_FILE, EdgeDirectory, check_disk_space, check_name
+from ume_qdrant.stores.edge_folder import EdgeDirectory, check_disk_space, check_name, is_collection
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import DEFAULT_EFFORT, Layout, SearchEffort
 from ume_qdrant.stores.schema import CollectionMeta
@@ -62,11 +62,11 @@ class EdgeStore(RenamedMethods):
     @property
     def folders(self) -> tuple[Path, ...]:
         """Folders of all collections in the directory."""
-        return tuple(path.parent.absolute() for path in self._folder.directory.glob(f"*/{META_FILE}"))
+        return tuple(folder.absolute() for folder in self._folder.folders())
 
     def exists(self) -> bool:
         """Return whether the collection exists."""
-        return (self._folder.folder(self._collection) / META_FILE).is_file()
+        return is_collection(self._folder.folder(self._collection))
 
     def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
         """Create the collection unless it exists."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 import qdrant_edge as qe
 
 from ume_qdrant.stores.base import (
+    VECTORS,
     Point,
     Scored,
     Vector,
@@ -20,18 +22,21 @@ from ume_qdrant.stores.base import (
     point_of,
     still_stored,
 )
-from ume_qdrant.stores.edge_folder import EdgeDirectory, check_disk_space
+from ume_qdrant.stores.edge_folder import REPAIR_HINT, SHARD, EdgeDirectory, check_disk_space
 from ume_qdrant.stores.edge_requests import INDEX_TYPES, edge_filter, search_params, vectors_config
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import TRUNCATED, Layout, SearchEffort
 from ume_qdrant.stores.schema import INDEXES, CollectionMeta
+from ume_qdrant.stores.seal import Seal, seal, unseal
 from ume_retrieval.errors import StoreDamaged, StoreError, StoreLocked, StoreMismatch, UmeError
 
 PAGE: Final = 1000
 """Points per scroll request."""
 
-SHARD: Final = "shard"
-"""Folder of the engine's files within a collection's folder."""
+NEW_SHARD: Final = ".shard.new"
+"""The engine's files that a repair has made, until they replace the damaged ones."""
+
+logger = logging.getLogger(__name__)
 
 CALLS: Final = frozenset(
     {"upsert", "update", "delete", "retrieve", "page", "search", "count", "optimize", "set_metadata"}
@@ -55,10 +60,44 @@ class EdgeEngine:
         self.folder = folder
         self._directory = EdgeDirectory(folder.parent)
         stored = self._directory.read(folder.name)
+        finish_replacement(folder)
+        self._seal = Seal.read(folder)
+        if self._seal is not None and (damaged := self._seal.damaged(folder, by_time=True)):
+            raise damaged_files(folder, damaged)
         self._meta = CollectionMeta.from_dict(stored, folder.name)
         self._layout = Layout.from_dict(stored, folder.name)
-        with engine_errors(folder):
-            self._shard = qe.EdgeShard.load(str(folder / SHARD))
+        unseal(folder)
+        self._shard = load_shard(folder)
+        try:
+            self._reconcile()
+        except BaseException:
+            with engine_errors(folder):
+                self._shard.close()
+            raise
+
+    def _reconcile(self) -> None:
+        """Compare the engine's counts with those of the seal, or with each other after a killed process."""
+        points, vectors = self._counts()
+        if self._seal is not None and (points, vectors) != (self._seal.points, self._seal.vectors):
+            raise StoreDamaged(
+                f"collection {self.folder.name!r} has {points} points, but had {self._seal.points} when it was closed",
+                hint=REPAIR_HINT,
+            )
+        if lacking := points - vectors["direct"]:
+            logger.warning(
+                "collection %r has %d points without their direct vector: `ume store verify` names them",
+                self.folder.name,
+                lacking,
+            )
+
+    def _counts(self) -> tuple[int, dict[str, int]]:
+        """Return the number of points, and of those that have each vector."""
+        whole = qe.CountRequest(exact=True)
+        having = {
+            name: qe.CountRequest(exact=True, filter=qe.Filter(must=[qe.HasVectorCondition(name)])) for name in VECTORS
+        }
+        with engine_errors(self.folder):
+            return self._shard.count(whole), {name: self._shard.count(request) for name, request in having.items()}
 
     def call(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call one of `CALLS`; every failure is a typed error.
@@ -72,10 +111,15 @@ class EdgeEngine:
             return getattr(self, method)(*args, **kwargs)
 
     def close(self) -> None:
-        """Flush what was written and release the engine's files."""
-        with engine_errors(self.folder):
-            self._shard.flush()
-            self._shard.close()
+        """Flush what was written, release the engine's files and seal them."""
+        try:
+            points, vectors = self._counts()
+            with engine_errors(self.folder):
+                self._shard.flush()
+        finally:
+            with engine_errors(self.folder):
+                self._shard.close()
+        seal(self.folder, points, vectors, self._seal)
 
     def set_metadata(self, meta: CollectionMeta) -> None:
         """Replace the metadata about models."""
@@ -186,6 +230,37 @@ class EdgeEngine:
         self._shard.flush()
 
 
+def load_shard(folder: Path) -> qe.EdgeShard:
+    """Load a collection's engine.
+
+    Raises:
+        StoreLocked: If another process holds its files.
+        StoreDamaged: If it cannot be loaded.
+    """
+    try:
+        with engine_errors(folder):
+            return qe.EdgeShard.load(str(folder / SHARD))
+    except (StoreLocked, StoreDamaged):
+        raise
+    except StoreError as error:
+        raise StoreDamaged(f"cannot open {error.message}", hint=REPAIR_HINT) from error
+
+
+def finish_replacement(folder: Path) -> None:
+    """Complete a repair whose process was killed between its last two steps."""
+    if not (folder / SHARD).exists() and (folder / NEW_SHARD).is_dir():
+        (folder / NEW_SHARD).rename(folder / SHARD)
+
+
+def damaged_files(folder: Path, names: Sequence[str]) -> StoreDamaged:
+    """Return the error for files that are not as the engine has written them."""
+    more = f" and {len(names) - 1} more files" if len(names) > 1 else ""
+    return StoreDamaged(
+        f"collection {folder.name!r} in {folder.parent} is damaged: {names[0]}{more} changed while it was closed",
+        hint=REPAIR_HINT,
+    )
+
+
 def create_shard(folder: Path, meta: CollectionMeta, layout: Layout) -> None:
     """Create the engine's files of an empty collection."""
     with engine_errors(folder):
@@ -220,14 +295,14 @@ def engine_errors(folder: Path) -> Iterator[None]:
             raise
         raise StoreDamaged(
             f"Qdrant Edge, collection {folder.name!r}, failed inside: {(str(error).splitlines() or [''])[0]}",
-            hint="`ume store verify` checks its files, `ume store repair` rebuilds what can be read",
+            hint=REPAIR_HINT,
         ) from error
 
 
-def locked(folder: Path, why: str = "") -> StoreLocked:
-    """Return the error for a collection that another process holds and does not share."""
+def locked(folder: Path, by: str = "another process") -> StoreLocked:
+    """Return the error for a collection that another process holds and does not share, or another store if it has to be alone."""
     return StoreLocked(
-        f"collection {folder.name!r} in {folder.parent} is in use by another process{why and f', {why}'}",
+        f"collection {folder.name!r} in {folder.parent} is in use by {by}",
         hint="close the store that has it open, or wait; a Qdrant server can be shared by processes",
         retryable=True,
     )

@@ -192,7 +192,7 @@ def lease(folder: Path) -> Lease:
             why = error
         record = lock_record(folder)
         if record.get("protocol", PROTOCOL) != PROTOCOL:
-            raise locked(folder, "which has another version of this library")
+            raise locked(folder, by="another version of this library")
         if record.get("state") == "serving":
             with suppress(OSError):
                 return Lease(RemoteEngine(record["socket"]))
@@ -203,15 +203,15 @@ def lease(folder: Path) -> Lease:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a collection's folder while nobody has it open; stores of this process close it before.
+    """Hold a collection's folder while nobody has it open.
 
     Raises:
-        StoreLocked: If another process has it open.
+        StoreLocked: If a process, also this one, has it open.
     """
     entry = _entry(folder)
     with entry.lock:
-        if entry.owned is not None:
-            entry.owned.close()
+        if entry.owned is not None and not entry.owned.closed:
+            raise locked(folder, by="another store of this process")
         try:
             lock = FileLock(folder)
         except BlockingIOError as error:
