@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from ume_qdrant.admin.contents import SourceSummary, delete_sources, export, export_jsonl, list_sources
 from ume_qdrant.admin.migrate import MigrationReport, migrate
+from ume_qdrant.admin.repair import RepairReport, repair
+from ume_qdrant.admin.snapshots import restore, snapshot
+from ume_qdrant.admin.verify import VerifyReport, verify
 from ume_qdrant.indexing.enrich import enrich
 from ume_qdrant.indexing.ingest import index
 from ume_qdrant.inference import register_inference, unregister_inference
@@ -63,6 +66,7 @@ __all__ = [
     "Progress",
     "QueryVectors",
     "ReasoningState",
+    "RepairReport",
     "Retry",
     "Scored",
     "SearchEffort",
@@ -72,6 +76,7 @@ __all__ = [
     "SourceSummary",
     "Store",
     "ThreadStore",
+    "VerifyReport",
     "asearch",
     "asearch_vectors",
     "calibrate_gate",
@@ -85,9 +90,13 @@ __all__ = [
     "open_async_store",
     "open_store",
     "register_inference",
+    "repair",
+    "restore",
     "search",
     "search_vectors",
+    "snapshot",
     "unregister_inference",
+    "verify",
 ]
 
 

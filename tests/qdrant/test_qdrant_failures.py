@@ -17,7 +17,7 @@ from qdrant_client import QdrantClient
 from qdrant_stub import OK, Stub, info
 
 from ume_qdrant import ClientStore, CollectionMeta, EdgeStore, Point, Store, open_store
-from ume_qdrant.stores.edge import META_FILE
+from ume_qdrant.stores.edge_folder import META_FILE
 from ume_retrieval import InputError, StoreError
 from ume_retrieval.errors import CollectionNotFound, StoreLocked, StoreMismatch
 from ume_retrieval.util.retry import Retry

@@ -60,13 +60,18 @@ class EdgeStore(RenamedMethods):
         return self._collection
 
     @property
+    def folder(self) -> Path:
+        """Folder of the collection, or of the one that the alias points to now."""
+        return self._folder.folder(self._collection)
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """Folders of all collections in the directory."""
         return tuple(folder.absolute() for folder in self._folder.folders())
 
     def exists(self) -> bool:
         """Return whether the collection exists."""
-        return is_collection(self._folder.folder(self._collection))
+        return is_collection(self.folder)
 
     def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
         """Create the collection unless it exists."""
@@ -171,7 +176,7 @@ class EdgeStore(RenamedMethods):
             raise alias_error(self._collection)
         if self.exists():
             self.close()
-            with exclusive(self._folder.folder(self._collection)):
+            with exclusive(self.folder):
                 self._folder.remove(self._collection)
 
     def close(self) -> None:

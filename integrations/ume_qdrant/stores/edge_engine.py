@@ -246,6 +246,39 @@ def load_shard(folder: Path) -> qe.EdgeShard:
         raise StoreDamaged(f"cannot open {error.message}", hint=REPAIR_HINT) from error
 
 
+def read_pages(folder: Path, vectors: Sequence[VectorName]) -> Iterator[list[Point]]:
+    """Yield the points of a folder, in pages; a point that cannot be read has neither payload nor vectors.
+
+    Raises:
+        StoreError: If the engine fails.
+    """
+    shard = load_shard(folder)
+    offset: Any = None
+    while True:
+        bare = qe.ScrollRequest(offset=offset, limit=PAGE, with_payload=False, with_vector=False)
+        with engine_errors(folder):
+            records, offset = shard.scroll(bare)
+        ids = [record.id for record in records]
+        try:
+            yield _read(shard, folder, ids, vectors)
+        except StoreError:
+            yield [point for key in ids for point in _read_one(shard, folder, key, vectors)]
+        if offset is None:
+            return
+
+
+def _read(shard: qe.EdgeShard, folder: Path, ids: list[Any], vectors: Sequence[VectorName]) -> list[Point]:
+    with engine_errors(folder):
+        return [point_of(record) for record in shard.retrieve(ids, True, list(vectors))]
+
+
+def _read_one(shard: qe.EdgeShard, folder: Path, key: Any, vectors: Sequence[VectorName]) -> list[Point]:
+    try:
+        return _read(shard, folder, [key], vectors)
+    except StoreError:
+        return [Point(str(key))]
+
+
 def finish_replacement(folder: Path) -> None:
     """Complete a repair whose process was killed between its last two steps."""
     if not (folder / SHARD).exists() and (folder / NEW_SHARD).is_dir():

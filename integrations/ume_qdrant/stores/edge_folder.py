@@ -197,7 +197,7 @@ class EdgeDirectory:
         (self.directory / ALIASES / alias).unlink(missing_ok=True)
 
     def create(self, name: str, meta: CollectionMeta, layout: Layout, engine: Callable[[Path], None]) -> None:
-        """Create a collection in a temporary folder and rename it, so that a killed process leaves no half of it.
+        """Create a collection, so that a killed process leaves no half of it.
 
         Args:
             name: Name of the collection.
@@ -208,13 +208,25 @@ class EdgeDirectory:
         Raises:
             OSError: If the folder cannot be written, or another writer has created the collection meanwhile.
         """
+
+        def fill(folder: Path) -> None:
+            engine(folder)
+            self.write(folder, meta, layout)
+
+        self.install(name, fill)
+
+    def install(self, name: str, fill: Callable[[Path], None]) -> None:
+        """Fill a temporary folder, and rename it to a collection's.
+
+        Raises:
+            OSError: If the folder cannot be written, or another writer has created the collection meanwhile.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._remove_stale(name)
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.new-", dir=self.directory))
         try:
             temporary.chmod(0o755)
-            engine(temporary)
-            self.write(temporary, meta, layout)
+            fill(temporary)
             temporary.rename(self.directory / name)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -16,11 +16,11 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, BinaryIO, Final
 
 from ume_retrieval.errors import InputError
 from ume_retrieval.util.files import atomic_write
@@ -192,10 +192,30 @@ def copy_sparse(source: Path, target: Path) -> None:
     """Copy a file without its holes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as file:
-        file.truncate(source.stat().st_size)
-        for place, block in blocks(source):
-            file.seek(place)
-            file.write(block)
+        write_sparse(file, source.stat().st_size, blocks(source))
+
+
+def write_sparse(file: BinaryIO, size: int, content: Iterable[tuple[int, bytes]]) -> None:
+    """Write blocks at their places into a new file of this size; the rest stays a hole."""
+    file.truncate(size)
+    for place, block in content:
+        file.seek(place)
+        file.write(block)
+
+
+def blocks_of(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the blocks of a stream that are not all zero, each with its place."""
+    place = 0
+    while block := stream.read(BLOCK):
+        if block != _ZEROS[: len(block)]:
+            yield place, block
+        place += len(block)
+
+
+def copy_collection(folder: Path, target: Path) -> None:
+    """Copy a collection that no engine has open, without holes and seal."""
+    for name in sealed_files(folder):
+        copy_sparse(folder / name, target / name)
 
 
 def _times_change_with_mapped_writes(folder: Path) -> bool:
