@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +276,51 @@ def test_holes_are_neither_read_nor_copied(tmp_path: Path) -> None:
     assert target.read_bytes() == source.read_bytes()
     assert len(list(blocks(source))) == 1
     assert target.stat().st_blocks * 512 < 1_000_000
+
+
+def read_only(target: Path) -> str:
+    with EdgeStore(target, "films") as store:
+        assert (store.count(), len(store.search("direct", ROW, limit=5))) == (2, 2)
+        with pytest.raises(StoreError, match="cannot be written") as caught:
+            store.delete([point(1).id])
+        assert caught.value.hint
+    with pytest.raises(StoreError, match="cannot be written"):
+        verify(store)
+    return "read"
+
+
+def as_nobody(call: Callable[[], str]) -> str:
+    """Make a call in a forked process without the superuser's rights."""
+    back, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            tempfile.tempdir = "/tmp"  # noqa: S108  # that of the superuser is closed
+            os.write(there, call().encode())
+        except BaseException as error:  # noqa: BLE001  # shown by the parent
+            os.write(there, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(there)
+    os.waitpid(child, 0)
+    with os.fdopen(back) as pipe:
+        return pipe.read()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="permissions of POSIX systems")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_collection_that_cannot_be_written_can_be_searched(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        target = Path(place) / "vectors"
+        shutil.copytree(folder, target, symlinks=True)
+        for path in (target, *target.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        assert as_nobody(lambda: read_only(target)) == "read"
+        target.chmod(0o755)
+        for path in target.rglob("*"):
+            path.chmod(0o755)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

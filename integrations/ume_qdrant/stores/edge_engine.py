@@ -38,10 +38,11 @@ NEW_SHARD: Final = ".shard.new"
 
 logger = logging.getLogger(__name__)
 
-CALLS: Final = frozenset(
-    {"upsert", "update", "delete", "retrieve", "page", "search", "count", "optimize", "set_metadata"}
-)
-"""Methods that another process may call."""
+READS: Final = frozenset({"retrieve", "page", "search", "count"})
+"""Methods that only read."""
+
+CALLS: Final = READS | {"upsert", "update", "delete", "optimize", "set_metadata"}
+"""Methods that stores call, also those of other processes."""
 
 
 class EdgeEngine:

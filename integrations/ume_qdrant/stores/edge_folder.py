@@ -72,6 +72,8 @@ class FileLock:
 
     Raises:
         BlockingIOError: If the folder is locked.
+        PermissionError: If the folder cannot be written.
+        OSError: As PermissionError, for a read-only disk.
 
     Example:
         >>> import tempfile
