@@ -129,9 +129,7 @@ def by_tasks(folder: Path, shares: list[range]) -> int:
 
 def by_processes(folder: Path, shares: list[range]) -> int:
     """Write from processes."""
-    commands = [
-        [sys.executable, __file__, "--write", str(folder), str(one.start), str(one.stop)] for one in shares
-    ]
+    commands = [[sys.executable, __file__, "--write", str(folder), str(one.start), str(one.stop)] for one in shares]
     running = [subprocess.Popen(command) for command in commands]  # noqa: S603  # this script
     return sum(process.wait() != 0 for process in running)
 

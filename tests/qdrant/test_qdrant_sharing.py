@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -20,10 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ume_qdrant import CollectionMeta, EdgeStore, Filter, Point
+from ume_qdrant import CollectionMeta, EdgeStore, Filter, Point, index, search
 from ume_qdrant.stores.edge_folder import lock_record
 from ume_qdrant.stores.wire import pack, unpack
+from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.errors import StoreError, StoreLocked, StoreMismatch
+from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 META = CollectionMeta("model", "rev", "embed-rl", 4)
 VECTOR = np.asarray([1, 0, 0, 0], dtype=np.float32)
@@ -255,3 +258,65 @@ def test_values_survive_the_way(value: object) -> None:
 @given(arrays(np.float32, (3, 4)))
 def test_arrays_survive_the_way(value: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
     np.testing.assert_array_equal(unpack(pack(value)), value)
+
+
+BUSY = """
+import sys, time
+from pathlib import Path
+from ume_qdrant import EdgeStore, enrich, index
+from ume_retrieval import ReasoningEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder
+
+class SlowEmbedder(HashEmbedder):
+    def embed(self, *arguments, **settings):
+        time.sleep(0.1)
+        return super().embed(*arguments, **settings)
+
+class SlowReasoner(FakeReasoner):
+    def generate(self, *arguments, **settings):
+        time.sleep(0.1)
+        return super().generate(*arguments, **settings)
+
+embedder = ReasoningEmbedder(SlowEmbedder(), SlowReasoner())
+with EdgeStore(sys.argv[1], "notes") as store:
+    store.count()
+    print("busy", flush=True)
+    if sys.argv[3] == "index":
+        index(embedder, store, sys.argv[2], batch_size=1)
+    else:
+        enrich(embedder, store, batch_size=1)
+"""
+
+
+@pytest.mark.parametrize("work", ["index", "enrich"])
+def test_search_answers_while_another_process_works(tmp_path: Path, work: str) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "first.txt").write_text("the last train home")
+    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    with EdgeStore(tmp_path / "vectors", "notes") as store:
+        index(embedder, store, media)
+    for number in range(40):
+        (media / f"{number}.txt").write_text(f"words of note {number}")
+    with EdgeStore(tmp_path / "vectors", "notes") as store:
+        if work == "enrich":
+            index(embedder, store, media)
+    answered: list[float] = []
+    with subprocess.Popen(  # noqa: S603  # our own text
+        [sys.executable, "-c", BUSY, str(tmp_path / "vectors"), str(media), work], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "busy\n"
+        while process.poll() is None:
+            started = time.monotonic()
+            with EdgeStore(tmp_path / "vectors", "notes") as store:
+                result = search(embedder, store, "the last train home", limit=1, mode="direct")
+            assert result.hits[0].text == "the last train home"
+            if process.poll() is None:
+                answered.append(time.monotonic() - started)
+        assert process.returncode == 0
+    assert len(answered) > 3
+    assert statistics.median(answered) < 2, "one may wait for other work of a busy machine"
+    with EdgeStore(tmp_path / "vectors", "notes") as store:
+        assert store.count() == 41
+        assert store.count(Filter(reasoning=("done",))) == (41 if work == "enrich" else 0)

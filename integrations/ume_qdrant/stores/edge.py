@@ -228,6 +228,4 @@ _EXCHANGE = threading.RLock()
 """Held for two instructions by all stores, and by a fork, so that no process begins with it locked."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_EXCHANGE.acquire, after_in_parent=_EXCHANGE.release, after_in_child=_EXCHANGE.release
-    )
+    os.register_at_fork(before=_EXCHANGE.acquire, after_in_parent=_EXCHANGE.release, after_in_child=_EXCHANGE.release)

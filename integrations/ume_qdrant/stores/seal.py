@@ -233,4 +233,3 @@ def _times_change_with_mapped_writes(folder: Path) -> bool:
 def small_content(state: FileState) -> bytes | None:
     """Return a small file's content, or None."""
     return None if state.content is None else base64.b64decode(state.content)
-

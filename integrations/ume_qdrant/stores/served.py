@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ume_qdrant.stores.wire import error_message, raise_error, receive, send
-from ume_retrieval.errors import StoreError, StoreLocked, UmeError
+from ume_retrieval.errors import StoreLocked, UmeError
 
 Call: TypeAlias = Callable[[str, Sequence[Any], Mapping[str, Any]], Any]
 """Calls a method of the opened collection, by name."""
@@ -213,5 +213,6 @@ def _same_user(connection: socket.socket) -> bool:
     """Whether the other process is of this user; elsewhere than on Linux, the folder's permissions see to it."""
     if not sys.platform.startswith("linux"):
         return True
-    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
     return user in {os.geteuid(), 0}

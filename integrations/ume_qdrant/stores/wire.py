@@ -67,7 +67,7 @@ def unpack(data: bytes) -> Any:
         raise StoreError(f"a message of another process cannot be read: {error}") from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:  # noqa: PLR0911  # one for each kind of value
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, np.ndarray):
@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} cannot be sent to another process")
 
 
-def _rebuilt(value: Any) -> Any:
+def _rebuilt(value: Any) -> Any:  # noqa: PLR0911  # as above
     if isinstance(value, list):
         return [_rebuilt(one) for one in value]
     if not isinstance(value, dict):
