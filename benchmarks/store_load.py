@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import subprocess
 import sys
 import tempfile
@@ -90,8 +91,6 @@ def search_from_another_process(folder: Path, threads: int, seconds: float) -> d
         store.count()
         command = [sys.executable, __file__, "--search", str(folder), str(threads), str(seconds)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603  # this script
-    import json
-
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
@@ -121,7 +120,7 @@ def by_tasks(folder: Path, shares: list[range]) -> int:
             for number in numbers:
                 await store.upsert([made(number, rows[0])])
 
-    async def together() -> list[None | BaseException]:
+    async def together() -> list[BaseException | None]:
         return await asyncio.gather(*map(task, shares), return_exceptions=True)
 
     return sum(one is not None for one in asyncio.run(together()))
@@ -159,8 +158,6 @@ def main() -> None:
         write(Path(sys.argv[2]), range(int(sys.argv[3]), int(sys.argv[4])))
         return
     if sys.argv[1:2] == ["--search"]:
-        import json
-
         print(json.dumps(search(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -153,7 +153,7 @@ class StoreUnsupported(StoreError):
 
 
 class StoreLocked(StoreError):
-    """Another process holds the in-process store."""
+    """Another process holds the folder store and cannot share it."""
 
     code = "store_locked"
 

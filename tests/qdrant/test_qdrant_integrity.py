@@ -223,7 +223,7 @@ def test_a_snapshot_can_be_restored_elsewhere(folder: Path, tmp_path: Path) -> N
         restore(other, archive)
     for damage in (archive.read_bytes()[:-200], b"", b"no archive"):
         (tmp_path / "bad").write_bytes(damage)
-        with pytest.raises(StoreDamaged, match="cannot be restored|is damaged"):
+        with pytest.raises(StoreDamaged, match=r"cannot be restored|is damaged"):
             restore(EdgeStore(tmp_path / "third", "films"), tmp_path / "bad")
     assert not EdgeStore(tmp_path / "third", "films").exists()
     with pytest.raises(InputError, match="does not exist"):
@@ -297,7 +297,7 @@ def as_nobody(call: Callable[[], str]) -> str:
         try:
             if os.geteuid() == 0:
                 os.setuid(65534)
-            tempfile.tempdir = "/tmp"  # noqa: S108  # that of the superuser is closed
+            tempfile.tempdir = "/tmp"  # that of the superuser is closed
             os.write(there, call().encode())
         except BaseException as error:  # noqa: BLE001  # shown by the parent
             os.write(there, repr(error).encode())

@@ -93,8 +93,8 @@ def repair(store: Store, *, on_progress: OnProgress | None = None) -> RepairRepo
             engine = EdgeEngine(fresh)
             try:
                 sorter = _Sorter(report, meta.dimension)
-                for point in sorter.keep(_groups(folder, seal, damaged, work), on_progress):
-                    engine.upsert(point)
+                for points in sorter.keep(_groups(folder, seal, damaged, work), on_progress):
+                    engine.upsert(points)
                 engine.optimize()
                 report.kept = engine.count(None)
             finally:
@@ -138,8 +138,7 @@ class _Sorter:
         for group in groups:
             try:
                 for page in salvage(group.folder):
-                    for batch in batches(self._kept(group, page), BATCH):
-                        yield batch
+                    yield from batches(self._kept(group, page), BATCH)
                     done += len(page)
                     if on_progress is not None:
                         on_progress(Progress("repair", done, None, ""))

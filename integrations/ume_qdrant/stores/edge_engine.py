@@ -334,7 +334,7 @@ def engine_errors(folder: Path) -> Iterator[None]:
 
 
 def locked(folder: Path, by: str = "another process") -> StoreLocked:
-    """Return the error for a collection that another process holds and does not share, or another store if it has to be alone."""
+    """Return the error for a collection that another process holds, and does not share."""
     return StoreLocked(
         f"collection {folder.name!r} in {folder.parent} is in use by {by}",
         hint="close the store that has it open, or wait; a Qdrant server can be shared by processes",

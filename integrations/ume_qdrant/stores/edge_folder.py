@@ -296,7 +296,7 @@ def parse_metadata(content: bytes) -> dict[str, Any]:
     """
     data = json.loads(content.decode("utf-8"))
     if not isinstance(data, dict):
-        raise ValueError("it holds no JSON object")
+        raise ValueError("it holds no JSON object")  # noqa: TRY004  # as for other content
     check = data.pop(CHECK, None)
     if check is not None and check != _check_sum(json.dumps(data)):
         raise ValueError("its checksum differs")
