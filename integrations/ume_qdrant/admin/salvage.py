@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 from ume_qdrant.stores.base import VECTORS, Point
 from ume_qdrant.stores.wire import LENGTH, MOST_BYTES, pack, unpack
@@ -47,7 +47,7 @@ def salvage(folder: Path) -> Iterator[list[Point]]:
             raise StoreError(lines[-1] if lines else f"the engine's process ended with {process.returncode}")
 
 
-def _message(pipe: BinaryIO) -> list[Point] | None:
+def _message(pipe: IO[bytes]) -> list[Point] | None:
     head = pipe.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
