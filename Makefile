@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode call-paths bench-prompts bench-pipeline bench-scale bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode call-paths bench-prompts bench-pipeline bench-scale bench-store bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ bench-pipeline: $(DEV) $(VLLM) ## Measure reasoning and embedding against `gener
 
 bench-scale: $(DEV) ## Measure cost, memory and search at 1,000, 10,000 and 50,000 items (some 10 minutes)
 	$(BIN)/python benchmarks/scale.py $(BENCH_FLAGS)
+
+bench-store: $(DEV) ## Measure searches from 8 threads, and writers side by side on fresh collections (some 3 minutes)
+	$(BIN)/python benchmarks/store_load.py $(BENCH_FLAGS)
 
 bench-gate: $(DEV) ## Measure hit@1 on Shapes against the share of reasoned queries (some 8 minutes)
 	$(BIN)/python benchmarks/gate.py $(BENCH_FLAGS)

@@ -164,9 +164,11 @@ def _find(
     item: Item, params: SearchParams, place: StoreOptions, models: ModelOptions
 ) -> tuple[ReasoningEmbedder, SearchResult]:
     from ume_qdrant import search as search_store
+    from ume_qdrant.stores.filters import as_qdrant_filter
 
     with place.open() as opened:
-        opened.count(params.where)  # fails before models are loaded if the collection is missing or in use
+        # Fails before models are loaded if the collection is missing, or the filter does not choose a tenant.
+        as_qdrant_filter(params.where, opened.layout().tenant, opened.collection)
         embedder = models.load()
         if embedder.reasoner is None:
             params = params.merge(reasoning="never")
