@@ -40,8 +40,8 @@ class TCotReranker(Reranker):
 
     The question is that of the process reward (arXiv 2602.13823, section 3.3), with the crops and key frames that the
     T-CoTs name. Each question lists the items in another order, derived from their T-CoTs, so that no position has an
-    advantage. When the Reasoner chooses none, the rest keeps the order in which it was given. Scores say the order only:
-    1 for the first of n items, 1/n for the last.
+    advantage. When the Reasoner chooses none, the rest keeps the order in which it was given. Scores say the order
+    only: 1 for the first of n items, 1/n for the last.
 
     Items without a known T-CoT are reasoned over first; one that cannot be has no score.
 
