@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,12 +17,13 @@ from ume_llama_index.embedding import UmeEmbedding
 from ume_llama_index.events import LeftOutEvent
 from ume_llama_index.inputs import item_of_query
 from ume_llama_index.nodes import item_of_node, label_of
-from ume_retrieval.chat import Message, TextPart
+from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Sampling
 from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
 from ume_retrieval.inputs import Item, Modality
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.tcot.choice import CHOICE_TOKENS, choice_prompt, read_choice
+from ume_retrieval.reranking import rank_by_choice
+from ume_retrieval.tcot.choice import CHOICE_TOKENS, Described
 from ume_retrieval.tcot.grammar import render
 
 dispatcher = get_dispatcher(__name__)
@@ -76,7 +76,12 @@ class TCotRerank(BaseNodePostprocessor):
         with self.callback_manager.event(CBEventType.RERANKING, payload=asked) as event:
             wanted = self._tcot_of_query(item_of_query(query_bundle))
             known = self._tcots(nodes[: self.window])
-            ranked = _rank(judge, wanted, known, self.top_n)
+            candidates = {position: Described(tcot) for position, tcot in known.items()}
+
+            def ask(chat: Chat) -> str:
+                return judge.ask([chat], Sampling(max_tokens=CHOICE_TOKENS))[0].text
+
+            ranked = rank_by_choice(ask, Described(wanted), candidates, self.top_n)
             rest = [position for position in range(len(nodes)) if position not in ranked]
             best = [nodes[position] for position in [*ranked, *rest]][: self.top_n]
             event.on_end(payload={EventPayload.NODES: best})
@@ -123,23 +128,3 @@ class TCotRerank(BaseNodePostprocessor):
         if failures:
             dispatcher.event(LeftOutEvent.of(failures))
         return dict(sorted(known.items()))
-
-
-def _rank(judge: ReasoningEmbedder, wanted: str, known: dict[int, str], top_n: int) -> list[int]:
-    """Return positions, best first: those that the judge chose, then the other ones with a T-CoT in their order."""
-    left = dict(known)
-    ranked: list[int] = []
-    while len(ranked) < top_n and len(left) > 1:
-        listed = sorted(left, key=lambda position: (_order(wanted, len(ranked), left[position]), position))
-        prompt = choice_prompt(wanted, [left[position] for position in listed])
-        [reply] = judge.ask([(Message("user", (TextPart(prompt),)),)], Sampling(max_tokens=CHOICE_TOKENS))
-        choice = read_choice(reply.text, len(listed))
-        if choice is None:
-            break
-        ranked.append(listed[choice])
-        del left[listed[choice]]
-    return [*ranked, *left]
-
-
-def _order(wanted: str, asked: int, tcot: str) -> bytes:
-    return hashlib.sha256(f"{asked}\0{wanted}\0{tcot}".encode("utf-8", "replace")).digest()
