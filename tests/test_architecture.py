@@ -57,7 +57,7 @@ ROOMS: dict[str, set[str]] = {
         *("chat", "checkpoint", "engines", "errors", "inputs", "media"),
         *("pipeline", "results", "tcot", "util"),
     },
-    "testing": {"chat", "checkpoint", "engines", "tcot"},
+    "testing": {"chat", "checkpoint", "engines", "pipeline", "tcot"},
     "verification": {"chat", "engines", "errors", "inputs", "models"},
 }
 """Rooms of `ume_retrieval` that each room may import, besides itself."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from ume_retrieval import EmbedderSpec, ModelError, ReasoningEmbedder
+from ume_retrieval.checkpoint import RerankerSpec
 from ume_retrieval.engines import load as engines
 from ume_retrieval.engines import memory
 from ume_retrieval.engines.load import LoadOptions, find_room, require_room

@@ -15,7 +15,7 @@ import PIL.Image
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Generation, Reasoner, Sampling, tcot_sampling
-from ume_retrieval.engines.families import evidence_of
+from ume_retrieval.engines.families import evidence_of, parse_about
 from ume_retrieval.engines.resize import fit_image
 from ume_retrieval.errors import InputError, ModelError, Stopped, UmeError
 from ume_retrieval.inputs import Side
@@ -179,6 +179,8 @@ class TCotReranker(Reranker):
         for item in items:
             if (tcot := tcots.get(item.index)) is not None:
                 try:
+                    # Cues beyond what this Reasoner is shown are dropped: another one may have sampled more frames.
+                    tcot = parse_about(item.seen, render(tcot))
                     found[item.index] = self._shown(tcot, evidence_of(stage.embedder, item.seen, tcot).images)
                 except UmeError as error:
                     call.failures.add(error, index=item.index, source=item.source)

@@ -9,6 +9,7 @@ from ume_qdrant.stores.base import Payload
 from ume_qdrant.stores.filters import Kind
 from ume_qdrant.stores.schema import HitEvidence, evidence_of, tcot_of
 from ume_qdrant.stores.sources import item_of
+from ume_retrieval.errors import Failure
 from ume_retrieval.inputs import Item
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.trace import TCot
@@ -33,6 +34,7 @@ class Hit:
         trace: The whole T-CoT, or None.
         text: Beginning of a text, or None.
         point_id: Its id in the store.
+        rerank_score: The reranker's score, higher is better; None without one, or if it could not read the hit.
     """
 
     source: str
@@ -46,6 +48,7 @@ class Hit:
     trace: TCot | None
     text: str | None
     point_id: str
+    rerank_score: float | None = None
 
     @classmethod
     def of(cls, point_id: str, score: float, payload: Payload) -> Hit:
@@ -80,7 +83,8 @@ class Hit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: source, score, start_s, end_s, page, answer, evidence."""
+        """Return JSON values: source, score, start_s, end_s, page, answer, evidence; rerank_score if there is one."""
+        reranked = {} if self.rerank_score is None else {"rerank_score": self.rerank_score}
         return {
             "source": self.source,
             "score": self.score,
@@ -89,6 +93,7 @@ class Hit:
             "page": self.page,
             "answer": self.answer,
             "evidence": self.evidence.to_dict(),
+            **reranked,
         }
 
 
@@ -100,8 +105,11 @@ class SearchResult:
         hits: Best first.
         query_trace: The Reasoner's trace of the query, or None without reasoning.
         usage: Calls of the models for the query.
+        failures: Candidates that the reranker could not read, by their place in the first search; they keep their
+            order behind those with a score.
     """
 
     hits: tuple[Hit, ...]
     query_trace: Trace | None = None
     usage: Usage = field(default_factory=Usage)
+    failures: tuple[Failure, ...] = ()

@@ -17,6 +17,7 @@ import numpy as np
 from ume_qdrant.searching.fusion import Place, diversify, fuse, group
 from ume_qdrant.searching.hits import FIELDS, Hit, SearchResult
 from ume_qdrant.searching.params import DEFAULT_PARAMS, SearchOptions, SearchParams
+from ume_qdrant.searching.reranking import candidates_of, reranked
 from ume_qdrant.stores.async_store import AsyncStore, run_inline
 from ume_qdrant.stores.base import VECTORS, Payload, Store, Vector, VectorName
 from ume_qdrant.stores.filters import Filter
@@ -88,13 +89,19 @@ def search(
     async def encode(mode: ReasoningMode, target: Modality | None) -> EncodeResult:
         return embedder.encode_query(item, reasoning=mode, target=target, return_traces=True)
 
-    return run_inline(_search(embedder, _Inline(store), encode, params.merge(**options)))
+    params = params.merge(**options)
+    found = run_inline(_search(embedder, _Inline(store), encode, params.first_look))
+    if params.rerank is None:
+        return found
+    items, known = candidates_of(found, params)
+    return reranked(found, params.rerank.rerank(item, items, known=known), params.limit)
 
 
 def search_vectors(
     store: Store, query: QueryVectors, params: SearchParams = DEFAULT_PARAMS, **options: Unpack[SearchOptions]
 ) -> tuple[Hit, ...]:
-    """Find what answers an encoded query; settings of encoding (`reasoning`, `gate`, `mode`, `target`) have no effect.
+    """Find what answers an encoded query; settings of encoding (`reasoning`, `gate`, `mode`, `target`)
+    and `rerank` have no effect.
 
     Hits of equal score are ordered by point id, so that results do not depend on the order of writing.
     """
@@ -115,7 +122,12 @@ async def asearch(
     async def encode(mode: ReasoningMode, target: Modality | None) -> EncodeResult:
         return await embedder.aencode_query(item, reasoning=mode, target=target, return_traces=True)
 
-    return await _search(embedder, store, encode, params.merge(**options))
+    params = params.merge(**options)
+    found = await _search(embedder, store, encode, params.first_look)
+    if params.rerank is None:
+        return found
+    items, known = candidates_of(found, params)
+    return reranked(found, await params.rerank.arerank(item, items, known=known), params.limit)
 
 
 async def asearch_vectors(
