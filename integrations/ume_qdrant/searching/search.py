@@ -100,8 +100,9 @@ def search(
 def search_vectors(
     store: Store, query: QueryVectors, params: SearchParams = DEFAULT_PARAMS, **options: Unpack[SearchOptions]
 ) -> tuple[Hit, ...]:
-    """Find what answers an encoded query; settings of encoding (`reasoning`, `gate`, `mode`, `target`)
-    and `rerank` have no effect.
+    """Find what answers an encoded query.
+
+    Settings that need the query itself have no effect: `reasoning`, `gate`, `mode`, `target` and `rerank`.
 
     Hits of equal score are ordered by point id, so that results do not depend on the order of writing.
     """
