@@ -25,7 +25,8 @@ def scored(score: float) -> dict[str, Any]:
 
 
 def by_length(path: str, body: dict[str, Any]) -> Any:
-    assert path == "/v1/rerank"
+    if path != "/v1/rerank":
+        return None
     [document] = body["documents"]
     if document == "bad":
         return reply({"error": {"message": "too long"}}, 400)

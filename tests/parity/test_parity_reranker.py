@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from parity_cases import HERE, RERANKED, RERANKER, reranked, score_tolerance, spread
+from vllm_server import start, wait_for
 from widened import widen_heads
 
 from ume_retrieval import Item, Reranker
+from ume_retrieval.checkpoint import RerankerSpec
+from ume_retrieval.engines.families import JUDGE
+from ume_retrieval.engines.server.options import ServerOptions
 from ume_retrieval.engines.transformers.processor import PackedBatch
 from ume_retrieval.engines.transformers.reranker import TransformersReranker
 from ume_retrieval.errors import InputError
@@ -101,11 +107,49 @@ def test_a_picture_that_the_published_model_does_not_see_is_named(reranker: Pair
 
 
 @pytest.fixture(scope="module")
-def vllm(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Reranker:
-    wide = tmp_path_factory.mktemp("wide") / "checkpoint"
-    shutil.copytree(folder, wide)
+def wide(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint with heads of 32 numbers, the least that vLLM's attention on CPUs takes."""
+    wide = Path(shutil.copytree(folder, tmp_path_factory.mktemp("wide") / "checkpoint"))
     widen_heads(wide)
+    return wide
+
+
+@pytest.fixture(scope="module")
+def vllm(wide: Path) -> Reranker:
     return Reranker.from_pretrained(wide, engine="vllm", device="cpu", dtype="float32")
+
+
+TEMPLATE = (
+    "<|im_start|>system\n" + JUDGE + "<|im_end|>\n<|im_start|>user\n<Instruct>: "
+    "{{ instruction | default('" + RerankerSpec(family="qwen3-vl-reranker").default_instruction + "') }}<Query>:"
+    "{{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n<Document>:"
+    "{{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}"
+    "<|im_end|>\n<|im_start|>assistant\n"
+)
+"""How the published model is shown a pair, as a template of vLLM's `/rerank`."""
+
+CLASSIFIER = {
+    "architectures": ["Qwen3VLForSequenceClassification"],
+    "classifier_from_token": ["no", "yes"],
+    "is_original_qwen3_reranker": True,
+}
+
+
+@pytest.fixture(scope="module")
+def server(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reranker]:
+    place = tmp_path_factory.mktemp("server")
+    (place / "pair.jinja").write_text(TEMPLATE)
+    switches = ("--runner", "pooling", "--hf-overrides", json.dumps(CLASSIFIER), "--max-model-len", "8192")
+    switches += ("--chat-template", str(place / "pair.jinja"))
+    process, url = start(str(wide), "k3y-of-a-test", place / "log", *switches)
+    try:
+        wait_for(process, url, place / "log")
+        options = ServerOptions(reranker_url=url, api_key="k3y-of-a-test")
+        # The server's name of the model is its folder.
+        yield Reranker.from_pretrained(wide, engine="server", server=options)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
 
 
 on_vllm = [
@@ -121,3 +165,23 @@ def test_scores_on_vllm_are_the_published_ones(vllm: Reranker, case: dict[str, A
     assert not result.failures
     assert result.usage.reranked_tokens == sum(len(spread(ids)) for ids in case["expected"]["input_ids"])
     assert result.scores.tolist() == pytest.approx(case["expected"]["scores"], abs=score_tolerance(case))
+
+
+def has_videos(case: dict[str, Any]) -> bool:
+    return any("video" in one for one in (case["input"]["query"], *case["input"]["documents"]))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(*one.values, id=one.id, marks=on_vllm)
+        for one in CASES
+        # A server is sent a video as frames, and cuts nothing.
+        if not has_videos(one.values[0]) and not one.id.startswith("long")
+    ],
+)
+def test_scores_of_a_server_are_the_published_ones(server: Reranker, case: dict[str, Any]) -> None:
+    result = server.rerank(*reranked(case))
+    assert not result.failures
+    assert result.usage.reranked_tokens == sum(len(spread(ids)) for ids in case["expected"]["input_ids"])
+    assert result.scores.tolist() == pytest.approx(case["expected"]["scores"], abs=1e-4)
