@@ -106,7 +106,8 @@ class CrossEncoderScorer(Pretrained[RerankerSpec]):
         tokenizer, limit = getattr(self.model, "tokenizer", None), self.model.max_seq_length
         if isinstance(query, dict) or isinstance(document, dict) or not callable(tokenizer) or limit is None:
             return False
-        return len(tokenizer(query, document, truncation=False, verbose=False)["input_ids"]) > limit
+        ids: list[int] = tokenizer(query, document, truncation=False, verbose=False)["input_ids"]
+        return len(ids) > int(limit)
 
 
 def _count(lengths: list[int], reader: Any, args: tuple[Any, ...]) -> None:

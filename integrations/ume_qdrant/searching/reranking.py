@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ume_qdrant.searching.hits import SearchResult
 from ume_qdrant.searching.params import SearchParams
+from ume_retrieval.errors import Failure, UmeError
 from ume_retrieval.inputs import Item
 from ume_retrieval.reranking import Known, RerankResult
 
 
-def candidates_of(found: SearchResult, params: SearchParams) -> tuple[list[Item], Known]:
-    """Return the media of the hits, and the T-CoTs that are known of query and hits."""
-    query = None if found.query_trace is None else found.query_trace.tcot
-    return [hit.item for hit in found.hits], Known(query, tuple(hit.trace for hit in found.hits), params.target)
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """What a reranker is asked about a search.
 
-
-def reranked(found: SearchResult, second: RerankResult, limit: int) -> SearchResult:
-    """Order the hits of a search by a reranker's scores.
-
-    Args:
-        found: The first search.
-        second: Scores of its hits.
-        limit: Most hits that are kept.
+    Attributes:
+        found: The search.
+        items: Media of its hits, by the hit's place; those of a hit may be gone.
+        known: T-CoTs of the query and of `items`.
+        failures: Hits without media, by their place.
     """
-    scores = [float(score) for score in second.scores]
-    hits = [
-        replace(found.hits[place], rerank_score=None if math.isnan(scores[place]) else scores[place])
-        for place in second.order
-    ]
-    failures = tuple(replace(one, source=found.hits[one.index].source) for one in second.failures)
-    usage = found.usage + replace(second.usage, items=0)
-    return replace(found, hits=tuple(hits[:limit]), usage=usage, failures=failures)
+
+    found: SearchResult
+    items: dict[int, Item]
+    known: Known
+    failures: tuple[Failure, ...]
+
+    @classmethod
+    def of(cls, found: SearchResult, params: SearchParams) -> Candidates:
+        """Collect the media of the hits of a search."""
+        items: dict[int, Item] = {}
+        failures: list[Failure] = []
+        for place, hit in enumerate(found.hits):
+            try:
+                items[place] = hit.item
+            except UmeError as error:
+                failures.append(Failure.of(error, index=place, source=hit.source))
+        query = None if found.query_trace is None else found.query_trace.tcot
+        known = Known(query, tuple(found.hits[place].trace for place in items), params.target)
+        return cls(found, items, known, tuple(failures))
+
+    def ordered(self, second: RerankResult, limit: int) -> SearchResult:
+        """Return the search with its hits ordered by the scores of `items`; hits without a score come last.
+
+        Args:
+            second: The reranker's result for `items`.
+            limit: Most hits that are kept.
+        """
+        places, hits = list(self.items), list(self.found.hits)
+        failures = [*self.failures]
+        for failure in second.failures:
+            place = places[failure.index]
+            failures.append(replace(failure, index=place, source=hits[place].source))
+        scores = {place: float(score) for place, score in zip(places, second.scores, strict=True)}
+        scored = [place for place in (places[one] for one in second.order) if not math.isnan(scores[place])]
+        rest = [place for place in range(len(hits)) if place not in {*scored}]
+        ordered = [replace(hits[place], rerank_score=scores[place]) for place in scored]
+        return replace(
+            self.found,
+            hits=(*ordered, *(hits[place] for place in rest))[:limit],
+            usage=self.found.usage + replace(second.usage, items=0),
+            failures=tuple(sorted(failures, key=lambda failure: failure.index)),
+        )
