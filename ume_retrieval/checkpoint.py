@@ -246,6 +246,26 @@ class EmbedderSpec(BaseModel):
         return self.family if self.profile == OWN else f"{self.family}/{self.profile.name}"
 
 
+class RerankerSpec(BaseModel):
+    """Settings of a reranker that scores pairs of a query and an item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["reranker"] = "reranker"
+    family: Literal["qwen3-vl-reranker", "cross-encoder"]
+    """How a pair is written: QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_reranker.py; or by the model's own
+    sentence-transformers files, which also resize its pictures."""
+    profile: Profile = PROFILES["qwen3-vl-embedding"][0]
+    """How videos and pictures are shown; the published rerankers share it with the Embedders of their family."""
+    budget: VisualBudget = PUBLISHED_BUDGETS["qwen3-vl-embedding"]
+    """Resolution and number of frames that the model sees."""
+    default_instruction: str = "Given a search query, retrieve relevant candidates that answer the query."
+    """Task of a query without an instruction; only the qwen3-vl-reranker family reads it."""
+    max_tokens: Annotated[int, Field(gt=0)] = 10_240
+    """Tokens of a pair before its fixed end. Of a longer pair, words are dropped from the end, as published; pictures
+    stay. The cross-encoder family uses the model's own limit."""
+
+
 def _read_table(path: Path) -> dict[str, object]:
     readers = {".toml": tomllib.loads, ".json": json.loads}
     if path.suffix not in readers:

@@ -11,6 +11,7 @@ from ume_qdrant.stores.filters import Kind
 from ume_qdrant.stores.metadata import META_FIELD
 from ume_qdrant.stores.schema import HitEvidence, evidence_of, tcot_of
 from ume_qdrant.stores.sources import DOCUMENT_FIELD, item_of
+from ume_retrieval.errors import Failure
 from ume_retrieval.inputs import Item
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.trace import TCot
@@ -41,6 +42,7 @@ class Hit:
         id: Id of the document, as given to `index_documents`; for files, the source.
         document: How the item of a document is made again, see `stores.sources.stored_item`; None for files.
         meta: Your own metadata.
+        rerank_score: The reranker's score, higher is better; None without one, or if it could not read the hit.
     """
 
     source: str
@@ -57,6 +59,7 @@ class Hit:
     id: str = ""
     meta: dict[str, Any] = field(default_factory=dict, hash=False)
     document: Mapping[str, Any] | None = field(default=None, hash=False)
+    rerank_score: float | None = None
 
     @classmethod
     def of(cls, point_id: str, score: float, payload: Payload) -> Hit:
@@ -100,7 +103,10 @@ class Hit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: source, score, start_s, end_s, page, answer, evidence, meta; and id for a document."""
+        """Return JSON values: source, score, start_s, end_s, page, answer, evidence, meta.
+
+        A document has an id too, and a reranked hit its rerank_score.
+        """
         return {
             "source": self.source,
             "score": self.score,
@@ -111,6 +117,7 @@ class Hit:
             "evidence": self.evidence.to_dict(),
             "meta": self.meta,
             **({} if self.document is None else {"id": self.id}),
+            **({} if self.rerank_score is None else {"rerank_score": self.rerank_score}),
         }
 
 
@@ -122,8 +129,11 @@ class SearchResult:
         hits: Best first.
         query_trace: The Reasoner's trace of the query, or None without reasoning.
         usage: Calls of the models for the query.
+        failures: Candidates that the reranker could not read, by their place in the first search; they keep their
+            order behind those with a score.
     """
 
     hits: tuple[Hit, ...]
     query_trace: Trace | None = None
     usage: Usage = field(default_factory=Usage)
+    failures: tuple[Failure, ...] = ()
