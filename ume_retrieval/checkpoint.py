@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
@@ -127,13 +128,15 @@ class Prompts(BaseModel):
         try:
             prompts = cls.model_validate({"version": "", **fields})
         except ValidationError as error:
-            first = error.errors()[0]
+            # A misspelt name is unknown, and the name that was meant is missing: the former says what to correct.
+            first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
             field = ".".join(map(str, first["loc"]))
             said = {"missing": "is missing", "extra_forbidden": "is not a prompt"}.get(first["type"], first["msg"])
-            raise InputError(
-                f"{source}: {field} {said}",
-                hint=f"the fields are {', '.join(cls.model_fields)}; version may be left out",
-            ) from error
+            unknown = first["type"] == "extra_forbidden"
+            near = difflib.get_close_matches(field, cls.model_fields, n=1, cutoff=0.8) if unknown else ()
+            hint = f"the fields are {', '.join(cls.model_fields)}; version may be left out"
+            hint = f"did you mean {near[0]}?" if near else hint
+            raise InputError(f"{source}: {field} {said}", hint=hint) from error
         for name in ("query_text", "query_text_to_video", "corpus_text"):
             if "{text}" not in getattr(prompts, name):
                 raise InputError(f"{source}: {name} lacks {{text}}", hint="add {text} where the item's text belongs")
