@@ -53,6 +53,10 @@ ROOMS: dict[str, set[str]] = {
         *("profiles", "results", "tcot", "util", "vectors"),
     },
     "report": {"errors", "inputs", "media", "tcot", "util"},
+    "reranking": {
+        *("chat", "checkpoint", "engines", "errors", "inputs", "media"),
+        *("pipeline", "results", "tcot", "util"),
+    },
     "testing": {"chat", "checkpoint", "engines", "pipeline", "tcot"},
     "verification": {"chat", "engines", "errors", "inputs", "models"},
 }

@@ -153,7 +153,7 @@ class StoreUnsupported(StoreError):
 
 
 class StoreLocked(StoreError):
-    """Another process holds the in-process store."""
+    """Another process holds the folder store and cannot share it."""
 
     code = "store_locked"
 
@@ -162,6 +162,12 @@ class TenantRequired(StoreError):
     """The collection has tenants, and a filter or a point does not say which one it concerns."""
 
     code = "tenant_required"
+
+
+class StoreDamaged(StoreError):
+    """Files of the in-process store are missing or not as they were written."""
+
+    code = "store_damaged"
 
 
 class CollectionNotFound(StoreError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 from rich.table import Table
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ume_qdrant import Hit, SearchParams, SearchResult
     from ume_retrieval.inputs import Item
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder
+    from ume_retrieval.reranking import Reranker
 
 ANSWER_LETTERS = 200
 """Most characters of an answer, a text or metadata in the table; --json and reports contain all of it."""
@@ -67,6 +68,17 @@ class SearchOptions:
     ] = None
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most hits.")] = 10
     mode: Annotated[SearchMode, typer.Option("--mode", help="Which vectors are compared.")] = "fused"
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank",
+            help="Order the best candidates by a reranker: a preset, a hub id, a folder, or `reasoner` (the T-CoTs).",
+            show_default=False,
+        ),
+    ] = None
+    rerank_candidates: Annotated[
+        int, typer.Option("--rerank-candidates", min=1, help="Candidates that the reranker looks at.")
+    ] = 20
 
     def item(self, text: str | None) -> Item:
         """Return the query."""
@@ -104,7 +116,20 @@ class SearchOptions:
             group_by=self.group_by,
             diversity=self.diversity,
             effort=SearchEffort(exact=self.exact),
+            rerank_candidates=self.rerank_candidates,
         )
+
+    def reranker(self, embedder: ReasoningEmbedder, models: ModelOptions) -> Reranker | None:
+        """Load the reranker that is asked for."""
+        if self.rerank is None:
+            return None
+        if self.rerank == "reasoner":
+            from ume_retrieval.reranking import TCotReranker
+
+            return TCotReranker.of(embedder, window=self.rerank_candidates)
+        from ume_retrieval.reranking import Reranker
+
+        return Reranker.from_pretrained(self.rerank, engine=models.engine, device=models.device)
 
 
 @grouped
@@ -119,14 +144,20 @@ def search(
 ) -> None:
     """Search with text, images and videos, in any combination."""
     with command(as_json=as_json) as output:
-        _, result = _find(options.item(text), options.params(filters), place, models)
+        _, result = _find(options.item(text), options, filters, place, models)
         usage = result.usage
         spent = {
             "reasoned": usage.reasoner_calls + usage.cached_traces,
             "spared": usage.spared,
             "completion_tokens": usage.completion_tokens,
         }
-        output.result({"hits": [hit.to_dict() for hit in result.hits], "usage": spent}, _table(result))
+        found: dict[str, Any] = {"hits": [hit.to_dict() for hit in result.hits], "usage": spent}
+        lines: list[str] = []
+        if options.rerank is not None:
+            spent |= {"reranker_calls": usage.reranker_calls, "reranked_tokens": usage.reranked_tokens}
+            found["failures"] = [asdict(one) for one in result.failures]
+            lines = [f"not reranked: {plain(one.source)}: {plain(one.message)}" for one in result.failures]
+        output.result(found, _table(result), *lines)
 
 
 @grouped
@@ -147,7 +178,7 @@ def report(
         from ume_retrieval.report import ReportPage, write_contact_sheet, write_html
 
         item = options.item(text)
-        embedder, result = _find(item, options.params(filters), place, models)
+        embedder, result = _find(item, options, filters, place, models)
         seen = (embedder.reasoner or embedder.embedder).spec.budget
         query = report_query(item, result.hits, result.query_trace, budget=seen)
         drawn = ReportPage(title=text or "Search report", queries=(query,))
@@ -161,15 +192,19 @@ def report(
 
 
 def _find(
-    item: Item, params: SearchParams, place: StoreOptions, models: ModelOptions
+    item: Item, options: SearchOptions, filters: FilterOptions, place: StoreOptions, models: ModelOptions
 ) -> tuple[ReasoningEmbedder, SearchResult]:
     from ume_qdrant import search as search_store
+    from ume_qdrant.stores.filters import as_qdrant_filter
 
+    params = options.params(filters)
     with place.open() as opened:
-        opened.count(params.where)  # fails before models are loaded if the collection is missing or in use
+        # Fails before models are loaded if the collection is missing, or the filter does not choose a tenant.
+        as_qdrant_filter(params.where, opened.layout().tenant, opened.collection)
         embedder = models.load()
         if embedder.reasoner is None:
             params = params.merge(reasoning="never")
+        params = params.merge(rerank=options.reranker(embedder, models))
         return embedder, search_store(embedder, opened, item, params)
 
 
@@ -177,14 +212,17 @@ def _table(result: SearchResult) -> Table:
     from ume_retrieval.report.sanitize import one_line
 
     table = Table(box=None, pad_edge=False)
+    is_reranked = any(hit.rerank_score is not None for hit in result.hits)
     noted = any(hit.meta for hit in result.hits)
-    for name in ("score", "source", "where", "answer", *(("metadata",) if noted else ())):
-        table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
+    columns = ("score", "source", "where", "answer")
+    for name in (*(("reranked",) if is_reranked else ()), *columns, *(("metadata",) if noted else ())):
+        table.add_column(name, justify="right" if name in {"reranked", "score"} else "left", overflow="fold")
     for hit in result.hits:
         words = one_line(hit.answer or hit.text or "")
         answer = words if len(words) <= ANSWER_LETTERS else f"{words[:ANSWER_LETTERS].rstrip()}…"
+        second = ("" if hit.rerank_score is None else f"{hit.rerank_score:.3f}",) if is_reranked else ()
         meta = (plain(_metadata(hit)),) if noted else ()
-        table.add_row(f"{hit.score:.3f}", plain(hit.source), _place(hit), plain(answer), *meta)
+        table.add_row(*second, f"{hit.score:.3f}", plain(hit.source), _place(hit), plain(answer), *meta)
     return table
 
 

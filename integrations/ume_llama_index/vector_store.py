@@ -106,11 +106,12 @@ class UmeVectorStore(BasePydanticVectorStore):
 
         Raises:
             StoreMismatch: If the collection was made with other models or prompts.
-            InputError: If a node lacks a vector of the right length, or has media without the name of their file.
+            InputError: If a node lacks a vector of the right length, or has media that cannot be embedded.
+            MediaError: If a node's file cannot be read.
         """
         if not nodes:
             return []
-        payloads = [point_payload(node) for node in nodes]
+        payloads = [point_payload(node, self._embedding.embedder.limits) for node in nodes]
         reasoned = [payload["reasoning"] == "done" for payload in payloads]
         self._prepare(reasoned=any(reasoned))
         thought = [node for node, done in zip(nodes, reasoned, strict=True) if done]

@@ -18,8 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ume_qdrant.admin.contents import SourceSummary, delete_sources, export, export_jsonl, list_sources
+from ume_qdrant.admin.contents import SourceSummary, delete, delete_sources, export, export_jsonl, list_sources
 from ume_qdrant.admin.migrate import MigrationReport, migrate
+from ume_qdrant.admin.repair import RepairReport, repair
+from ume_qdrant.admin.snapshots import restore, snapshot
+from ume_qdrant.admin.verify import VerifyReport, verify
+from ume_qdrant.indexing.contents import Document
+from ume_qdrant.indexing.documents import aindex_documents, index_documents
 from ume_qdrant.indexing.enrich import enrich
 from ume_qdrant.indexing.ingest import index
 from ume_qdrant.inference import register_inference, unregister_inference
@@ -66,6 +71,7 @@ __all__ = [
     "Condition",
     "ContainsText",
     "ContainsWords",
+    "Document",
     "EdgeStore",
     "EnrichReport",
     "Exists",
@@ -86,6 +92,7 @@ __all__ = [
     "QueryVectors",
     "Range",
     "ReasoningState",
+    "RepairReport",
     "Retry",
     "Scored",
     "SearchEffort",
@@ -95,15 +102,19 @@ __all__ = [
     "SourceSummary",
     "Store",
     "ThreadStore",
+    "aindex_documents",
+    "VerifyReport",
     "asearch",
     "asearch_vectors",
     "calibrate_gate",
     "clean_metadata",
+    "delete",
     "delete_sources",
     "enrich",
     "export",
     "export_jsonl",
     "index",
+    "index_documents",
     "list_sources",
     "migrate",
     "open_async_store",
@@ -111,9 +122,13 @@ __all__ = [
     "parse_where",
     "register_inference",
     "report_query",
+    "repair",
+    "restore",
     "search",
     "search_vectors",
+    "snapshot",
     "unregister_inference",
+    "verify",
 ]
 
 

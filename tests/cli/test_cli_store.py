@@ -162,3 +162,35 @@ def test_search_narrows_groups_and_spreads(tmp_path: Path, monkeypatch: pytest.M
     assert found("--from", "0") == []
     assert run("search", "x", *options, "--from", "3", "--to", "2").exit_code == 1
     assert run("search", "x", *options, "--diversity", "2").exit_code == 2
+
+
+def test_a_damaged_collection_is_found_and_repaired(place: Path) -> None:
+    options = ("--store", place, "--collection", "one")
+    assert run_json("store", "verify", *options)["intact"] is True
+    [page] = (place / "one").rglob("payload_storage/page_0.dat")
+    with page.open("r+b") as file:
+        file.write(b"damage")
+    info = run("store", "info", *options, "--json")
+    assert info.exit_code == 1
+    assert json.loads(info.stdout)["error"] == "store_damaged"
+    found = run("store", "verify", *options, "--json")
+    assert found.exit_code == 1
+    assert len(json.loads(found.stdout)["damaged"]) == 1
+    repaired = run_json("store", "repair", *options)
+    assert repaired["kept"] + len(repaired["lost"]) + repaired["unnamed"] == 3
+    assert run("store", "verify", *options).exit_code == 0
+    assert run_json("store", "info", "--store", place, "--collection", "two")["points"] == 3
+
+
+def test_a_snapshot_is_restored_under_another_name(place: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "one.tar.gz"
+    assert run_json("store", "snapshot", archive, "--store", place, "--collection", "one")["points"] == 3
+    assert run_json("store", "restore", archive, "--store", place, "--collection", "three")["points"] == 3
+    again = run("store", "restore", archive, "--store", place, "--collection", "three")
+    assert again.exit_code == 1
+    assert run_json("store", "info", "--store", place, "--collection", "three")["points"] == 3
+
+
+def test_export_copies_like_migrate(place: Path, tmp_path: Path) -> None:
+    copied = run_json("store", "export", "--to", tmp_path / "copy", "--store", place, "--collection", "one")
+    assert copied["copied"] == 3

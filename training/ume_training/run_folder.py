@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.util.files import atomic_write, display_name
 
 LOG = "log.jsonl"
 """Name of a run's log: one JSON object per line, with its `step`."""
-
-ProgressFn: TypeAlias = Callable[[int, int | None, Mapping[str, float]], None]
-"""Receives the finished steps, all steps if known, and figures to show."""
 
 
 def make_folder(folder: Path) -> None:

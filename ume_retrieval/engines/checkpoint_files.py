@@ -18,6 +18,7 @@ from ume_retrieval.profiles import Family
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTERS, MODULES, ROUTER = "adapter_config.json", "modules.json", "router_config.json"
 TOKENIZER = "tokenizer.json"
+STOCK = "config_sentence_transformers.json"
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 OPTIONAL = (
@@ -175,6 +176,14 @@ def family_of(folder: Path) -> Family | None:
 def is_qwen3_vl(folder: Path) -> bool:
     """Whether the folder's configuration is a Qwen3-VL's."""
     return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("model_type") == "qwen3_vl"
+
+
+def is_cross_encoder(folder: Path) -> bool:
+    """Whether a folder holds a sentence-transformers CrossEncoder, or a classifier of one label that makes one."""
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    stock = read_json(folder / STOCK) if (folder / STOCK).is_file() else {}
+    classifiers = [str(name) for name in config.get("architectures") or () if "SequenceClassification" in str(name)]
+    return stock.get("model_type") == "CrossEncoder" or bool(classifiers)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -83,30 +83,8 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
 
     @classmethod
     def _load(cls, source: Source, spec: EmbedderSpec) -> Self:
-        name = source.name
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise MissingExtra(
-                f"{name} needs sentence-transformers",
-                hint="pip install 'ume-retrieval[sentence-transformers]'",
-            ) from error
-        target = choose_device(source.device)
-        located = locate(name, source.revision, code=source.trust_remote_code)
-        require_safetensors(located.folder)
-        try:
-            model = SentenceTransformer(
-                str(located.folder),
-                device=str(target),
-                trust_remote_code=source.trust_remote_code,
-                # Other weights than safetensors are pickles, which may run code.
-                model_kwargs={"dtype": choose_dtype(source.dtype, target), "use_safetensors": True},
-            )
-            check_sentence_transformer(name, located.folder, model)
-        except Exception as error:  # files of strangers make it raise almost any type
-            raise cannot_load(name, error) from error
-        known = known_revision(str(located.folder), located.commit)
-        return cls(model, info=ModelInfo(short_name(name), known, "sentence-transformers"), spec=spec)
+        model, info = load_stock("SentenceTransformer", source)
+        return cls(model, info=info, spec=spec)
 
     @property
     def dimension(self) -> int:
@@ -265,6 +243,41 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
                 f"an input takes {length} tokens, {self.info.name} reads {limit}",
                 hint="shorten or split the text, or use a model that reads more",
             )
+
+
+def load_stock(kind: Literal["SentenceTransformer", "CrossEncoder"], source: Source) -> tuple[Any, ModelInfo]:
+    """Load a model of sentence-transformers, whole or not at all, from safetensors only.
+
+    Raises:
+        MissingExtra: When sentence-transformers is not installed.
+        ModelError: When the model cannot be found or loaded.
+        IncompatibleModel: When its weights are pickled, missing or damaged.
+    """
+    name = source.name
+    try:
+        import sentence_transformers
+    except ImportError as error:
+        raise MissingExtra(
+            f"{name} needs sentence-transformers",
+            hint="pip install 'ume-retrieval[sentence-transformers]'",
+        ) from error
+    classes: Any = sentence_transformers
+    target = choose_device(source.device)
+    located = locate(name, source.revision, code=source.trust_remote_code)
+    require_safetensors(located.folder)
+    try:
+        model = getattr(classes, kind)(
+            str(located.folder),
+            device=str(target),
+            trust_remote_code=source.trust_remote_code,
+            # Other weights than safetensors are pickles, which may run code.
+            model_kwargs={"dtype": choose_dtype(source.dtype, target), "use_safetensors": True},
+        )
+        check_sentence_transformer(name, located.folder, model)
+    except Exception as error:  # files of strangers make it raise almost any type
+        raise cannot_load(name, error) from error
+    known = known_revision(str(located.folder), located.commit)
+    return model, ModelInfo(short_name(name), known, "sentence-transformers")
 
 
 def fuse(pieces: npt.NDArray[np.float32], words: Sequence[bool], words_share: float) -> npt.NDArray[np.float32]:

@@ -92,7 +92,7 @@ class ReasoningEmbedder:
         self.allow_remote = allow_remote
         self.sampling = sampling
         self.chunk_items = chunk_items
-        self._reasoner_lock = threading.Lock()
+        self.reasoner_lock = threading.Lock()
         self._embedder_lock = threading.Lock()
 
     @classmethod
@@ -302,7 +302,7 @@ class ReasoningEmbedder:
         """
         if self.reasoner is None:
             raise InputError("questions need a Reasoner, and this embedder has none", hint=NO_REASONER)
-        with self._reasoner_lock:
+        with self.reasoner_lock:
             return self.reasoner.generate(chats, sampling)
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -369,7 +369,7 @@ class ReasoningEmbedder:
             embedder=self.embedder.spec,
             side=side,
             target=target,
-            lock=self._reasoner_lock,
+            lock=self.reasoner_lock,
         )
 
 

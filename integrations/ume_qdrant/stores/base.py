@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -73,7 +73,8 @@ class Store(Protocol):
         TenantRequired: If the collection has tenants (see `Layout`), and a filter or a point does not name one.
         CollectionNotFound: If the collection does not exist; not raised by `exists`, `create`, `aliases`,
             `drop_alias`, `drop` and `close`.
-        StoreLocked: If another process holds an in-process store.
+        StoreLocked: If another process holds a folder store and cannot share it.
+        StoreDamaged: If files of a folder store are not as they were written.
         StoreError: If the engine refuses a request or cannot be reached; `retryable` says whether a retry can help.
     """
 
@@ -261,6 +262,25 @@ def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     """
     waiting = iter(rows)
     while batch := list(islice(waiting, size)):
+        yield batch
+
+
+def bounded(rows: Iterable[T], most: int, size: int, size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield rows in order, at most `most` at a time, or until their sizes reach `size`.
+
+    Example:
+        >>> list(bounded(["a", "bcd", "e", "f", "g"], 3, 4, len))
+        [['a', 'bcd'], ['e', 'f', 'g']]
+    """
+    batch: list[T] = []
+    total = 0
+    for row in rows:
+        batch.append(row)
+        total += size_of(row)
+        if len(batch) >= most or total >= size:
+            yield batch
+            batch, total = [], 0
+    if batch:
         yield batch
 
 

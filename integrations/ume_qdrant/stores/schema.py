@@ -167,7 +167,13 @@ REASONER_FIELDS: Final = ("reasoner", "reasoner_revision", "prompt_version")
 
 
 def point_id(
-    source: str, digest: str, *, start_s: float | None = None, end_s: float | None = None, page: int | None = None
+    source: str,
+    digest: str,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    page: int | None = None,
+    tenant: str | None = None,
 ) -> str:
     """Return the id of a point: uuid5 of source, place in the source and content.
 
@@ -180,13 +186,34 @@ def point_id(
         start_s: First second of a segment, or None.
         end_s: Last second of a segment, or None.
         page: Page number, 1-based, or None.
+        tenant: The tenant that owns the point, so that each has its own; None in a collection without tenants.
 
     Example:
         >>> point_id("a.pdf", "00ff", page=1)
         '5c238ce5-5f2e-57c1-b3f6-b9051d94dd35'
     """
     seconds = [None if second is None else float(second) for second in (start_s, end_s)]
-    return str(uuid.uuid5(NAMESPACE, json.dumps([source, digest, *seconds, page])))
+    owner = [] if tenant is None else [tenant]
+    return str(uuid.uuid5(NAMESPACE, json.dumps([source, digest, *seconds, page, *owner])))
+
+
+def document_point_id(document_id: str, tenant: str | None = None) -> str:
+    """Return the id of a document's point: the document's id if it is a UUID, otherwise a UUID derived from it.
+
+    Args:
+        document_id: The caller's id.
+        tenant: The tenant that owns the document; then the id is always derived, so that tenants never share a point.
+
+    Example:
+        >>> document_point_id("doc-1") == document_point_id("doc-1") != document_point_id("doc-1", "acme")
+        True
+    """
+    if tenant is not None:
+        return str(uuid.uuid5(NAMESPACE, json.dumps([document_id, tenant])))
+    try:
+        return str(uuid.UUID(document_id))
+    except ValueError:
+        return str(uuid.uuid5(NAMESPACE, document_id))
 
 
 def within(source: str) -> list[str]:

@@ -12,8 +12,10 @@ from ume_retrieval.errors import InputError
 
 REASONER_URL = "UME_REASONER_URL"
 EMBEDDER_URL = "UME_EMBEDDER_URL"
+RERANKER_URL = "UME_RERANKER_URL"
 REASONER_MODEL = "UME_REASONER_MODEL"
 EMBEDDER_MODEL = "UME_EMBEDDER_MODEL"
+RERANKER_MODEL = "UME_RERANKER_MODEL"
 API_KEY = "UME_API_KEY"
 """Environment variables that `ServerOptions.from_environment` reads; the only way in for a command line's key."""
 
@@ -36,6 +38,8 @@ class ServerOptions:
         concurrency: Most requests on their way to a server at a time, >= 1.
         timeout_s: Seconds of silence after which a request counts as lost, > 0.
         attempts: Most tries of a request in all, >= 1; after a busy or lost server or an incomplete answer.
+        reranker_url: Address of the reranker's server, or several; it needs `/v1/rerank`.
+        reranker_model: Name of the reranker on its server; None takes the only served model.
 
     Example:
         >>> ServerOptions("http://127.0.0.1:8000", api_key="s3cret")  # doctest: +ELLIPSIS
@@ -50,6 +54,8 @@ class ServerOptions:
     concurrency: int = 32
     timeout_s: float = 300.0
     attempts: int = 6
+    reranker_url: str | None = None
+    reranker_model: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.api_key, str):
@@ -66,13 +72,15 @@ class ServerOptions:
 
     @classmethod
     def from_environment(cls) -> ServerOptions:
-        """Read `UME_REASONER_URL`, `…_MODEL`, `UME_EMBEDDER_URL`, `…_MODEL` and `UME_API_KEY`."""
+        """Read `UME_REASONER_URL`, `…_MODEL`, and the same of EMBEDDER and RERANKER; and `UME_API_KEY`."""
         return cls(
             reasoner_url=os.environ.get(REASONER_URL),
             embedder_url=os.environ.get(EMBEDDER_URL),
             reasoner_model=os.environ.get(REASONER_MODEL),
             embedder_model=os.environ.get(EMBEDDER_MODEL),
             api_key=os.environ.get(API_KEY),
+            reranker_url=os.environ.get(RERANKER_URL),
+            reranker_model=os.environ.get(RERANKER_MODEL),
         )
 
 

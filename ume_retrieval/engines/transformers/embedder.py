@@ -74,7 +74,7 @@ class TransformersEmbedder(Pretrained[EmbedderSpec]):
         batches = pack([one.length for one in written], self.batch_tokens) if len(written) > 1 else [[0]] * len(written)
         chosen = [[written[position] for position in batch] for batch in batches]
         # Pixels are cut into patches while the model is at the batch before.
-        packed = partial(self._inputs.rows, until=self._pooled_token)
+        packed = partial(self._inputs.rows, keep=self._inputs.up_to(self._pooled_token))
         ready = ahead(chosen, packed) if len(batches) > 1 else map(packed, chosen)
         for batch, rows in zip(batches, ready, strict=True):
             vectors[batch] = self._embed_rows(rows.to(self.model.device))
@@ -90,7 +90,7 @@ class TransformersEmbedder(Pretrained[EmbedderSpec]):
         Raises:
             InputError: When a chat is longer than the model's `max_tokens`.
         """
-        return self._inputs.rows(self._written(chats), until=self._pooled_token)
+        return self._inputs.rows(self._written(chats), keep=self._inputs.up_to(self._pooled_token))
 
     def _written(self, chats: Sequence[Chat]) -> list[RenderedChat]:
         written = self._inputs.write(chats)

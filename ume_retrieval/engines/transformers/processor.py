@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -131,16 +131,18 @@ class ChatInputs:
         """Length of a fitted chat in tokens, pictures and their time marks included, without decoding a pixel."""
         return self.write([chat])[0].length
 
-    def rows(self, written: Sequence[RenderedChat], *, until: int | None = None) -> PackedBatch:
+    def rows(
+        self, written: Sequence[RenderedChat], *, keep: Callable[[Sequence[int]], Sequence[int]] | None = None
+    ) -> PackedBatch:
         """Tensors of fitted chats without padding.
 
         Args:
             written: At least one; pictures already fitted to the budget.
-            until: Id of a token after whose last place a row ends, or None for whole rows. Later tokens decide
-                nothing about it in a causal model.
+            keep: From a row's token ids to the places of those that stay, ascending; those of pictures always do.
+                None keeps all.
 
         Raises:
-            IncompatibleModel: When a row does not have that token.
+            IncompatibleModel: When `keep` does: a row lacks the token that is pooled.
         """
         import torch
 
@@ -148,9 +150,10 @@ class ChatInputs:
         batch = self._process([one.text for one in written], chats, padding=False)
         tokens: list[list[int]] = batch["input_ids"]
         kinds: list[list[int]] = batch["mm_token_type_ids"]
-        if until is not None:
-            tokens = [row[: self.end_of(row, until)] for row in tokens]
-            kinds = [row[: len(kept)] for row, kept in zip(kinds, tokens, strict=True)]
+        if keep is not None:
+            kept = [keep(row) for row in tokens]
+            tokens = [[row[place] for place in places] for row, places in zip(tokens, kept, strict=True)]
+            kinds = [[row[place] for place in places] for row, places in zip(kinds, kept, strict=True)]
         shared = _shared_words(tokens, kinds) if len(tokens) > 1 else 0
         return PackedBatch(
             tokens=torch.tensor(_once(tokens, shared)),
@@ -175,6 +178,13 @@ class ChatInputs:
             texts = [text + completion for text, completion in zip(texts, completions, strict=True)]
         batch = self._process(texts, chats, padding=True, text_kwargs={"return_tensors": "pt"})
         return {name: value for name, value in batch.items() if hasattr(value, "shape")}
+
+    def up_to(self, token: int | None) -> Callable[[Sequence[int]], Sequence[int]] | None:
+        """Return a `keep` for `rows` that ends rows after the last token with an id; None for no id.
+
+        Later tokens decide nothing about it in a causal model.
+        """
+        return None if token is None else lambda row: range(self.end_of(row, token))
 
     def end_of(self, row: Sequence[int], until: int) -> int:
         """Number of tokens up to the last one with an id, which is the one that is pooled.
