@@ -51,14 +51,16 @@ WRITTEN = (200, {"result": {"operation_id": 1, "status": "completed"}, **OK}, {}
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, 0])
 def test_a_busy_or_lost_server_is_asked_again(stub: Stub, naps: list[float], status: int) -> None:
+    stub.described = info(META.to_dict())
     stub.script = [(status, {"status": {"error": "not now"}}, {})] * 2 + [COUNT]
     with connect(stub, naps) as store:
         assert store.count() == 7
     assert naps == [0.5, 1.0]
-    assert len(stub.seen) == 3
+    assert [command for command, *_ in stub.seen] == ["GET", "POST", "POST", "POST"]
 
 
 def test_the_wait_that_a_server_asks_for_is_kept(stub: Stub, naps: list[float]) -> None:
+    stub.described = info(META.to_dict())
     stub.script = [(429, {"status": {"error": "slow down"}}, {"Retry-After": "3"}), COUNT]
     with connect(stub, naps) as store:
         assert store.count() == 7
@@ -240,6 +242,7 @@ def test_the_port_that_is_named_is_the_one_that_is_asked(address: str) -> None:
 
 
 def test_a_closed_store_opens_again(stub: Stub) -> None:
+    stub.described = info(META.to_dict())
     stub.script = [COUNT, COUNT]
     store = open_store(stub.url, "films", retry=Retry(attempts=1))
     assert store.count() == 7
