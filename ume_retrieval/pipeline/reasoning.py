@@ -16,7 +16,7 @@ from ume_retrieval.engines.outcomes import isolate
 from ume_retrieval.errors import InputError, ModelError, ReasoningError, Stopped, UmeError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
-from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, TraceRecord, trace_key
+from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, SpareableTraces, TraceCache, TraceRecord, trace_key
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import validate
 from ume_retrieval.tcot.prompts import reasoner_chat
@@ -27,7 +27,7 @@ KEEP_EVERY_S = 1.0
 ASKED_AT_ONCE = 64
 """Chats per call to an engine without streaming; an interrupt loses at most these."""
 
-Traces: TypeAlias = TraceCache | InMemoryTraceCache
+Traces: TypeAlias = TraceCache | InMemoryTraceCache | SpareableTraces
 
 
 @dataclass(slots=True)

@@ -58,7 +58,8 @@ class ServerOptions:
     def __post_init__(self) -> None:
         if isinstance(self.api_key, str):
             object.__setattr__(self, "api_key", SecretStr(self.api_key))
-        if min(self.concurrency, self.attempts, self.answer_bytes) < 1 or not (self.timeout_s > 0 and self.answer_s > 0):
+        patient = self.timeout_s > 0 and self.answer_s > 0  # False for "not a number"
+        if min(self.concurrency, self.attempts, self.answer_bytes) < 1 or not patient:
             raise InputError(
                 "concurrency, attempts and answer_bytes need 1 or more, timeout_s and answer_s more than 0"
             )
