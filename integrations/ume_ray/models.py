@@ -16,7 +16,7 @@ from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, w
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
 from ume_retrieval.pipeline import InMemoryTraceCache, ReasonStage, default_cache_path
-from ume_retrieval.pipeline.trace_cache import SpareableTraces, open_cache
+from ume_retrieval.pipeline.spare_traces import SpareableTraces, open_cache
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import PipelineInfo
 

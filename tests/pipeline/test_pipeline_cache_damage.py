@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ume_retrieval import CacheError, ReasoningEmbedder, TraceCache, UmeError
-from ume_retrieval.pipeline.trace_cache import TraceRecord, open_cache
+from ume_retrieval.pipeline.spare_traces import open_cache
+from ume_retrieval.pipeline.trace_cache import TraceRecord
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 TEXTS = [f"thing number {n} of a long list" for n in range(40)]

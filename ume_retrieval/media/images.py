@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from PIL.Image import Transpose
 from ume_retrieval.errors import BrokenMedia, InputError, MediaError, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import ImageInput, Page
 from ume_retrieval.media.files import HEAD_BYTES, local_path, open_file, sniff
-from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.limits import DEFAULT_LIMITS, PIXEL_ROOM, Limits
 from ume_retrieval.media.pages import PAGE_PIXELS, render_page
 from ume_retrieval.util.files import display_name
+from ume_retrieval.util.threads import ProcessLock
 
 _PLUGINS = {
     "jpeg": ("JPEG", "MPO"),
@@ -42,8 +42,8 @@ _UPRIGHT = {
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _BROKEN_HINT = "copy, download or export the image again"
-_WARNINGS = threading.Lock()
-_IN_USE = tuple(threading.Lock() for _ in range(64))
+_WARNINGS = ProcessLock()
+_IN_USE = tuple(ProcessLock() for _ in range(64))
 """Pillow decodes a lazily opened image in place on first access: only one thread at a time may access it."""
 
 
@@ -79,7 +79,7 @@ def open_image(
     if isinstance(source, PIL.Image.Image):
         _check_size(source, "the image", limits)
         with _IN_USE[id(source) // 64 % len(_IN_USE)]:
-            return _pixels(source, "the image")
+            return _pixels(source, "the image", limits)
     if isinstance(source, Page):
         return render_page(source, page_pixels, limits)
     if isinstance(source, bytes):
@@ -142,7 +142,7 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _decode(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
-    return _pixels(_header(handle, name, limits), name)
+    return _pixels(_header(handle, name, limits), name, limits)
 
 
 def _header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
@@ -181,10 +181,13 @@ def _check_size(image: PIL.Image.Image, name: str, limits: Limits) -> None:
         )
 
 
-def _pixels(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+def _pixels(image: PIL.Image.Image, name: str, limits: Limits) -> PIL.Image.Image:
     try:
-        image.load()
-        return to_rgb(image)
+        with PIXEL_ROOM.hold(image.width * image.height, name, limits):
+            image.load()
+            return to_rgb(image)
+    except MediaTooLarge:
+        raise
     except Exception as error:  # as above: decoders raise almost any type
         raise _broken(name, error) from error
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Final
 
-from ume_retrieval.errors import InputError
+from ume_retrieval.errors import InputError, MediaTooLarge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class Limits:
 
     Attributes:
         max_pixels: Most pixels (width x height) of one image, video frame or rendered page.
+        pixels_at_once: Most pixels that all threads of this process decode at the same time; others wait for room. One
+            image, frame or page with more is refused.
         max_bytes: Most bytes of a file, of encoded bytes, or of a download.
         max_frames: Most frames that are decoded to sample one video segment.
         max_pages: Most pages of one PDF.
@@ -67,6 +73,7 @@ class Limits:
     """
 
     max_pixels: int = 178_956_970 // 2
+    pixels_at_once: int = 178_956_970
     max_bytes: int = 2 * 1024**3
     max_frames: int = 20_000
     max_pages: int = 2_000
@@ -81,3 +88,49 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+class PixelRoom:
+    """The pixels that are being decoded in this process, over all threads and calls."""
+
+    def __init__(self) -> None:
+        self.renew()
+        if hasattr(os, "register_at_fork"):  # a child has none of the threads that hold room
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        """Forget who holds room."""
+        self._held = 0
+        self._turn = threading.Lock()
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def hold(self, pixels: int, name: str, limits: Limits) -> Iterator[None]:
+        """Wait until there is room within `limits.pixels_at_once`, in the order of asking, and hold it for the block.
+
+        Args:
+            pixels: Width x height of what is decoded.
+            name: Name of it in the error.
+            limits: The limit.
+
+        Raises:
+            MediaTooLarge: When it needs more room than there is.
+        """
+        if pixels > limits.pixels_at_once:
+            raise MediaTooLarge(
+                f"{name} has {pixels} pixels, more than the {limits.pixels_at_once} that are decoded at once",
+                hint="make it smaller or raise Limits.pixels_at_once",
+            )
+        # Whoever waits keeps the turn, so that small images cannot pass a large one for ever.
+        with self._turn, self._freed:
+            self._freed.wait_for(lambda: self._held + pixels <= limits.pixels_at_once)
+            self._held += pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._held -= pixels
+                self._freed.notify_all()
+
+
+PIXEL_ROOM: Final = PixelRoom()

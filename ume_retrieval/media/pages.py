@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,9 @@ import pypdfium2.raw
 from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import Page
 from ume_retrieval.media.files import HEAD_BYTES, open_file, sniff
-from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
+from ume_retrieval.media.limits import DEFAULT_LIMITS, PIXEL_ROOM, Limits
 from ume_retrieval.util.files import display_name
+from ume_retrieval.util.threads import ProcessLock
 
 PAGE_PIXELS = 4 * 768 * 32 * 32
 """Default size of a rendered page: four times what the model sees (about 190 dpi on A4), to keep crops readable."""
@@ -25,7 +25,7 @@ MAX_DPI = 300.0
 """Highest resolution, which limits the size of small pages."""
 
 _TAIL_BYTES = 2048
-_PDFIUM = threading.Lock()
+_PDFIUM = ProcessLock()
 """PDFium is not thread-safe."""
 
 
@@ -70,7 +70,8 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
             sheet = document[page.page - 1]
             width_pt, height_pt = sheet.get_size()
             scale = _scale(width_pt, height_pt, min(max_pixels, limits.max_pixels))
-            picture: PIL.Image.Image = sheet.render(scale=scale, rev_byteorder=True).to_pil()
+            with PIXEL_ROOM.hold(round(width_pt * scale * height_pt * scale), f"page {page.page} of {name}", limits):
+                picture: PIL.Image.Image = sheet.render(scale=scale, rev_byteorder=True).to_pil()
         except (pypdfium2.PdfiumError, ValueError, ArithmeticError, MemoryError) as error:
             raise BrokenMedia(
                 f"page {page.page} of {name} does not render: {error}", hint="export the PDF again"

@@ -33,18 +33,13 @@ from ume_retrieval.pipeline.encode_options import (
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS, Input, ItemLoader, as_sequence
 from ume_retrieval.pipeline.reasoning import ReasonStage
 from ume_retrieval.pipeline.run import EncodeStream, run_side_by_side, stream_inputs
+from ume_retrieval.pipeline.spare_traces import SpareableTraces, open_cache
 from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, Stage, StageRun, run_in_turn
-from ume_retrieval.pipeline.trace_cache import (
-    InMemoryTraceCache,
-    SpareableTraces,
-    TraceCache,
-    default_cache_path,
-    open_cache,
-)
+from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, default_cache_path
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
 from ume_retrieval.util.progress import OnProgress
-from ume_retrieval.util.threads import awaitable
+from ume_retrieval.util.threads import ProcessLock, awaitable
 from ume_retrieval.vectors import check_precision, check_truncation, cosine, quantize, truncate
 
 NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
@@ -99,8 +94,8 @@ class ReasoningEmbedder:
         self.sampling = sampling
         self.chunk_items = chunk_items
         self._spareable: SpareableTraces | None = None
-        self._reasoner_lock = threading.Lock()
-        self._embedder_lock = threading.Lock()
+        self._reasoner_lock = ProcessLock()
+        self._embedder_lock = ProcessLock()
 
     @classmethod
     def from_pretrained(

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import PIL.Image
 
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, UmeError
+from ume_retrieval.errors import InputError, UmeError, typed_errors
 from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page
 from ume_retrieval.media import load
 from ume_retrieval.media.files import is_remote
@@ -110,7 +110,8 @@ class ItemLoader:
                         break
                     value, load_now = following
                     try:
-                        items.append(load_now())
+                        with typed_errors(InputError, "the input cannot be loaded", hint="check its values"):
+                            items.append(load_now())
                         if not isinstance(value, str):
                             pixels += _pixels(items[-1])
                     except UmeError as error:

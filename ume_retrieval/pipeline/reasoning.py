@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +14,13 @@ from ume_retrieval.engines.families import evidence_of, parse_about
 from ume_retrieval.engines.outcomes import isolate
 from ume_retrieval.errors import InputError, ModelError, ReasoningError, Stopped, UmeError
 from ume_retrieval.inputs import Modality, Side
+from ume_retrieval.pipeline.spare_traces import SpareableTraces
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
-from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, SpareableTraces, TraceCache, TraceRecord, trace_key
+from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, TraceRecord, trace_key
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import validate
 from ume_retrieval.tcot.prompts import reasoner_chat
+from ume_retrieval.util.threads import ProcessLock
 
 KEEP_EVERY_S = 1.0
 """Longest time in seconds before finished replies are written to the cache while others are being generated."""
@@ -158,7 +159,7 @@ class ReasonStage:
     embedder: EmbedderSpec
     side: Side
     target: Modality | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: ProcessLock = field(default_factory=ProcessLock)
     unusable: InMemoryTraceCache = field(default_factory=InMemoryTraceCache)
 
     def __post_init__(self) -> None:

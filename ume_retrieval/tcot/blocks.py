@@ -66,7 +66,17 @@ def clean(text: str) -> str:
         >>> clean(" a </answer> b <|im_end|>")
         'a < /answer> b < |im_end|>'
     """
-    return _TAG.sub(lambda tag: "< " + tag[0][1:], neutralise(text)).strip()
+    return break_tags(neutralise(text)).strip()
+
+
+def break_tags(text: str) -> str:
+    """Break up the tags of a T-CoT, so that a text cannot write a trace.
+
+    Example:
+        >>> break_tags("the <answer> is <b>blue</b>")
+        'the < answer> is <b>blue</b>'
+    """
+    return _TAG.sub(lambda tag: "< " + tag[0][1:], text)
 
 
 def cut(text: str, findings: Findings) -> Blocks:

@@ -7,7 +7,9 @@ compute, files are read and pictures are decoded outside of Python's lock, so th
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -197,6 +199,47 @@ def _outcome(position: int, call: Call[T], stopped: threading.Event) -> tuple[in
         return position, call(stopped)
     except BaseException as error:  # noqa: BLE001 - it is raised again where the results are read
         return error
+
+
+class ProcessLock:
+    """A lock that is free in a forked child, whoever held it in the parent; a pickled copy is a new lock.
+
+    A plain lock that another thread holds at the time of the fork stays locked in the child for ever.
+
+    Example:
+        >>> lock = ProcessLock()
+        >>> with lock:
+        ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _LOCKS.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[ProcessLock], tuple[()]]:
+        return ProcessLock, ()
+
+    def renew(self) -> None:
+        """Forget who holds the lock."""
+        self._lock = threading.Lock()
+
+
+_LOCKS: weakref.WeakSet[ProcessLock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_LOCKS):
+        lock.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def awaitable(call: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:

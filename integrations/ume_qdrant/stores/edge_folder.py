@@ -126,16 +126,24 @@ class EdgeDirectory:
         return self.directory / self.resolve(name)
 
     def resolve(self, name: str) -> str:
-        """Return the collection that an alias points to; any other name is returned unchanged."""
+        """Return the collection that an alias points to; any other name is returned unchanged.
+
+        Raises:
+            StoreError: If the alias holds no name of a collection, such as a path out of the folder.
+        """
         try:
-            return (self.directory / ALIASES / name).read_text(encoding="utf-8")
+            target = (self.directory / ALIASES / name).read_text(encoding="utf-8")
+            check_name(target)
         except OSError:
             return name
+        except (InputError, ValueError) as error:
+            raise StoreError(f"the alias {name!r} holds no name of a collection", hint="set the alias again") from error
+        return target
 
     def aliases(self) -> dict[str, str]:
         """Return every alias with the collection it points to."""
         found = sorted((self.directory / ALIASES).glob("[!.]*"))
-        return {path.name: path.read_text(encoding="utf-8") for path in found}
+        return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in found}
 
     def set_alias(self, alias: str, name: str) -> str | None:
         """Point an alias at a collection, atomically, and return the collection it pointed to before.

@@ -1,0 +1,49 @@
+"""Break the control tokens of a model's own tokenizer in text that is not to be trusted.
+
+`tcot.blocks.neutralise` knows the spellings of many models, also where no tokenizer is at hand. Here the tokenizer
+itself says what it would cut out of a text, such as BERT's `[SEP]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def token_breaker(tokenizers: Iterable[Any]) -> Callable[[str], str]:
+    """Return a function that breaks every special token of some tokenizers with a space after its first character.
+
+    Tokenizers cut special tokens out of a text by exact match, so what is left are ordinary words. Other text is
+    returned unchanged. A token of one character becomes a space.
+
+    Args:
+        tokenizers: Tokenizers of transformers, or processors that have one; anything else is ignored.
+
+    Example:
+        >>> class Tokenizer:
+        ...     all_special_tokens = ["[CLS]", "[SEP]"]
+        >>> token_breaker([Tokenizer()])("a [SEP] b [sep] [MASK]")
+        'a [ SEP] b [sep] [MASK]'
+    """
+    exact, folded = set[str](), set[str]()
+    for one in tokenizers:
+        tokenizer = getattr(one, "tokenizer", one)
+        exact.update(map(str, getattr(tokenizer, "all_special_tokens", ())))
+        for token in getattr(tokenizer, "added_tokens_decoder", {}).values():
+            if token.special:
+                # Such a token is looked for after the text was normalised, which may change its case.
+                (folded if token.normalized else exact).add(str(token))
+    patterns = [
+        f"{flag}{'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True)))})"
+        for flag, tokens in (("(?:", exact - {""}), ("(?i:", folded - {""}))
+        if tokens - {""}
+    ]
+    if not patterns:
+        return str
+    pattern = re.compile("|".join(patterns))
+    return lambda text: pattern.sub(_broken, text)
+
+
+def _broken(token: re.Match[str]) -> str:
+    return f"{token[0][0]} {token[0][1:]}" if len(token[0]) > 1 else " "
