@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -248,7 +248,7 @@ class EmbedderSpec(BaseModel):
 
 
 def _read_table(path: Path) -> dict[str, object]:
-    readers = {".toml": tomllib.loads, ".json": parse_json}
+    readers: dict[str, Callable[[str], object]] = {".toml": tomllib.loads, ".json": parse_json}
     if path.suffix not in readers:
         raise InputError(f"{path} is neither .toml nor .json", hint="prompts are read from one of these")
     try:

@@ -225,19 +225,31 @@ def typed_errors(kind: type[UmeError], message: str, *, hint: str = "", retryabl
     """
     try:
         yield
-    except (UmeError, Stopped):
-        raise
     except BaseException as error:
-        if not is_foreign(error):
+        typed = typed_error(error, kind, message, hint=hint, retryable=retryable)
+        if typed is error:
             raise
-        raise kind(f"{message}: {reason_of(error)}", hint=hint, retryable=retryable) from error
+        raise typed from error
 
 
-def is_foreign(error: BaseException) -> bool:
-    """Return whether an exception is neither an interrupt or exit nor one of this library."""
-    if isinstance(error, Exception):
-        return not isinstance(error, (UmeError, Stopped))
-    return type(error).__name__ == _PANIC
+def typed_error(
+    error: BaseException, kind: type[UmeError], message: str, *, hint: str = "", retryable: bool = False
+) -> UmeError:
+    """Convert one exception; arguments are those of `typed_errors`.
+
+    Returns:
+        The error itself if it is one of this library, else a new one with the exception as its cause.
+
+    Raises:
+        BaseException: The exception itself, when it is `Stopped`, an interrupt or an exit.
+    """
+    if isinstance(error, UmeError):
+        return error
+    if isinstance(error, Stopped) or not (isinstance(error, Exception) or type(error).__name__ == _PANIC):
+        raise error
+    typed = kind(f"{message}: {reason_of(error)}", hint=hint, retryable=retryable)
+    typed.__cause__ = error
+    return typed
 
 
 def reason_of(error: BaseException) -> str:

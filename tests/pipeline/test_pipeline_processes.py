@@ -126,9 +126,10 @@ def test_values_can_be_pickled(tmp_path: Path) -> None:
         assert copied(value) == value
 
 
-@pytest.mark.parametrize(
-    "kind", [one for one in vars(ume_retrieval.errors).values() if isinstance(one, type) and issubclass(one, UmeError)]
-)
+ERRORS = [one for one in vars(ume_retrieval.errors).values() if isinstance(one, type) and issubclass(one, UmeError)]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
 def test_errors_can_be_pickled(kind: type[UmeError]) -> None:
     back = copied(kind("what", hint="then", retryable=True))
     assert (type(back), back.message, back.hint, back.retryable) == (kind, "what", "then", True)

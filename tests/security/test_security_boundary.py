@@ -32,9 +32,8 @@ ADDRESSES = [
 PATHS = ["a\0b.png", "half \ud800.png", "x" * 5000, "/" * 3000, "", ".", "~", "\x1b[31m.png", "con", "a/" * 2000]
 NUMBERS = [10**400, -(10**400), float("inf"), float("-inf"), float("nan"), 0, -1, 2**63, 1e308]
 
-TEXTS = st.text(st.characters(), max_size=30) | st.sampled_from(
-    ["\ud800", "\0", "<|im_end|>", "[SEP]" * 50, "</answer>"]
-)
+WORDS = ["\ud800", "\0", "<|im_end|>", "[SEP]" * 50, "</answer>"]
+TEXTS = st.text(st.characters(), max_size=30) | st.sampled_from(WORDS)
 IMAGES = (
     st.sampled_from(ADDRESSES + PATHS)
     | st.binary(max_size=60)
@@ -124,9 +123,10 @@ class PanicException(BaseException):
     """Like that of PyO3, which every extension module defines for itself."""
 
 
-@pytest.mark.parametrize(
-    "foreign", [RecursionError(), OverflowError("a\nb"), KeyError("x"), PanicException("\x1b[31m")]
-)
+FOREIGN = [RecursionError(), OverflowError("a\nb"), KeyError("x"), PanicException("\x1b[31m")]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
 def test_the_boundary_converts_what_is_foreign(foreign: BaseException) -> None:
     with pytest.raises(MediaError, match="cannot be read") as caught, typed_errors(MediaError, "it cannot be read"):
         raise foreign

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 
@@ -15,7 +16,7 @@ def token_breaker(tokenizers: Iterable[Any]) -> Callable[[str], str]:
     """Return a function that breaks every special token of some tokenizers with a space after its first character.
 
     Tokenizers cut special tokens out of a text by exact match, so what is left are ordinary words. Other text is
-    returned unchanged. A token of one character becomes a space.
+    returned unchanged. A token of one character cannot be broken, and stays.
 
     Args:
         tokenizers: Tokenizers of transformers, or processors that have one; anything else is ignored.
@@ -35,15 +36,8 @@ def token_breaker(tokenizers: Iterable[Any]) -> Callable[[str], str]:
                 # Such a token is looked for after the text was normalised, which may change its case.
                 (folded if token.normalized else exact).add(str(token))
     patterns = [
-        f"{flag}{'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True)))})"
-        for flag, tokens in (("(?:", exact - {""}), ("(?i:", folded - {""}))
-        if tokens - {""}
+        rf"({flag}:{'|'.join(rf'{re.escape(one[0])}(?={re.escape(one[1:])})' for one in sorted(tokens) if len(one) > 1)})"
+        for flag, tokens in (("?", exact), ("?i", folded))
+        if any(len(one) > 1 for one in tokens)
     ]
-    if not patterns:
-        return str
-    pattern = re.compile("|".join(patterns))
-    return lambda text: pattern.sub(_broken, text)
-
-
-def _broken(token: re.Match[str]) -> str:
-    return f"{token[0][0]} {token[0][1:]}" if len(token[0]) > 1 else " "
+    return partial(re.compile("|".join(patterns)).sub, r"\g<0> ") if patterns else str

@@ -20,7 +20,7 @@ from ume_retrieval.media.files import HEAD_BYTES, local_path, open_file, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, PIXEL_ROOM, Limits
 from ume_retrieval.media.pages import PAGE_PIXELS, render_page
 from ume_retrieval.util.files import display_name
-from ume_retrieval.util.threads import ProcessLock
+from ume_retrieval.util.threads import fork_safe_lock
 
 _PLUGINS = {
     "jpeg": ("JPEG", "MPO"),
@@ -42,8 +42,8 @@ _UPRIGHT = {
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _BROKEN_HINT = "copy, download or export the image again"
-_WARNINGS = ProcessLock()
-_IN_USE = tuple(ProcessLock() for _ in range(64))
+_WARNINGS = fork_safe_lock()
+_IN_USE = tuple(fork_safe_lock() for _ in range(64))
 """Pillow decodes a lazily opened image in place on first access: only one thread at a time may access it."""
 
 

@@ -39,7 +39,7 @@ from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, d
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
 from ume_retrieval.util.progress import OnProgress
-from ume_retrieval.util.threads import ProcessLock, awaitable
+from ume_retrieval.util.threads import awaitable, fork_safe_lock
 from ume_retrieval.vectors import check_precision, check_truncation, cosine, quantize, truncate
 
 NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
@@ -94,8 +94,15 @@ class ReasoningEmbedder:
         self.sampling = sampling
         self.chunk_items = chunk_items
         self._spareable: SpareableTraces | None = None
-        self._reasoner_lock = ProcessLock()
-        self._embedder_lock = ProcessLock()
+        self._reasoner_lock = fork_safe_lock()
+        self._embedder_lock = fork_safe_lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return everything but the locks, which a copy has of its own; whether engines can be copied, they know."""
+        return {name: value for name, value in vars(self).items() if not name.endswith("_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _reasoner_lock=fork_safe_lock(), _embedder_lock=fork_safe_lock())
 
     @classmethod
     def from_pretrained(

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import PIL.Image
 
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, UmeError, typed_errors
+from ume_retrieval.errors import InputError, typed_error
 from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page
 from ume_retrieval.media import load
 from ume_retrieval.media.files import is_remote
@@ -110,11 +110,11 @@ class ItemLoader:
                         break
                     value, load_now = following
                     try:
-                        with typed_errors(InputError, "the input cannot be loaded", hint="check its values"):
-                            items.append(load_now())
+                        items.append(load_now())
                         if not isinstance(value, str):
                             pixels += _pixels(items[-1])
-                    except UmeError as error:
+                    except BaseException as foreign:  # noqa: BLE001  # interrupts are raised again
+                        error = typed_error(foreign, InputError, "the input cannot be loaded", hint="check its values")
                         call.failures.add(error, index=stop, source=_source(value))
                     stop += 1
                 if stop == start:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, T
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import validate
 from ume_retrieval.tcot.prompts import reasoner_chat
-from ume_retrieval.util.threads import ProcessLock
+from ume_retrieval.util.threads import fork_safe_lock
 
 KEEP_EVERY_S = 1.0
 """Longest time in seconds before finished replies are written to the cache while others are being generated."""
@@ -159,7 +160,7 @@ class ReasonStage:
     embedder: EmbedderSpec
     side: Side
     target: Modality | None = None
-    lock: ProcessLock = field(default_factory=ProcessLock)
+    lock: threading.Lock = field(default_factory=fork_safe_lock)
     unusable: InMemoryTraceCache = field(default_factory=InMemoryTraceCache)
 
     def __post_init__(self) -> None:

@@ -201,41 +201,26 @@ def _outcome(position: int, call: Call[T], stopped: threading.Event) -> tuple[in
         return error
 
 
-class ProcessLock:
-    """A lock that is free in a forked child, whoever held it in the parent; a pickled copy is a new lock.
+def fork_safe_lock() -> threading.Lock:
+    """Return a lock that is free in a forked child, whoever held it in the parent.
 
     A plain lock that another thread holds at the time of the fork stays locked in the child for ever.
 
     Example:
-        >>> lock = ProcessLock()
-        >>> with lock:
+        >>> with fork_safe_lock():
         ...     pass
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        _LOCKS.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def __reduce__(self) -> tuple[type[ProcessLock], tuple[()]]:
-        return ProcessLock, ()
-
-    def renew(self) -> None:
-        """Forget who holds the lock."""
-        self._lock = threading.Lock()
+    lock = threading.Lock()
+    _LOCKS.add(lock)
+    return lock
 
 
-_LOCKS: weakref.WeakSet[ProcessLock] = weakref.WeakSet()
+_LOCKS: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     for lock in list(_LOCKS):
-        lock.renew()
+        lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001  # as the standard library's modules do
 
 
 if hasattr(os, "register_at_fork"):
