@@ -86,7 +86,7 @@ def test_a_forked_child_computes_with_the_models_of_its_parent() -> None:
 
 @needs_fork
 def test_a_model_that_no_child_can_use_raises_there() -> None:
-    home = HomeProcess("a model", in_torch=False)
+    home = HomeProcess("a model")
     home.require()
     child = os.fork()
     if child == 0:

@@ -18,9 +18,8 @@ from ume_retrieval import Clip, Frames, InputError, Item, Limits, MediaError, Pa
 from ume_retrieval.checkpoint import read_spec
 from ume_retrieval.errors import MediaTooLarge, Stopped, typed_errors
 from ume_retrieval.gate import Gate
-from ume_retrieval.media import limits as limits_module
 from ume_retrieval.media import load, open_image
-from ume_retrieval.media.limits import PIXEL_ROOM
+from ume_retrieval.media.images import PIXEL_ROOM, PixelRoom
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 
 ADDRESSES = [
@@ -151,10 +150,10 @@ def test_parallel_bombs_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve PNGs of 6 KB, decoded at once, took 6.2 GB."""
     data, most = bomb(1000), Limits(pixels_at_once=2_500_000)
     held: list[int] = []
-    to_rgb = limits_module.PixelRoom.hold
+    hold = PixelRoom.hold
 
     def watched(room: Any, pixels: int, name: str, limits: Limits) -> Any:
-        inner = to_rgb(room, pixels, name, limits)
+        inner = hold(room, pixels, name, limits)
 
         class Watch:
             def __enter__(self) -> None:
@@ -166,7 +165,7 @@ def test_parallel_bombs_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return Watch()
 
-    monkeypatch.setattr(limits_module.PixelRoom, "hold", watched)
+    monkeypatch.setattr(PixelRoom, "hold", watched)
     threads = [threading.Thread(target=open_image, args=(data, most)) for _ in range(12)]
     for thread in threads:
         thread.start()

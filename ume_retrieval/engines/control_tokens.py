@@ -35,9 +35,15 @@ def token_breaker(tokenizers: Iterable[Any]) -> Callable[[str], str]:
             if token.special:
                 # Such a token is looked for after the text was normalised, which may change its case.
                 (folded if token.normalized else exact).add(str(token))
+    exact, folded = ({token for token in tokens if len(token) > 1} for tokens in (exact, folded))
     patterns = [
-        rf"({flag}:{'|'.join(rf'{re.escape(one[0])}(?={re.escape(one[1:])})' for one in sorted(tokens) if len(one) > 1)})"
-        for flag, tokens in (("?", exact), ("?i", folded))
-        if any(len(one) > 1 for one in tokens)
+        f"(?{flag}:{'|'.join(map(_first_of, sorted(tokens)))})"
+        for flag, tokens in (("", exact), ("i", folded))
+        if tokens
     ]
     return partial(re.compile("|".join(patterns)).sub, r"\g<0> ") if patterns else str
+
+
+def _first_of(token: str) -> str:
+    """Return a pattern of a token's first character, where the others follow."""
+    return f"{re.escape(token[0])}(?={re.escape(token[1:])})"

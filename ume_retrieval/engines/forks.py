@@ -9,20 +9,15 @@ from ume_retrieval.errors import ModelError
 
 
 class HomeProcess:
-    """The process that a model was loaded in.
+    """The process that a model was loaded in, for models that no forked child can use: on a GPU, or in vLLM.
 
     Args:
         name: Name of the model.
-        in_torch: Whether torch computes it on the CPU of this process. Then a forked child can use it, with one thread;
-            a GPU, or an engine with processes of its own, does not survive a fork.
     """
 
-    def __init__(self, name: str, *, in_torch: bool) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
         self._pid = os.getpid()
-        self._in_torch = in_torch
-        if in_torch:
-            _calm_children()
 
     def require(self) -> None:
         """Check that the model can be used here.
@@ -30,11 +25,24 @@ class HomeProcess:
         Raises:
             ModelError: In a process that was forked from that of the model.
         """
-        if not self._in_torch and os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             raise ModelError(
                 f"{self._name} was loaded in another process, from which this one was forked",
                 hint="load it after the fork, or start processes with multiprocessing's 'spawn'",
             )
+
+
+def home_of(name: str, device: str) -> HomeProcess | None:
+    """Return what a model of torch has to check before it is used, or None on the CPU, where children can use it.
+
+    Args:
+        name: Name of the model.
+        device: Type of its device, such as "cuda".
+    """
+    if device != "cpu":
+        return HomeProcess(name)
+    _calm_children()
+    return None
 
 
 @cache

@@ -17,7 +17,7 @@ from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.checkpoint_files import locate, require_safetensors
 from ume_retrieval.engines.control_tokens import token_breaker
-from ume_retrieval.engines.forks import HomeProcess
+from ume_retrieval.engines.forks import home_of
 from ume_retrieval.engines.transformers.loading import (
     cannot_load,
     check_sentence_transformer,
@@ -78,7 +78,7 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
     def __init__(self, model: Any, *, info: ModelInfo, spec: EmbedderSpec) -> None:
         self.model = model
         self.info = info
-        self._home = HomeProcess(info.name, in_torch=model.device.type == "cpu")
+        self._home = home_of(info.name, model.device.type)
         readers = [getattr(reader, name, None) for reader in _readers(model) for name in ("tokenizer", "processor")]
         self._broken = token_breaker(readers)
         self._apart = model.supports("image") and not model.supports(("image", "text"))
@@ -126,7 +126,8 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
             IncompatibleModel: When the model cannot read a modality of an item.
             ModelError: When the model refuses an input.
         """
-        self._home.require()
+        if self._home is not None:
+            self._home.require()
         inputs = [self._inputs(chat) for chat in chats]
         flat = [one for several in inputs for one in several]
         vectors = np.empty((len(flat), self.dimension), dtype=np.float32)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Final
 
-from ume_retrieval.errors import InputError, MediaTooLarge
+from ume_retrieval.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,49 +84,3 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-
-
-class PixelRoom:
-    """The pixels that are being decoded in this process, over all threads and calls."""
-
-    def __init__(self) -> None:
-        self.renew()
-        if hasattr(os, "register_at_fork"):  # a child has none of the threads that hold room
-            os.register_at_fork(after_in_child=self.renew)
-
-    def renew(self) -> None:
-        """Forget who holds room."""
-        self._held = 0
-        self._turn = threading.Lock()
-        self._freed = threading.Condition()
-
-    @contextmanager
-    def hold(self, pixels: int, name: str, limits: Limits) -> Iterator[None]:
-        """Wait until there is room within `limits.pixels_at_once`, in the order of asking, and hold it for the block.
-
-        Args:
-            pixels: Width x height of what is decoded.
-            name: Name of it in the error.
-            limits: The limit.
-
-        Raises:
-            MediaTooLarge: When it needs more room than there is.
-        """
-        if pixels > limits.pixels_at_once:
-            raise MediaTooLarge(
-                f"{name} has {pixels} pixels, more than the {limits.pixels_at_once} that are decoded at once",
-                hint="make it smaller or raise Limits.pixels_at_once",
-            )
-        # Whoever waits keeps the turn, so that small images cannot pass a large one for ever.
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: self._held + pixels <= limits.pixels_at_once)
-            self._held += pixels
-        try:
-            yield
-        finally:
-            with self._freed:
-                self._held -= pixels
-                self._freed.notify_all()
-
-
-PIXEL_ROOM: Final = PixelRoom()

@@ -14,7 +14,7 @@ import pypdfium2.raw
 from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import Page
 from ume_retrieval.media.files import HEAD_BYTES, open_file, sniff
-from ume_retrieval.media.limits import DEFAULT_LIMITS, PIXEL_ROOM, Limits
+from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.util.files import display_name
 from ume_retrieval.util.threads import fork_safe_lock
 
@@ -70,8 +70,7 @@ def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFA
             sheet = document[page.page - 1]
             width_pt, height_pt = sheet.get_size()
             scale = _scale(width_pt, height_pt, min(max_pixels, limits.max_pixels))
-            with PIXEL_ROOM.hold(round(width_pt * scale * height_pt * scale), f"page {page.page} of {name}", limits):
-                picture: PIL.Image.Image = sheet.render(scale=scale, rev_byteorder=True).to_pil()
+            picture: PIL.Image.Image = sheet.render(scale=scale, rev_byteorder=True).to_pil()
         except (pypdfium2.PdfiumError, ValueError, ArithmeticError, MemoryError) as error:
             raise BrokenMedia(
                 f"page {page.page} of {name} does not render: {error}", hint="export the PDF again"

@@ -28,8 +28,8 @@ from PIL.Image import Transpose
 from ume_retrieval.errors import BrokenMedia, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.media.containers import check_whole
 from ume_retrieval.media.files import HEAD_BYTES, VIDEO_FORMATS, VideoFormat, open_file, sniff
-from ume_retrieval.media.images import to_rgb
-from ume_retrieval.media.limits import PIXEL_ROOM, Limits
+from ume_retrieval.media.images import PIXEL_ROOM, to_rgb
+from ume_retrieval.media.limits import Limits
 from ume_retrieval.util.files import display_name
 
 _DEMUXERS: dict[str, str] = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "gif": "gif"}

@@ -151,7 +151,7 @@ class VllmEngine:
         number = choose_dtype(source.dtype, target)
         located = locate(name, source.revision)
         check_files(located.folder)
-        self._home = HomeProcess(name, in_torch=False)
+        self._home = HomeProcess(name)
         self.inputs = ChatInputs(load_processor(name, located), "right", special_tokens=runner == "pooling")
         try:
             self.config: Any = classes.AutoConfig.from_pretrained(located.folder)
