@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 
 import typer
 
-from ume_cli.option_groups import LayoutOptions, ModelOptions, StoreOptions, grouped
+from ume_cli.option_groups import FilterOptions, LayoutOptions, ModelOptions, StoreOptions, grouped
 from ume_cli.options import IsolateOption, JsonOption, limits_of
 from ume_cli.output import Output, command
 from ume_retrieval.errors import InputError
@@ -79,6 +79,7 @@ def index(
     with command(as_json=as_json) as output:
         from ume_qdrant import Sharding
         from ume_qdrant import index as index_paths
+        from ume_qdrant.stores.filters import EVERYTHING
         from ume_retrieval.media import OVERLAP_S, SEGMENT_S
 
         spread = Sharding(shards, replicas) if shards or replicas else None
@@ -112,7 +113,7 @@ def index(
         else:
             with place.open(spread) as opened, Bars(output) as bars:
                 if opened.exists():
-                    opened.count()  # fails before models are loaded if another process has it open
+                    opened.count(EVERYTHING)  # fails before models are loaded if another process has it open
                 embedder = models.load(isolate=isolate)
                 report = index_paths(
                     embedder, opened, paths, relative_to=relative_to, on_progress=bars.step, **settings
@@ -132,6 +133,7 @@ def index(
 def enrich(
     *,
     place: StoreOptions,
+    filters: FilterOptions,
     retry_failed: Annotated[bool, typer.Option(help="Retry items that failed before.")] = False,
     budget: Annotated[
         int | None,
@@ -147,12 +149,20 @@ def enrich(
     """Reason over what was indexed without; can be stopped and resumed."""
     with command(as_json=as_json) as output:
         from ume_qdrant import enrich as enrich_points
+        from ume_qdrant.stores.filters import for_all_tenants
 
         with place.open() as opened, Bars(output) as bars:
-            opened.count()  # fails before models are loaded if it is missing or in use
+            where = for_all_tenants(filters.filter())
+            opened.count(where)  # fails before models are loaded if it is missing or in use
             embedder = models.load(isolate=isolate)
             report = enrich_points(
-                embedder, opened, retry_failed=retry_failed, budget=budget, strict=strict, on_progress=bars.step
+                embedder,
+                opened,
+                where=where,
+                retry_failed=retry_failed,
+                budget=budget,
+                strict=strict,
+                on_progress=bars.step,
             )
         words = f"[bold]{report.enriched}[/bold] enriched, {report.remaining} remaining, {len(report.failed)} failed "
         output.result(report.to_dict(), words + f"in {report.seconds:.1f} s with {report.model_calls} model calls")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, Final
@@ -23,6 +24,7 @@ from ume_llama_index.nodes import (
     own_metadata,
     trace_of,
 )
+from ume_qdrant.stores.metadata import META_FIELD, clean_metadata
 from ume_qdrant.stores.schema import MAX_TEXT, NAMESPACE, clean, evidence_of, tcot_of, within
 from ume_qdrant.stores.sources import source_path
 from ume_retrieval.errors import InputError
@@ -40,7 +42,7 @@ SHOWN: Final = ("source", "start_s", "end_s", "page", "answer")
 SPLIT_FROM: Final = "split_from"
 """Payload field of pieces split from a file: the file's digest."""
 
-KEPT_BACK: Final = frozenset({*FILE_KEYS, *REASONING_KEYS, "cut", SPLIT_FROM})
+KEPT_BACK: Final = frozenset({*FILE_KEYS, *REASONING_KEYS, "cut", SPLIT_FROM, META_FIELD})
 """Metadata that must not become payload fields, because `ume_qdrant` uses these names."""
 
 
@@ -141,9 +143,26 @@ def point_payload(node: BaseNode) -> dict[str, Any]:
         state |= {key: node.metadata[key] for key in REASONING_KEYS if key in node.metadata} | {"trace": trace}
     # As in `ume_qdrant`: media have the answer as text, for tools that show this field.
     payload["text"] = (text or state.get("trace", {}).get("answer", ""))[:MAX_TEXT]
-    own = {key: value for key, value in own_metadata(node).items() if _goes_along(key, value)}
+    every = own_metadata(node)
+    own = {key: value for key, value in every.items() if _goes_along(key, value)}
     cleaned: dict[str, Any] = clean({**own, **payload, **state, **_node_fields(node, payload["source"])})
-    return cleaned
+    ours = (*PLACE_KEYS, *FILE_KEYS, *REASONING_KEYS) if names_file(node) else ()
+    meta = filterable({key: value for key, value in every.items() if key not in ours})
+    return {**cleaned, META_FIELD: meta} if meta else cleaned
+
+
+def filterable(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a node's own metadata that filters can compare; the node keeps all of them.
+
+    Example:
+        >>> filterable({"owner": "ann", "matrix": [[1, 2]], "file.name": "a.txt"})
+        {'owner': 'ann'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in own.items():
+        with suppress(InputError):  # LlamaIndex's metadata may be any JSON
+            found |= clean_metadata({key: value})
+    return found
 
 
 def content_digest(payload: Mapping[str, Any]) -> str:

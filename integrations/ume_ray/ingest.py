@@ -12,7 +12,7 @@ from typing import Any, get_args
 from ume_qdrant.indexing.ingest import IndexReasoning
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Store, batches
-from ume_qdrant.stores.filters import Filter
+from ume_qdrant.stores.filters import ANY_TENANT, Filter
 from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.sources import Naming
 from ume_ray.cluster import connected, own_error, quiet_data
@@ -254,7 +254,9 @@ def clear_away(collection: Store, places: Sequence[str], stats: IndexStats, *, p
 def _gone(collection: Store, places: Sequence[str], stats: IndexStats) -> dict[str, list[str]]:
     unreadable = tuple(failure.source.rstrip(os.sep) + os.sep for failure in stats.failures)
     gone: dict[str, list[str]] = {}
-    for point in collection.scroll(Filter(under=tuple(below(place) for place in places)), fields=("source",)):
+    for point in collection.scroll(
+        Filter(under=tuple(below(place) for place in places), tenant=ANY_TENANT), fields=("source",)
+    ):
         source = point.payload["source"]
         if source not in stats.seen and not source.startswith(unreadable):
             gone.setdefault(source, []).append(point.id)

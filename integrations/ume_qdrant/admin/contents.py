@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,24 +46,29 @@ def list_sources(store: Store, where: Filter | None = None) -> list[SourceSummar
     ]
 
 
-def held_sources(store: Store, sources: Iterable[str]) -> set[str]:
-    """Return those of the sources that have points."""
+def held_sources(store: Store, sources: Iterable[str], where: Filter | None = None) -> set[str]:
+    """Return those of the sources that have matching points."""
     return {
         point.payload["source"]
         for some in batches(sorted(set(sources)), LOOKED_UP)
-        for point in store.scroll(Filter(sources=tuple(some)), fields=("source",))
+        for point in store.scroll(replace(where or Filter(), sources=tuple(some)), fields=("source",))
     }
 
 
-def delete_sources(store: Store, sources: Sequence[str]) -> int:
-    """Remove all points of these sources and return their number; unknown sources are ignored.
+def delete_sources(store: Store, sources: Sequence[str], where: Filter | None = None) -> int:
+    """Remove the points of these sources and return their number; unknown sources are ignored.
+
+    Args:
+        store: The collection.
+        sources: Names of the sources.
+        where: Which of their points; needs a tenant where the collection has tenants.
 
     Raises:
         InputError: If `sources` is a single string.
     """
     if isinstance(sources, str):
         raise InputError("delete_sources takes several sources", hint=f"write delete_sources(store, [{sources!r}])")
-    ids = [point.id for point in store.scroll(Filter(sources=tuple(sources)), fields=("source",))]
+    ids = [point.id for point in store.scroll(replace(where or Filter(), sources=tuple(sources)), fields=("source",))]
     store.delete(ids)
     return len(ids)
 

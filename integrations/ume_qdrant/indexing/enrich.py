@@ -12,7 +12,7 @@ from typing import Final
 from ume_qdrant.indexing.plan import entry_id
 from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Point, Store, Vector, batches
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.filters import EVERYTHING, Filter, ReasoningState, for_all_tenants
 from ume_qdrant.stores.schema import MAX_TEXT, clean, meta_of, to_payload
 from ume_qdrant.stores.sources import source_path
 from ume_retrieval.errors import Failure, InputError, ServerError
@@ -56,7 +56,7 @@ def enrich(
     Args:
         embedder: The models that the collection was made with, including a Reasoner.
         store: The collection.
-        where: Which points to process; its `reasoning` is ignored.
+        where: Which points to process, of all tenants unless it chooses one; its `reasoning` is ignored.
         retry_failed: Also process points that are marked as failed.
         budget: Approximate number of tokens that the Reasoner may write. The most ambiguous files come first, the rest
             stays queued. None processes all.
@@ -78,7 +78,7 @@ def enrich(
     held, wanted = store.meta(), meta_of(embedder, reasoned=True)
     held.check(wanted, store.collection)
     states: tuple[ReasoningState, ...] = ("later", "failed") if retry_failed else ("later",)
-    waiting = replace(where or Filter(), reasoning=states)
+    waiting = replace(for_all_tenants(where), reasoning=states)
     pending: dict[str, list[Point]] = {}
     for point in store.scroll(waiting, fields=("source", "cut")):
         pending.setdefault(point.payload["source"], []).append(point)
@@ -245,7 +245,7 @@ def prioritise_ambiguous(store: Store, pending: Mapping[str, list[Point]]) -> di
     ids = [point.id for points in pending.values() for point in points]
     for batch in batches(ids, VECTORS_READ):
         for point in store.retrieve(batch, vectors=("direct",), fields=()):
-            near = store.search("direct", point.vectors["direct"], limit=2, fields=())
+            near = store.search("direct", point.vectors["direct"], limit=2, where=EVERYTHING, fields=())
             nearest[point.id] = max((hit.score for hit in near if hit.id != point.id), default=-1.0)
     ambiguity = {source: max(nearest.get(point.id, -1.0) for point in points) for source, points in pending.items()}
     return {source: pending[source] for source in sorted(pending, key=lambda source: (-ambiguity[source], source))}

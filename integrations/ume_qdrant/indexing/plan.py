@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from ume_qdrant.reports import OnProgress, Progress
 from ume_qdrant.stores.base import Point, Store, Vector
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
 from ume_qdrant.stores.schema import MAX_TEXT, clean, point_id, within
 from ume_qdrant.stores.sources import Naming, is_relative
 from ume_retrieval.errors import Failure, InputError, UmeError
@@ -104,7 +104,7 @@ class Holdings:
     def __init__(self, store: Store, roots: Sequence[str], cut: Cut) -> None:
         self.cut = cut
         self._points: dict[str, list[Point]] = {}
-        for point in store.scroll(Filter(under=tuple(roots)), fields=FIELDS):
+        for point in store.scroll(Filter(under=tuple(roots), tenant=ANY_TENANT), fields=FIELDS):
             self._points.setdefault(point.payload["source"], []).append(point)
 
     def sources(self) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from ume_qdrant.indexing.plan import ContentKey, FileWork, Part, Plan, entry_key
 from ume_qdrant.reports import OnProgress, Progress, error_of
 from ume_qdrant.stores.base import VECTORS, Payload, Point, Store, Vector, batches
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
 from ume_retrieval.errors import Failure
 from ume_retrieval.media import Entry
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
@@ -64,7 +64,7 @@ class VectorReuse:
             self._known[digest] = {}
         if not digests:
             return
-        for point in self._store.scroll(Filter(digests=tuple(sorted(digests))), vectors=VECTORS):
+        for point in self._store.scroll(Filter(digests=tuple(sorted(digests)), tenant=ANY_TENANT), vectors=VECTORS):
             key = content_key(point.payload)
             known = self._known[point.payload["file_digest"]]
             # Prefer a point that was reasoned over.
@@ -144,7 +144,7 @@ class Writer:
 
     def await_reasoning(self, roots: tuple[str, ...]) -> None:
         """Queue points for reasoning that an earlier run has excluded from it."""
-        where = Filter(under=roots, reasoning=("never",))
+        where = Filter(under=roots, reasoning=("never",), tenant=ANY_TENANT)
         # Points without `parts`, such as pieces of a split text, cannot be found again in their file.
         ids = [point.id for point in self.store.scroll(where, fields=("parts",)) if point.payload.get("parts")]
         for some in batches(ids, BATCH):
@@ -186,7 +186,7 @@ class Writer:
             first.setdefault(entry_key(part.entry), part)
         digests = sorted({part.entry.file_digest for part in parts})
         for some in batches(digests, BATCH):
-            for point in self.store.scroll(Filter(digests=tuple(some)), fields=CONTENT_FIELDS):
+            for point in self.store.scroll(Filter(digests=tuple(some), tenant=ANY_TENANT), fields=CONTENT_FIELDS):
                 first.pop(content_key(point.payload), None)
         return first
 

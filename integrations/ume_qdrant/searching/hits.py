@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ume_qdrant.stores.base import Payload
 from ume_qdrant.stores.filters import Kind
+from ume_qdrant.stores.metadata import META_FIELD
 from ume_qdrant.stores.schema import HitEvidence, evidence_of, tcot_of
 from ume_qdrant.stores.sources import item_of
 from ume_retrieval.inputs import Item
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.trace import TCot
 
-FIELDS: Final = ("source", "kind", "start_s", "end_s", "page", "trace", "text")
+FIELDS: Final = ("source", "kind", "start_s", "end_s", "page", "trace", "text", META_FIELD)
 """Payload fields of a hit."""
 
 
@@ -33,6 +35,7 @@ class Hit:
         trace: The whole T-CoT, or None.
         text: Beginning of a text, or None.
         point_id: Its id in the store.
+        meta: Your own metadata.
     """
 
     source: str
@@ -46,11 +49,13 @@ class Hit:
     trace: TCot | None
     text: str | None
     point_id: str
+    meta: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, point_id: str, score: float, payload: Payload) -> Hit:
         """Create a hit from a point's payload."""
         trace = tcot_of(payload.get("trace"))
+        meta = payload.get(META_FIELD)
         return cls(
             source=payload["source"],
             score=score,
@@ -63,6 +68,7 @@ class Hit:
             trace=trace,
             text=payload.get("text") if payload["kind"] == "text" else None,
             point_id=point_id,
+            meta=dict(meta) if isinstance(meta, Mapping) else {},
         )
 
     @property
@@ -80,7 +86,7 @@ class Hit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: source, score, start_s, end_s, page, answer, evidence."""
+        """Return JSON values: source, score, start_s, end_s, page, answer, evidence, meta."""
         return {
             "source": self.source,
             "score": self.score,
@@ -89,6 +95,7 @@ class Hit:
             "page": self.page,
             "answer": self.answer,
             "evidence": self.evidence.to_dict(),
+            "meta": self.meta,
         }
 
 

@@ -69,6 +69,8 @@ class AsyncStore(RenamedMethods):
     retrieve = _awaited(Store.retrieve)
     search = _awaited(Store.search)
     count = _awaited(Store.count)
+    create_index = _awaited(Store.create_index)
+    indexes = _awaited(Store.indexes)
     aliases = _awaited(Store.aliases)
     set_alias = _awaited(Store.set_alias)
     drop_alias = _awaited(Store.drop_alias)

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import DEFAULT_EFFORT, TRUNCATED, Layout, SearchEffort
-from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.errors import StoreError
+from ume_qdrant.stores.metadata import META_FIELD
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind
+from ume_retrieval.errors import StoreError, StoreMismatch, TenantRequired
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ class Store(Protocol):
     Every write is idempotent.
 
     Raises:
+        TenantRequired: If the collection has tenants (see `Layout`), and a filter or a point does not name one.
         CollectionNotFound: If the collection does not exist; not raised by `exists`, `create`, `aliases`,
             `drop_alias`, `drop` and `close`.
         StoreLocked: If another process holds an in-process store.
@@ -174,6 +176,25 @@ class Store(Protocol):
         """Return how many points match, exactly."""
         ...
 
+    def create_index(self, key: str, kind: IndexKind) -> None:
+        """Create an index on a value of metadata, so that conditions on it need not read every point.
+
+        Conditions mean the same with and without an index, as long as the values are of its kind. An existing index on
+        the key is replaced. The in-memory engine of qdrant-client has no indexes; there, nothing happens.
+
+        Args:
+            key: Name of the value; "camera.maker" for one in a mapping.
+            kind: Type of the values: "keyword", "integer", "float", "bool", "datetime" or "text" (by words).
+
+        Raises:
+            InputError: If the key or the kind is unknown.
+        """
+        ...
+
+    def indexes(self) -> dict[str, IndexKind]:
+        """Return the kinds of indexes on metadata, by key."""
+        ...
+
     def aliases(self) -> dict[str, str]:
         """Return every alias at this location with the collection it points to."""
         ...
@@ -186,6 +207,7 @@ class Store(Protocol):
 
         Raises:
             StoreError: If a collection has that name.
+            StoreMismatch: If the alias points to a collection with other tenants.
         """
         ...
 
@@ -265,6 +287,41 @@ def named_vectors(point: Point, meta: CollectionMeta, layout: Layout, collection
         if layout.matryoshka_dim is not None:
             rows[name + TRUNCATED] = floats(vector[: layout.matryoshka_dim])
     return rows
+
+
+def check_tenants(points: Iterable[Point], layout: Layout, collection: str) -> None:
+    """Raise unless each point names its tenant, in a collection that has tenants.
+
+    Raises:
+        TenantRequired: With the point's id.
+    """
+    if layout.tenant is None:
+        return
+    for point in points:
+        tenant = (point.payload.get(META_FIELD) or {}).get(layout.tenant)
+        if not tenant or not isinstance(tenant, str):
+            raise TenantRequired(
+                f"point {point.id} has no {layout.tenant!r} in its metadata, the tenant in collection {collection!r}",
+                hint=f"give metadata with {layout.tenant!r}: a text",
+            )
+
+
+def with_metadata(points: Iterable[Point]) -> list[Point]:
+    """Return those of the points whose payload sets metadata."""
+    return [point for point in points if META_FIELD in point.payload]
+
+
+def check_same_tenants(alias: str, before: Layout, after: Layout) -> None:
+    """Raise if an alias would move to a collection with other tenants, whose readers may leave theirs.
+
+    Raises:
+        StoreMismatch: With both tenant keys.
+    """
+    if before.tenant != after.tenant:
+        raise StoreMismatch(
+            f"alias {alias!r} points to a collection with tenants by {before.tenant!r}, not by {after.tenant!r}",
+            hint="remove the alias first, and open the stores that use it again",
+        )
 
 
 def floats(vector: Vector) -> list[float]:

@@ -18,23 +18,21 @@ from ume_qdrant.stores.base import (
     Vector,
     VectorName,
     alias_error,
+    check_same_tenants,
+    check_tenants,
     floats,
     named_vectors,
     payload_selector,
     point_of,
     still_stored,
+    with_metadata,
 )
 from ume_qdrant.stores.edge_folder import META_FILE, EdgeDirectory, FileLock, check_disk_space, check_name
-from ume_qdrant.stores.filters import Filter, any_of, ranges
+from ume_qdrant.stores.edge_payload import create_indexes, create_meta_index, edge_filter, meta_indexes
+from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import DEFAULT_EFFORT, TRUNCATED, Layout, Quantization, SearchEffort
-from ume_qdrant.stores.schema import INDEXES, CollectionMeta
-from ume_retrieval.errors import StoreError, StoreLocked, StoreMismatch
-
-INDEX_TYPES: Final = {
-    "keyword": qe.PayloadSchemaType.Keyword,
-    "integer": qe.PayloadSchemaType.Integer,
-    "float": qe.PayloadSchemaType.Float,
-}
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind, check_index
+from ume_retrieval.errors import StoreError, StoreLocked, StoreMismatch, TenantRequired
 
 QUANTIZATIONS: Final[Mapping[Quantization, Any]] = {
     "scalar": qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True),
@@ -125,8 +123,7 @@ class EdgeStore(RenamedMethods):
         with self._engine():
             config = qe.EdgeConfig(vectors=_vectors_config(meta.dimension, layout))
             shard = qe.EdgeShard.create(str(folder / "shard"), config)
-            for field, kind in INDEXES.items():
-                shard.update(qe.UpdateOperation.create_field_index(field, INDEX_TYPES[kind]))
+            create_indexes(shard, layout)
             shard.close()
 
     def meta(self) -> CollectionMeta:
@@ -147,6 +144,7 @@ class EdgeStore(RenamedMethods):
         """Write whole points."""
         check_disk_space(self._folder.directory, self._collection)
         opened = self._open()
+        check_tenants(points, opened.layout, self._collection)
         rows = [
             qe.Point(point.id, named_vectors(point, opened.meta, opened.layout, self._collection), dict(point.payload))
             for point in points
@@ -160,7 +158,7 @@ class EdgeStore(RenamedMethods):
         check_disk_space(self._folder.directory, self._collection)
         try:
             self._update(points)
-        except StoreMismatch:
+        except (StoreMismatch, TenantRequired):
             raise
         except StoreError:
             # The engine refuses the whole batch if another thread has removed one of its points.
@@ -171,6 +169,7 @@ class EdgeStore(RenamedMethods):
 
     def _update(self, points: Sequence[Point]) -> None:
         opened = self._open()
+        check_tenants(with_metadata(points), opened.layout, self._collection)
         shard = opened.shard
         rows = [
             qe.PointVectors(point.id, named_vectors(point, opened.meta, opened.layout, self._collection))
@@ -207,16 +206,16 @@ class EdgeStore(RenamedMethods):
         """Read every point that matches, ordered by id."""
         offset: Any = None
         while True:
+            opened = self._open()
             request = qe.ScrollRequest(
                 offset=offset,
                 limit=PAGE,
-                filter=_filter(where),
+                filter=edge_filter(where, opened.layout, self._collection),
                 with_payload=payload_selector(fields),
                 with_vector=list(vectors) or False,
             )
-            shard = self._open().shard
             with self._engine():
-                records, offset = shard.scroll(request)
+                records, offset = opened.shard.scroll(request)
             yield from map(point_of, records)
             if offset is None:
                 return
@@ -235,11 +234,12 @@ class EdgeStore(RenamedMethods):
         opened = self._open()
         opened.meta.check_length(vector, self._collection)
         short, params = opened.layout.matryoshka_dim, _params(opened.layout, effort)
-        stages: dict[str, Any] = {"filter": _filter(where), "params": params}
+        matching = edge_filter(where, opened.layout, self._collection)
+        stages: dict[str, Any] = {"filter": matching, "params": params}
         if short is not None and not effort.exact:
             first = qe.Query.Nearest(floats(vector[:short]), name + TRUNCATED)
             stages = {
-                "prefetches": [qe.Prefetch(effort.candidates(limit), first, params=params, filter=_filter(where))],
+                "prefetches": [qe.Prefetch(effort.candidates(limit), first, params=params, filter=matching)],
                 "params": _params(opened.layout, SearchEffort(exact=True)),
             }
         nearest = qe.Query.Nearest(floats(vector), name)
@@ -249,9 +249,24 @@ class EdgeStore(RenamedMethods):
 
     def count(self, where: Filter | None = None) -> int:
         """Return how many points match."""
+        opened = self._open()
+        matching = edge_filter(where, opened.layout, self._collection)
+        with self._engine():
+            return opened.shard.count(qe.CountRequest(exact=True, filter=matching))
+
+    def create_index(self, key: str, kind: IndexKind) -> None:
+        """Create an index on a value of metadata."""
+        check_index(key, kind)
+        check_disk_space(self._folder.directory, self._collection)
         shard = self._open().shard
         with self._engine():
-            return shard.count(qe.CountRequest(exact=True, filter=_filter(where)))
+            create_meta_index(shard, key, kind)
+
+    def indexes(self) -> dict[str, IndexKind]:
+        """Return the kinds of indexes on metadata, by key."""
+        shard = self._open().shard
+        with self._engine():
+            return meta_indexes(shard)
 
     def optimize(self) -> None:
         """Merge segments, and build the vector index if the engine finds it worthwhile (some thousand points)."""
@@ -272,6 +287,9 @@ class EdgeStore(RenamedMethods):
         close this store.
         """
         self.meta()  # raises unless the collection exists
+        former = self._folder.aliases().get(alias)
+        if former is not None and (self._folder.directory / former / META_FILE).is_file():
+            check_same_tenants(alias, Layout.from_dict(self._folder.read(former), former), self.layout())
         return self._folder.set_alias(alias, self._folder.resolve(self._collection))
 
     def drop_alias(self, alias: str) -> None:
@@ -340,16 +358,6 @@ class EdgeStore(RenamedMethods):
                     retryable=True,
                 ) from error
             raise StoreError(f"Qdrant Edge, collection {self._collection!r}: {text.splitlines()[0]}") from error
-
-
-def _filter(where: Filter | None) -> qe.Filter | None:
-    if where is None:
-        return None
-    must: list[Any] = [qe.FieldCondition(field, match=qe.MatchAny(values)) for field, values in any_of(where)]
-    must += [qe.FieldCondition(field, range=qe.RangeFloat(**limits)) for field, limits in ranges(where)]
-    if where.ids is not None:
-        must.append(qe.HasIdCondition(set(where.ids)))
-    return qe.Filter(must=must)
 
 
 def _vectors_config(dimension: int, layout: Layout) -> dict[str, qe.EdgeVectorParams]:

@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.errors import StoreMismatch
+from ume_qdrant.stores.conditions import check_key
+from ume_retrieval.errors import InputError, StoreMismatch
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import Box, Problem, TCot
@@ -26,7 +27,10 @@ SCHEMA_VERSION: Final = 1
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "ume_qdrant")
 """Namespace of all point ids (uuid5)."""
 
-INDEXES: Final[Mapping[str, Literal["keyword", "integer", "float"]]] = {
+IndexKind: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
+"""Kind of a payload index: of texts that are compared whole, numbers, booleans, dates, or words of texts."""
+
+INDEXES: Final[Mapping[str, IndexKind]] = {
     "source": "keyword",
     "doc_id": "keyword",
     "within": "keyword",
@@ -146,6 +150,17 @@ def meta_of(embedder: ReasoningEmbedder, *, reasoned: bool) -> CollectionMeta:
         reasoner_revision=info.reasoner.revision,
         prompt_version=info.prompt_version or "",
     )
+
+
+def check_index(key: str, kind: IndexKind) -> None:
+    """Raise unless metadata can have an index of this kind under this key.
+
+    Raises:
+        InputError: With the known kinds.
+    """
+    check_key(key)
+    if kind not in get_args(IndexKind):
+        raise InputError(f"unknown kind of index {kind!r}", hint=f"use {', '.join(get_args(IndexKind))}")
 
 
 REASONER_FIELDS: Final = ("reasoner", "reasoner_revision", "prompt_version")

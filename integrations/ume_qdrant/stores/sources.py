@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from ume_qdrant.stores.base import Payload, Store
-from ume_qdrant.stores.filters import Filter
+from ume_qdrant.stores.filters import ANY_TENANT, Filter
 from ume_retrieval.errors import Failure, InputError
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media import display_name
@@ -75,7 +75,7 @@ class Naming:
         """
         # `within` contains the root folder for absolute names, "." for relative ones.
         other = Path(self.base).anchor if self.base else os.curdir
-        if next(iter(store.scroll(Filter(under=(other,)), fields=("source",))), None) is not None:
+        if next(iter(store.scroll(Filter(under=(other,), tenant=ANY_TENANT), fields=("source",))), None) is not None:
             way, hint = ("absolute", "leave relative_to out") if self.base else ("relative", "give relative_to too")
             raise InputError(
                 f"files have {way} names in {store.collection!r}", hint=f"{hint}, or use another collection"
