@@ -230,7 +230,8 @@ def _safe(spec: EmbedderSpec, words: str) -> str:
 
 def _inert(spec: EmbedderSpec, words: str) -> str:
     """Words of an item, which must not look like its trace to an Embedder that reads traces with their tags."""
-    return _safe(spec, words) if spec.family == "sentence-transformers" else break_tags(_safe(spec, words))
+    safe = neutralise(words, spec.profile.control_tokens)
+    return safe if spec.family == "sentence-transformers" else break_tags(safe)
 
 
 def _sentence(spec: EmbedderSpec, instruction: str) -> str:
