@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +17,9 @@ from ume_retrieval.util.files import display_name
 
 BUSY_TIMEOUT_S: Final = 60.0
 KEYS_AT_ONCE: Final = 1000
+
+FORK_WAIT_S: Final = 10.0
+"""Longest time that a fork waits for other threads to finish with SQLite."""
 
 _OF_THE_DISK: Final = tuple(
     f"SQLITE_{name}" for name in ("CANTOPEN", "FULL", "IOERR", "NOLFS", "NOMEM", "PERM", "PROTOCOL", "READONLY")
@@ -111,7 +116,10 @@ class SQLiteStore:
         """A connection that has written nothing yet; what goes wrong on it is a CacheError."""
         try:
             # isolation_level=None: transactions begin and end where this file says so.
-            with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as database:
+            with (
+                _USES.use(),
+                closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as database,
+            ):
                 # A damaged letter must not cost the rows around it.
                 database.text_factory = lambda text: text.decode("utf-8", "replace")
                 yield database
@@ -130,6 +138,61 @@ class SQLiteStore:
             hint = "check the folder's rights and free space"
             return CacheError(f"cannot use {self.what} {path}: {reason_of(error)}", hint=hint)
         return CacheError(f"{self.what} {path} is damaged: {error}", hint=self.when_damaged)
+
+
+class _Uses:
+    """Uses of SQLite in this process, which a fork waits for.
+
+    SQLite holds locks of the whole process while it works. If another thread holds one at the time of a fork, nobody
+    ever releases it in the child, and the child's first use of any database hangs.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self.before_fork, after_in_parent=self.after_fork_in_parent, after_in_child=self.renew
+            )
+
+    def renew(self) -> None:
+        """Begin without uses: a child has none of the threads that made them."""
+        self._changed = threading.Condition()
+        self._forking = False
+        self._count = 0
+        self._own = threading.local()
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Count a use; while another thread forks, wait for it."""
+        changed, own = self._changed, self._own
+        depth = getattr(own, "depth", 0)
+        with changed:
+            changed.wait_for(lambda: depth or not self._forking)
+            self._count += 1
+            own.depth = depth + 1
+        try:
+            yield
+        finally:
+            own.depth = depth
+            if changed is self._changed:  # else this is a child that was forked in the block
+                with changed:
+                    self._count -= 1
+                    changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait until no other thread is in SQLite, `FORK_WAIT_S` at most, and let none in."""
+        self._changed.acquire()
+        self._forking = True
+        self._changed.wait_for(lambda: self._count <= getattr(self._own, "depth", 0), FORK_WAIT_S)
+
+    def after_fork_in_parent(self) -> None:
+        """Let the others in again."""
+        self._forking = False
+        self._changed.notify_all()
+        self._changed.release()
+
+
+_USES: Final = _Uses()
 
 
 def _use_wal(database: sqlite3.Connection) -> None:
