@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from pydantic import (
 
 from ume_retrieval.errors import IncompatibleModel, InputError
 from ume_retrieval.profiles import OWN, PROFILES, Family, Profile, find_profile
+from ume_retrieval.util.json_text import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -270,14 +271,14 @@ class RerankerSpec(BaseModel):
 
 
 def _read_table(path: Path) -> dict[str, object]:
-    readers = {".toml": tomllib.loads, ".json": json.loads}
+    readers: dict[str, Callable[[str], object]] = {".toml": tomllib.loads, ".json": parse_json}
     if path.suffix not in readers:
         raise InputError(f"{path} is neither .toml nor .json", hint="prompts are read from one of these")
     try:
         table = readers[path.suffix](path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    except ValueError as error:  # invalid UTF-8, or a syntax error of either format, with its line
+    except (ValueError, RecursionError) as error:  # invalid UTF-8, or a syntax error of either format, with its line
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(table, dict):
         raise InputError(f"{path} holds no table of prompts", hint="write one field a prompt")
@@ -294,7 +295,7 @@ def read_spec(folder: Path) -> ReasonerSpec | EmbedderSpec | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         if isinstance(data, dict) and data.get("role") == "reasoner":
             return ReasonerSpec.model_validate(data)
         if isinstance(data, dict) and data.get("family") == "embed-rl" and "profile" not in data:

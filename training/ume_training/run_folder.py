@@ -78,7 +78,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read the lines of a JSONL file, without those cut off by a kill; no lines if the file does not exist."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return rows
 
