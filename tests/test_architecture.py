@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "profiles": {"errors"},
     "vectors": {"errors"},
     "models": {"errors", "profiles"},
-    "checkpoint": {"errors", "profiles"},
+    "checkpoint": {"errors", "profiles", "util"},
     "chat": {"inputs"},
     "media": {"checkpoint", "errors", "inputs", "util"},
     "util": {"errors"},

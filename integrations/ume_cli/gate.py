@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from ume_cli.option_groups import FilterOptions, ModelOptions, StoreOptions, gro
 from ume_cli.options import JsonOption
 from ume_cli.output import command, plain
 from ume_retrieval.errors import InputError
+from ume_retrieval.util.json_text import parse_json
 
 if TYPE_CHECKING:
     from ume_qdrant import Filter
@@ -91,7 +91,7 @@ def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
             answers.append(None)
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             images, videos = (_files(row.get(name, []), path.parent) for name in ("images", "videos"))
             items.append(Item(text=row.get("text"), images=images, videos=videos))
             answers.append(_answer(row.get("answer")))

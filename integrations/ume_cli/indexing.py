@@ -140,7 +140,7 @@ def index(
         else:
             with place.open(spread) as opened, Bars(output) as bars:
                 if opened.exists():
-                    opened.count(EVERYTHING)  # fails before models are loaded if another process has it open
+                    opened.count(EVERYTHING)  # fails before models are loaded if it is damaged or cannot be shared
                 embedder = models.load(isolate=isolate)
                 report = index_paths(
                     embedder,
@@ -189,7 +189,7 @@ def enrich(
 
         with place.open() as opened, Bars(output) as bars:
             where = for_all_tenants(filters.filter())
-            opened.count(where)  # fails before models are loaded if it is missing or in use
+            opened.count(where)  # fails before models are loaded if it is missing, damaged or cannot be shared
             embedder = models.load(isolate=isolate)
             report = enrich_points(
                 embedder,

@@ -195,10 +195,12 @@ def _find(
     item: Item, options: SearchOptions, filters: FilterOptions, place: StoreOptions, models: ModelOptions
 ) -> tuple[ReasoningEmbedder, SearchResult]:
     from ume_qdrant import search as search_store
+    from ume_qdrant.stores.filters import as_qdrant_filter
 
     params = options.params(filters)
     with place.open() as opened:
-        opened.count(params.where)  # fails before models are loaded if the collection is missing or in use
+        # Fails before models are loaded if the collection is missing, or the filter does not choose a tenant.
+        as_qdrant_filter(params.where, opened.layout().tenant, opened.collection)
         embedder = models.load()
         if embedder.reasoner is None:
             params = params.merge(reasoning="never")

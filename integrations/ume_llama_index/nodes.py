@@ -31,6 +31,7 @@ from ume_retrieval.inputs import Item, Page
 from ume_retrieval.media import Entry
 from ume_retrieval.media.files import is_remote
 from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.util.json_text import parse_json
 
 PLACE_KEYS: Final = ("source", "kind", "start_s", "end_s", "page")
 """Metadata with the kind and place of a node's content."""
@@ -138,7 +139,7 @@ def trace_of(known: Mapping[str, Any]) -> dict[str, Any] | None:
     trace = known.get("trace")
     if isinstance(trace, str):
         try:
-            trace = json.loads(trace)
+            trace = parse_json(trace)
         except ValueError:
             return None
     return trace if isinstance(trace, dict) and trace.keys() >= TRACE_FIELDS else None

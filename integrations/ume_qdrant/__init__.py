@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from ume_qdrant.admin.contents import SourceSummary, delete, delete_sources, export, export_jsonl, list_sources
 from ume_qdrant.admin.migrate import MigrationReport, migrate
+from ume_qdrant.admin.repair import RepairReport, repair
+from ume_qdrant.admin.snapshots import restore, snapshot
+from ume_qdrant.admin.verify import VerifyReport, verify
 from ume_qdrant.indexing.contents import Document
 from ume_qdrant.indexing.documents import aindex_documents, index_documents
 from ume_qdrant.indexing.enrich import enrich
@@ -89,6 +92,7 @@ __all__ = [
     "QueryVectors",
     "Range",
     "ReasoningState",
+    "RepairReport",
     "Retry",
     "Scored",
     "SearchEffort",
@@ -99,6 +103,7 @@ __all__ = [
     "Store",
     "ThreadStore",
     "aindex_documents",
+    "VerifyReport",
     "asearch",
     "asearch_vectors",
     "calibrate_gate",
@@ -117,9 +122,13 @@ __all__ = [
     "parse_where",
     "register_inference",
     "report_query",
+    "repair",
+    "restore",
     "search",
     "search_vectors",
+    "snapshot",
     "unregister_inference",
+    "verify",
 ]
 
 

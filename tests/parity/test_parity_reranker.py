@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parity_cases import HERE, RERANKED, RERANKER, reranked, score_tolerance, spread
-from vllm_server import start, wait_for
+from vllm_server import ended, start, wait_for
 from widened import widen_heads
 
 from ume_retrieval import Item, Reranker
@@ -141,15 +141,12 @@ def server(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rer
     (place / "pair.jinja").write_text(TEMPLATE)
     switches = ("--runner", "pooling", "--hf-overrides", json.dumps(CLASSIFIER), "--max-model-len", "8192")
     switches += ("--chat-template", str(place / "pair.jinja"))
-    process, url = start(str(wide), "k3y-of-a-test", place / "log", *switches)
-    try:
-        wait_for(process, url, place / "log")
-        options = ServerOptions(reranker_url=url, api_key="k3y-of-a-test")
+    started = start(str(wide), "k3y-of-a-test", place / "log", *switches)
+    with ended([started]):
+        wait_for(started)
+        options = ServerOptions(reranker_url=started.url, api_key="k3y-of-a-test")
         # The server's name of the model is its folder.
         yield Reranker.from_pretrained(wide, engine="server", server=options)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 on_vllm = [

@@ -17,7 +17,7 @@ from qdrant_client import QdrantClient
 from qdrant_stub import OK, Stub, info
 
 from ume_qdrant import ClientStore, CollectionMeta, EdgeStore, Point, Store, open_store
-from ume_qdrant.stores.edge import META_FILE
+from ume_qdrant.stores.edge_folder import META_FILE
 from ume_retrieval import InputError, StoreError
 from ume_retrieval.errors import CollectionNotFound, StoreLocked, StoreMismatch
 from ume_retrieval.util.retry import Retry
@@ -256,8 +256,9 @@ def test_names_that_cannot_be_a_folder(tmp_path: Path, name: str) -> None:
 
 
 HOLD = """
-import sys
+import socket, sys
 from ume_qdrant.stores.edge import EdgeStore
+del socket.AF_UNIX
 store = EdgeStore(sys.argv[1], "films")
 store.count()
 print("held", flush=True)
@@ -265,7 +266,7 @@ sys.stdin.read()
 """
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_one_process_at_a_time_where_none_can_share(tmp_path: Path) -> None:
     with EdgeStore(tmp_path, "films") as store:
         store.create(META)
         store.upsert([POINT])

@@ -6,7 +6,6 @@ foreign one is refused by the name of what is wrong with it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from ume_retrieval.errors import IncompatibleModel, ModelError
 from ume_retrieval.profiles import Family
+from ume_retrieval.util.json_text import parse_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTERS, MODULES, ROUTER = "adapter_config.json", "modules.json", "router_config.json"
@@ -193,7 +193,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: When the file is missing or holds something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise _damaged(path, "is missing") from error
     except (OSError, ValueError) as error:
@@ -272,7 +272,7 @@ def modules_of(folder: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))
+        named = parse_json(path.read_text(encoding="utf-8"))
         modules = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in named]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path, "names no modules") from error

@@ -12,7 +12,15 @@ from ume_retrieval.engines.resize import fit_frames, fit_image
 from ume_retrieval.errors import InputError, ReasoningError
 from ume_retrieval.inputs import Frames, LoadedItem, Side
 from ume_retrieval.tcot.evidence import Evidence, extract
-from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, split_for_evidence, split_reply, validate
+from ume_retrieval.tcot.grammar import (
+    break_tags,
+    is_usable,
+    neutralise,
+    parse,
+    split_for_evidence,
+    split_reply,
+    validate,
+)
 
 if TYPE_CHECKING:
     from ume_retrieval.tcot.trace import TCot
@@ -230,7 +238,7 @@ def _words(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
     text = spec.profile.instruction_joiner.join(words for words in (instruction, item.text) if words)
     if spec.profile.strip_text:
         text = text.strip()
-    return [TextPart(_safe(spec, text))] if text else []
+    return [TextPart(_inert(spec, text))] if text else []
 
 
 def _instruction(item: LoadedItem) -> str | None:
@@ -274,7 +282,13 @@ def _safe(spec: Written, words: str) -> str:
     return neutralise(words, spec.profile.control_tokens)
 
 
+def _inert(spec: EmbedderSpec, words: str) -> str:
+    """Words of an item, which must not look like its trace to an Embedder that reads traces with their tags."""
+    safe = neutralise(words, spec.profile.control_tokens)
+    return safe if spec.family == "sentence-transformers" else break_tags(safe)
+
+
 def _sentence(spec: EmbedderSpec, instruction: str) -> str:
     """The published code closes an instruction with a full stop when it ends in no punctuation."""
-    text = _safe(spec, instruction.strip())
+    text = _inert(spec, instruction.strip())
     return text if not text or unicodedata.category(text[-1]).startswith("P") else text + "."

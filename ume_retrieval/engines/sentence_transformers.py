@@ -16,6 +16,8 @@ from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.checkpoint_files import locate, require_safetensors
+from ume_retrieval.engines.control_tokens import token_breaker
+from ume_retrieval.engines.forks import home_of
 from ume_retrieval.engines.transformers.loading import (
     cannot_load,
     check_sentence_transformer,
@@ -76,6 +78,9 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
     def __init__(self, model: Any, *, info: ModelInfo, spec: EmbedderSpec) -> None:
         self.model = model
         self.info = info
+        self._home = home_of(info.name, model.device.type)
+        readers = [getattr(reader, name, None) for reader in _readers(model) for name in ("tokenizer", "processor")]
+        self._broken = token_breaker(readers)
         self._apart = model.supports("image") and not model.supports(("image", "text"))
         self.spec = (
             spec.model_copy(update={"trace_part": "answer"}) if self._apart and spec.trace_part is None else spec
@@ -99,6 +104,8 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
             IncompatibleModel: When the model cannot read a modality of an item.
             ModelError: When the model refuses an input.
         """
+        if self._home is not None:
+            self._home.require()
         inputs = [self._inputs(chat) for chat in chats]
         flat = [one for several in inputs for one in several]
         vectors = np.empty((len(flat), self.dimension), dtype=np.float32)
@@ -122,9 +129,9 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
     def _inputs(self, chat: Chat) -> list[_Input]:
         """Return the inputs of a chat: one, or several to fuse where the model reads one modality at a time."""
         parts = chat[-1].parts
-        words = [part.text for part in parts if isinstance(part, TextPart)]
+        words = [self._broken(part.text) for part in parts if isinstance(part, TextPart)]
         media = [one for part in parts for one in self._media(part)]
-        instruction = chat[0].parts[0].text if chat[0].role == "system" else None  # type: ignore[union-attr]  # words
+        instruction = self._broken(chat[0].parts[0].text) if chat[0].role == "system" else None  # type: ignore[union-attr]  # words
         if self._apart:
             pieces = [[one] for one in (*media, *(("text", text) for text in words))]
             if instruction and not words:

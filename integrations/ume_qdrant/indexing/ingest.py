@@ -96,7 +96,7 @@ def index(
     Raises:
         TenantRequired: If the collection has tenants and `metadata` names none; raised before anything is embedded.
         StoreMismatch: If the collection was made with other models or prompts, or has another layout.
-        StoreLocked: If another process has the store open.
+        StoreLocked: If another process has the store open and cannot share it.
         InputError: If an argument is invalid.
         UmeError: If strict, the first failure; always, an error of the whole run, such as a lost server.
     """

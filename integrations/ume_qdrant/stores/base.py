@@ -73,7 +73,8 @@ class Store(Protocol):
         TenantRequired: If the collection has tenants (see `Layout`), and a filter or a point does not name one.
         CollectionNotFound: If the collection does not exist; not raised by `exists`, `create`, `aliases`,
             `drop_alias`, `drop` and `close`.
-        StoreLocked: If another process holds an in-process store.
+        StoreLocked: If another process holds a folder store and cannot share it.
+        StoreDamaged: If files of a folder store are not as they were written.
         StoreError: If the engine refuses a request or cannot be reached; `retryable` says whether a retry can help.
     """
 

@@ -37,6 +37,8 @@ class ServerOptions:
         api_key: Sent to both as a bearer token; never shown, logged or kept.
         concurrency: Most requests on their way to a server at a time, >= 1.
         timeout_s: Seconds of silence after which a request counts as lost, > 0.
+        answer_s: Most seconds of a whole answer, from the connection to its last byte, > 0.
+        answer_bytes: Most bytes of an answer, > 0.
         attempts: Most tries of a request in all, >= 1; after a busy or lost server or an incomplete answer.
         reranker_url: Address of the reranker's server, or several; it needs `/v1/rerank`.
         reranker_model: Name of the reranker on its server; None takes the only served model.
@@ -54,14 +56,19 @@ class ServerOptions:
     concurrency: int = 32
     timeout_s: float = 300.0
     attempts: int = 6
+    answer_s: float = 900.0
+    answer_bytes: int = 64 * 1024**2
     reranker_url: str | None = None
     reranker_model: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.api_key, str):
             object.__setattr__(self, "api_key", SecretStr(self.api_key))
-        if self.concurrency < 1 or self.attempts < 1 or self.timeout_s <= 0:
-            raise InputError("concurrency and attempts need 1 or more, timeout_s more than 0")
+        patient = self.timeout_s > 0 and self.answer_s > 0  # False for "not a number"
+        if min(self.concurrency, self.attempts, self.answer_bytes) < 1 or not patient:
+            raise InputError(
+                "concurrency, attempts and answer_bytes need 1 or more, timeout_s and answer_s more than 0"
+            )
         if not self.key.isascii() or not all(map(str.isprintable, self.key)):
             raise InputError("the API key has characters that no header can carry", hint="look for a line break in it")
 

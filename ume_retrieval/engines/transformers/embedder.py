@@ -11,6 +11,7 @@ import numpy as np
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Embeddings, Pretrained, Source
+from ume_retrieval.engines.forks import home_of
 from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.loading import load_checkpoint
 from ume_retrieval.engines.transformers.processor import ChatInputs, PackedBatch, RenderedChat, pack
@@ -44,6 +45,7 @@ class TransformersEmbedder(Pretrained[EmbedderSpec]):
         self.spec = spec
         on_cpu = model.device.type == "cpu"
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
+        self._home = home_of(info.name, model.device.type)
         self._inputs = ChatInputs(processor, "right", special_tokens=True)
         if not unpadded.is_supported(model):
             raise IncompatibleModel(
@@ -93,6 +95,8 @@ class TransformersEmbedder(Pretrained[EmbedderSpec]):
         return self._inputs.rows(self._written(chats), keep=self._inputs.up_to(self._pooled_token))
 
     def _written(self, chats: Sequence[Chat]) -> list[RenderedChat]:
+        if self._home is not None:
+            self._home.require()
         written = self._inputs.write(chats)
         longest = max((one.length for one in written), default=0)
         if longest > self.spec.max_tokens:

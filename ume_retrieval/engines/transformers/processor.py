@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, VideoPart
+from ume_retrieval.engines.control_tokens import token_breaker
 from ume_retrieval.engines.resize import GRID
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.inputs import Frames
@@ -82,15 +83,18 @@ class ChatInputs:
         self.special_tokens = special_tokens
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = padding_side
+        self._broken = token_breaker([self.tokenizer])
 
     def render(self, chat: Chat) -> str:
         """Write a chat with the model's template, one placeholder a picture.
 
-        A chat whose last turn is not the assistant's ends with the opening of a reply.
+        A chat whose last turn is not the assistant's ends with the opening of a reply. Special tokens in the words of
+        other turns are broken up; the assistant's turn may hold one, such as the pooled `<emb>`.
         """
         reply = chat[-1].role != "assistant"
         messages = [
-            {"role": message.role, "content": [self._template_part(part) for part in message.parts]} for message in chat
+            {"role": message.role, "content": [self._template_part(part, message.role) for part in message.parts]}
+            for message in chat
         ]
         rendered: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
         return rendered
@@ -222,9 +226,9 @@ class ChatInputs:
             **pictures,
         )
 
-    def _template_part(self, part: Part) -> dict[str, str]:
+    def _template_part(self, part: Part, role: str) -> dict[str, str]:
         if isinstance(part, TextPart):
-            return {"type": "text", "text": part.text}
+            return {"type": "text", "text": part.text if role == "assistant" else self._broken(part.text)}
         if isinstance(part, ImagePart):
             return {"type": "image"}
         # The processor puts vision tokens around each pair of frames. The template's own, around them all, stay only

@@ -21,6 +21,7 @@ from ume_retrieval.chat import Chat, images_of, videos_of
 from ume_retrieval.checkpoint import ModelInfo, VisualBudget
 from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.checkpoint_files import check_files, first_line, locate
+from ume_retrieval.engines.forks import HomeProcess
 from ume_retrieval.engines.memory import machine_bytes
 from ume_retrieval.engines.transformers.loading import (
     choose_device,
@@ -153,6 +154,7 @@ class VllmEngine:
         number = choose_dtype(source.dtype, target)
         located = locate(name, source.revision)
         check_files(located.folder)
+        self._home = HomeProcess(name)
         self.inputs = ChatInputs(load_processor(name, located), "right", special_tokens=runner == "pooling")
         try:
             self.config: Any = classes.AutoConfig.from_pretrained(located.folder)
@@ -222,6 +224,7 @@ class VllmEngine:
         Raises:
             ModelError: When vLLM refuses the prompts or has died.
         """
+        self._home.require()
         with _own_errors():
             return getattr(self.llm, method)(*arguments, use_tqdm=False)
 
@@ -234,6 +237,7 @@ class VllmEngine:
         Raises:
             ModelError: When vLLM refuses the prompts or has died.
         """
+        self._home.require()
         with _own_errors():
             names: list[str] = self.llm.enqueue(prompts, parameters, use_tqdm=False)
             # vLLM's name of a request, less what makes it unique, is how its output is called.
