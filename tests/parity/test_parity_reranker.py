@@ -124,7 +124,7 @@ TEMPLATE = (
     "{{ instruction | default('" + RerankerSpec(family="qwen3-vl-reranker").default_instruction + "') }}<Query>:"
     "{{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n<Document>:"
     "{{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}"
-    "<|im_end|>\n<|im_start|>assistant\n"
+    "<|im_end|>\n<|im_start|>assistant{{ '\n' }}"  # Jinja drops a line break at the end of a template
 )
 """How the published model is shown a pair, as a template of vLLM's `/rerank`."""
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_world import models
-from small_media import fill
+from small_media import RED, fill, picture
 
-from ume_qdrant import EdgeStore, SearchParams, Store, asearch, index, search
+from ume_qdrant import Document, EdgeStore, SearchParams, Store, asearch, index, index_documents, search
 from ume_qdrant.stores.async_store import ThreadStore
 from ume_retrieval import InputError, Item, Reranker, Usage
 from ume_retrieval.checkpoint import ModelInfo
@@ -71,6 +71,16 @@ def test_what_the_reranker_cannot_read_keeps_its_place_behind(indexed: Store) ->
     assert [hit.point_id for hit in result.hits] == [plain.hits[place].point_id for place in (2, 1, 0)]
     assert result.hits[-1].rerank_score is None
     assert [(one.error, one.source) for one in result.failures] == [("broken_media", plain.hits[0].source)]
+
+
+def test_a_document_whose_media_are_gone_keeps_its_place_behind(store: Store, tmp_path: Path) -> None:
+    gone = Document(picture(tmp_path / "red.png", RED).read_bytes(), id="gone")
+    index_documents(models(), store, [gone, Document("a red thing", id="one"), Document("a blue thing", id="two")])
+    plain = search(models(), store, "red", limit=3)
+    result = search(models(), store, "red", limit=3, rerank=Backwards())
+    readable = [hit.id for hit in plain.hits if hit.id != "gone"]
+    assert [(hit.id, hit.rerank_score) for hit in result.hits] == [(readable[1], 1), (readable[0], 0), ("gone", None)]
+    assert [(one.error, plain.hits[one.index].id) for one in result.failures] == [("media_not_found", "gone")]
 
 
 async def test_an_awaited_search_reranks_alike(tmp_path: Path) -> None:
