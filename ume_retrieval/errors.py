@@ -164,6 +164,12 @@ class StoreDamaged(StoreError):
     code = "store_damaged"
 
 
+class TenantRequired(StoreError):
+    """The collection has tenants, and a filter or a point does not say which one it concerns."""
+
+    code = "tenant_required"
+
+
 class CollectionNotFound(StoreError):
     """The store does not contain a collection of that name."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -20,9 +20,11 @@ from ume_cli.options import (
     open_named_store,
 )
 from ume_cli.output import ExitCode, command, plain
+from ume_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from ume_qdrant.stores.base import Store
+    from ume_qdrant.stores.schema import IndexKind
 
 TARGET_KEY_VARIABLE = "QDRANT_TARGET_API_KEY"
 """Key of the server that `migrate` writes to, if it differs from the source's."""
@@ -39,28 +41,54 @@ def info(
 ) -> None:
     """Show what a collection contains, how it stores it, and which models made it."""
     with command(as_json=as_json) as output, place.open() as opened:
-        from ume_qdrant import Filter
+        from ume_qdrant import ANY_TENANT, Filter
 
         meta, layout = opened.meta(), opened.layout()
-        kinds = {kind: opened.count(Filter(kinds=(kind,))) for kind in ("image", "video", "page", "text")}
+        kinds = {
+            kind: opened.count(Filter(kinds=(kind,), tenant=ANY_TENANT)) for kind in ("image", "video", "page", "text")
+        }
         aliases = opened.aliases()
         named = aliases.get(place.collection, place.collection)
         data: dict[str, Any] = {
             "collection": named,
             "aliases": [alias for alias, target in aliases.items() if target == named],
-            "points": opened.count(),
+            "points": opened.count(Filter(tenant=ANY_TENANT)),
             **kinds,
-            "reasoned": opened.count(Filter(reasoning=("done",))),
+            "reasoned": opened.count(Filter(reasoning=("done",), tenant=ANY_TENANT)),
             "embedder": f"{meta.model}@{meta.revision}",
             "reasoner": f"{meta.reasoner}@{meta.reasoner_revision}" if meta.reasoner else None,
             "dimension": meta.dimension,
             "layout": str(layout),
+            "tenant_key": layout.tenant,
+            "indexes": [f"{key} ({kind})" for key, kind in opened.indexes().items()],
         }
         table = Table(box=None, pad_edge=False, show_header=False)
         for key, value in data.items():
             words = ", ".join(value) if isinstance(value, list) else str("" if value is None else value)
             table.add_row(key, plain(words))
         output.result(data, table)
+
+
+@store_app.command(name="create-index")
+@grouped
+def create_index(
+    keys: Annotated[list[str], typer.Argument(help="KEY=KIND, such as year=integer; several at once.")],
+    *,
+    place: StoreOptions,
+    as_json: JsonOption = False,
+) -> None:
+    """Index your own metadata, so that filters on large collections are fast.
+
+    Kinds: keyword, integer, float, bool, datetime, and text (words).
+    """
+    with command(as_json=as_json) as output, place.open() as opened:
+        for entry in keys:
+            key, equals, kind = entry.rpartition("=")
+            if not equals:
+                raise InputError(f"{entry!r} names no kind of index", hint="write KEY=KIND, such as year=integer")
+            opened.create_index(key, cast("IndexKind", kind))
+        indexes = opened.indexes()
+        output.result({"indexes": indexes}, *(plain(f"{key}: {kind}") for key, kind in indexes.items()))
 
 
 @store_app.command()
@@ -213,7 +241,9 @@ def drop(
 ) -> None:
     """Delete a collection, its points and the aliases that point to it."""
     with command(as_json=as_json) as output, open_named_store(store, collection) as opened:
-        points = opened.count()
+        from ume_qdrant.stores.filters import EVERYTHING
+
+        points = opened.count(EVERYTHING)
         if not yes:
             typer.confirm(f"remove {collection} with {points} points?", abort=True, err=True)
         opened.drop()

@@ -15,7 +15,9 @@ from ume_qdrant.reports import OnProgress, Progress
 from ume_qdrant.stores.base import Point, Store, batches
 from ume_qdrant.stores.edge_engine import NEW_SHARD, EdgeEngine, create_shard, finish_replacement
 from ume_qdrant.stores.edge_folder import META_FILE, SHARD, check_disk_space, parse_metadata
+from ume_qdrant.stores.filters import EVERYTHING
 from ume_qdrant.stores.layout import Layout
+from ume_qdrant.stores.metadata import META_FIELD
 from ume_qdrant.stores.schema import CollectionMeta, point_id
 from ume_qdrant.stores.seal import FileState, Seal, copy_sparse, sealed_files, small_content, unseal
 from ume_qdrant.stores.sharing import exclusive
@@ -92,11 +94,13 @@ def repair(store: Store, *, on_progress: OnProgress | None = None) -> RepairRepo
             create_shard(fresh, meta, layout)
             engine = EdgeEngine(fresh)
             try:
-                sorter = _Sorter(report, meta.dimension)
+                sorter = _Sorter(report, meta.dimension, layout.tenant)
                 for points in sorter.keep(_groups(folder, seal, damaged, work), on_progress):
                     engine.upsert(points)
+                for key, kind in ({} if seal is None else seal.indexes).items():
+                    engine.create_index(key, kind)
                 engine.optimize()
-                report.kept = engine.count(None)
+                report.kept = engine.count(EVERYTHING)
             finally:
                 engine.close()
             report.unnamed = None if seal is None else max(0, seal.points - report.kept - len(sorter.removed))
@@ -130,6 +134,7 @@ class _Sorter:
 
     report: RepairReport
     dimension: int
+    tenant_key: str | None
     removed: set[str] = field(default_factory=set)
 
     def keep(self, groups: Iterable[_Group], on_progress: OnProgress | None) -> Iterator[list[Point]]:
@@ -160,7 +165,7 @@ class _Sorter:
                 yield point
 
     def _remove(self, point: Point) -> None:
-        if _names_its_file(point):
+        if _names_its_file(point, self.tenant_key):
             self.report.requeued.append(point.payload["source"])
         else:
             self.report.lost.append(point.id)
@@ -229,14 +234,15 @@ def _copies(folder: Path, files: Mapping[str, FileState | None], target: Path) -
     return target
 
 
-def _names_its_file(point: Point) -> bool:
+def _names_its_file(point: Point, tenant_key: str | None) -> bool:
     """Whether a point was made by `index`, and its id proves the name of its file."""
     payload = point.payload
     if not isinstance(payload.get("parts"), int):
         return False
     try:
         place = {name: payload.get(name) for name in ("start_s", "end_s", "page")}
-        return point_id(payload["source"], payload["file_digest"], **place) == point.id
+        tenant = payload[META_FIELD][tenant_key] if tenant_key else None
+        return point_id(payload["source"], payload["file_digest"], **place, tenant=tenant) == point.id
     except (KeyError, TypeError, ValueError):
         return False
 

@@ -11,6 +11,7 @@ from ume_qdrant.admin.verify import edge_folder, edge_store
 from ume_qdrant.stores.base import Store
 from ume_qdrant.stores.edge_engine import damaged_files
 from ume_qdrant.stores.edge_folder import EdgeDirectory, check_disk_space
+from ume_qdrant.stores.filters import EVERYTHING
 from ume_qdrant.stores.seal import SEAL_FILE, Seal, blocks_of, sealed_files, write_sparse
 from ume_qdrant.stores.sharing import exclusive
 from ume_retrieval.errors import InputError, StoreDamaged, StoreError
@@ -33,7 +34,7 @@ def snapshot(store: Store, path: str | Path) -> int:
         InputError: If the archive cannot be written.
     """
     folder = edge_folder(store)
-    store.count()  # opens and closes it, so that it is sealed
+    store.count(EVERYTHING)  # opens and closes it, so that it is sealed
     store.close()
     with exclusive(folder):
         seal = Seal.read(folder)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ume_qdrant.stores.base import Payload
 from ume_qdrant.stores.filters import Kind
+from ume_qdrant.stores.metadata import META_FIELD
 from ume_qdrant.stores.schema import HitEvidence, evidence_of, tcot_of
-from ume_qdrant.stores.sources import item_of
+from ume_qdrant.stores.sources import DOCUMENT_FIELD, item_of
 from ume_retrieval.inputs import Item
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.trace import TCot
 
-FIELDS: Final = ("source", "kind", "start_s", "end_s", "page", "trace", "text")
+FIELDS: Final = (
+    *("source", "kind", "start_s", "end_s", "page", "trace", "text", "doc_id"),
+    *(META_FIELD, DOCUMENT_FIELD),
+)
 """Payload fields of a hit."""
 
 
@@ -33,6 +38,9 @@ class Hit:
         trace: The whole T-CoT, or None.
         text: Beginning of a text, or None.
         point_id: Its id in the store.
+        id: Id of the document, as given to `index_documents`; for files, the source.
+        document: How the item of a document is made again, see `stores.sources.stored_item`; None for files.
+        meta: Your own metadata.
     """
 
     source: str
@@ -46,11 +54,15 @@ class Hit:
     trace: TCot | None
     text: str | None
     point_id: str
+    id: str = ""
+    meta: dict[str, Any] = field(default_factory=dict, hash=False)
+    document: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def of(cls, point_id: str, score: float, payload: Payload) -> Hit:
         """Create a hit from a point's payload."""
         trace = tcot_of(payload.get("trace"))
+        meta = payload.get(META_FIELD)
         return cls(
             source=payload["source"],
             score=score,
@@ -63,11 +75,18 @@ class Hit:
             trace=trace,
             text=payload.get("text") if payload["kind"] == "text" else None,
             point_id=point_id,
+            id=payload.get("doc_id") or payload["source"],
+            document=payload.get(DOCUMENT_FIELD),
+            meta=dict(meta) if isinstance(meta, Mapping) else {},
         )
 
     @property
     def item(self) -> Item:
-        """The hit's media as an input."""
+        """The hit's media as an input.
+
+        Raises:
+            MediaNotFound: If it is a document whose media were in memory and have not been kept.
+        """
         return item_of(
             {
                 "source": self.source,
@@ -76,11 +95,12 @@ class Hit:
                 "end_s": self.end_s,
                 "page": self.page,
                 "text": self.text,
+                DOCUMENT_FIELD: self.document,
             }
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: source, score, start_s, end_s, page, answer, evidence."""
+        """Return JSON values: source, score, start_s, end_s, page, answer, evidence, meta; and id for a document."""
         return {
             "source": self.source,
             "score": self.score,
@@ -89,6 +109,8 @@ class Hit:
             "page": self.page,
             "answer": self.answer,
             "evidence": self.evidence.to_dict(),
+            "meta": self.meta,
+            **({} if self.document is None else {"id": self.id}),
         }
 
 

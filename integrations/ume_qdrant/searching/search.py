@@ -126,9 +126,9 @@ async def asearch_vectors(
     return await _rank(store, query, params.merge(**options))
 
 
-def direct_view(store: Store, direct: Vector) -> DirectView:
-    """Return a gate's view of a query: its best hits before reasoning."""
-    return run_inline(_direct_view(_Inline(store), direct, DEFAULT_PARAMS))
+def direct_view(store: Store, direct: Vector, params: SearchParams = DEFAULT_PARAMS) -> DirectView:
+    """Return a gate's view of a query: its best hits before reasoning, among those that `params.where` matches."""
+    return run_inline(_direct_view(_Inline(store), direct, params))
 
 
 def embedder_identity(embedder: ReasoningEmbedder) -> str:
@@ -273,8 +273,13 @@ async def _candidates(
         return found
     missing = {name: tuple(key for key in found.payloads if key not in scores[name]) for name in queries}
     missing = {name: ids for name, ids in missing.items() if ids}
+    tenant = None if params.where is None else params.where.tenant
+
+    def chosen(ids: tuple[str, ...]) -> Filter:
+        return Filter(ids=ids, tenant=tenant)
+
     looks = [
-        partial(store.search, name, queries[name], limit=len(ids), where=Filter(ids=ids), effort=effort, fields=())
+        partial(store.search, name, queries[name], limit=len(ids), where=chosen(ids), effort=effort, fields=())
         for name, ids in missing.items()
     ]
     for name, hits in zip(missing, await _together(store, looks), strict=True):

@@ -8,12 +8,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from ume_qdrant.stores.base import Point, RenamedMethods, Scored, Vector, VectorName, alias_error
+from ume_qdrant.stores.base import (
+    Point,
+    RenamedMethods,
+    Scored,
+    Vector,
+    VectorName,
+    alias_error,
+    check_same_tenants,
+)
 from ume_qdrant.stores.edge_engine import create_shard
 from ume_qdrant.stores.edge_folder import EdgeDirectory, check_disk_space, check_name, is_collection
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import DEFAULT_EFFORT, Layout, SearchEffort
-from ume_qdrant.stores.schema import CollectionMeta
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind
 from ume_qdrant.stores.served import OwnerGone
 from ume_qdrant.stores.sharing import Lease, exclusive, lease
 from ume_retrieval.errors import StoreError
@@ -150,6 +158,15 @@ class EdgeStore(RenamedMethods):
         number: int = self._call("count", where)
         return number
 
+    def create_index(self, key: str, kind: IndexKind) -> None:
+        """Create an index on a value of metadata."""
+        self._call("create_index", key, kind)
+
+    def indexes(self) -> dict[str, IndexKind]:
+        """Return the kinds of indexes on metadata, by key."""
+        found: dict[str, IndexKind] = self._call("indexes")
+        return found
+
     def optimize(self) -> None:
         """Merge segments, and build the vector index if the engine finds it worthwhile (some thousand points)."""
         self._call("optimize")
@@ -164,6 +181,9 @@ class EdgeStore(RenamedMethods):
         A store that has opened the former collection by the alias opens this one at its next call.
         """
         self.meta()  # raises unless the collection exists
+        former = self._folder.aliases().get(alias)
+        if former and is_collection(self._folder.directory / former):
+            check_same_tenants(alias, Layout.from_dict(self._folder.read(former), former), self.layout())
         return self._folder.set_alias(alias, self._folder.resolve(self._collection))
 
     def drop_alias(self, alias: str) -> None:

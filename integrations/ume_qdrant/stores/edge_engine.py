@@ -16,19 +16,22 @@ from ume_qdrant.stores.base import (
     Scored,
     Vector,
     VectorName,
+    check_tenants,
     floats,
     named_vectors,
     payload_selector,
     point_of,
     still_stored,
+    with_metadata,
 )
 from ume_qdrant.stores.edge_folder import REPAIR_HINT, SHARD, EdgeDirectory, check_disk_space
-from ume_qdrant.stores.edge_requests import INDEX_TYPES, edge_filter, search_params, vectors_config
+from ume_qdrant.stores.edge_payload import create_indexes, create_meta_index, edge_filter, meta_indexes
+from ume_qdrant.stores.edge_requests import search_params, vectors_config
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import TRUNCATED, Layout, SearchEffort
-from ume_qdrant.stores.schema import INDEXES, CollectionMeta
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind, check_index
 from ume_qdrant.stores.seal import Seal, seal, unseal
-from ume_retrieval.errors import StoreDamaged, StoreError, StoreLocked, StoreMismatch, UmeError
+from ume_retrieval.errors import StoreDamaged, StoreError, StoreLocked, StoreMismatch, TenantRequired, UmeError
 
 PAGE: Final = 1000
 """Points per scroll request."""
@@ -38,10 +41,10 @@ NEW_SHARD: Final = ".shard.new"
 
 logger = logging.getLogger(__name__)
 
-READS: Final = frozenset({"retrieve", "page", "search", "count"})
+READS: Final = frozenset({"retrieve", "page", "search", "count", "indexes"})
 """Methods that only read."""
 
-CALLS: Final = READS | {"upsert", "update", "delete", "optimize", "set_metadata"}
+CALLS: Final = READS | {"upsert", "update", "delete", "create_index", "optimize", "set_metadata"}
 """Methods that stores call, also those of other processes."""
 
 
@@ -116,11 +119,12 @@ class EdgeEngine:
         try:
             points, vectors = self._counts()
             with engine_errors(self.folder):
+                indexes = self.indexes()
                 self._shard.flush()
         finally:
             with engine_errors(self.folder):
                 self._shard.close()
-        seal(self.folder, points, vectors, self._seal)
+        seal(self.folder, points, vectors, indexes, self._seal)
 
     def set_metadata(self, meta: CollectionMeta) -> None:
         """Replace the metadata about models."""
@@ -130,6 +134,7 @@ class EdgeEngine:
     def upsert(self, points: Sequence[Point]) -> None:
         """Write whole points."""
         check_disk_space(self._directory.directory, self.folder.name)
+        check_tenants(points, self._layout, self.folder.name)
         rows = [
             qe.Point(point.id, named_vectors(point, self._meta, self._layout, self.folder.name), dict(point.payload))
             for point in points
@@ -142,7 +147,7 @@ class EdgeEngine:
         check_disk_space(self._directory.directory, self.folder.name)
         try:
             self._update(points)
-        except (StoreMismatch, StoreDamaged):
+        except (StoreMismatch, StoreDamaged, TenantRequired):
             raise
         except StoreError:
             # The engine refuses the whole batch if another thread has removed one of its points.
@@ -152,6 +157,7 @@ class EdgeEngine:
             self.update(left)
 
     def _update(self, points: Sequence[Point]) -> None:
+        check_tenants(with_metadata(points), self._layout, self.folder.name)
         rows = [
             qe.PointVectors(point.id, named_vectors(point, self._meta, self._layout, self.folder.name))
             for point in points
@@ -189,7 +195,7 @@ class EdgeEngine:
         request = qe.ScrollRequest(
             offset=offset,
             limit=PAGE,
-            filter=edge_filter(where),
+            filter=self._filter(where),
             with_payload=payload_selector(fields),
             with_vector=list(vectors) or False,
         )
@@ -209,11 +215,12 @@ class EdgeEngine:
         """Return the points nearest to `vector`, best first."""
         self._meta.check_length(vector, self.folder.name)
         short, params = self._layout.matryoshka_dim, search_params(self._layout, effort)
-        stages: dict[str, Any] = {"filter": edge_filter(where), "params": params}
+        matching = self._filter(where)
+        stages: dict[str, Any] = {"filter": matching, "params": params}
         if short is not None and not effort.exact:
             first = qe.Query.Nearest(floats(vector[:short]), name + TRUNCATED)
             stages = {
-                "prefetches": [qe.Prefetch(effort.candidates(limit), first, params=params, filter=edge_filter(where))],
+                "prefetches": [qe.Prefetch(effort.candidates(limit), first, params=params, filter=matching)],
                 "params": search_params(self._layout, SearchEffort(exact=True)),
             }
         nearest = qe.Query.Nearest(floats(vector), name)
@@ -222,7 +229,20 @@ class EdgeEngine:
 
     def count(self, where: Filter | None) -> int:
         """Return how many points match."""
-        return self._shard.count(qe.CountRequest(exact=True, filter=edge_filter(where)))
+        return self._shard.count(qe.CountRequest(exact=True, filter=self._filter(where)))
+
+    def create_index(self, key: str, kind: IndexKind) -> None:
+        """Create an index on a value of metadata."""
+        check_index(key, kind)
+        check_disk_space(self._directory.directory, self.folder.name)
+        create_meta_index(self._shard, key, kind)
+
+    def indexes(self) -> dict[str, IndexKind]:
+        """Return the kinds of indexes on metadata, by key."""
+        return meta_indexes(self._shard)
+
+    def _filter(self, where: Filter | None) -> qe.Filter | None:
+        return edge_filter(where, self._layout, self.folder.name)
 
     def optimize(self) -> None:
         """Merge segments, and build the vector index if the engine finds it worthwhile (some thousand points)."""
@@ -300,8 +320,7 @@ def create_shard(folder: Path, meta: CollectionMeta, layout: Layout) -> None:
     with engine_errors(folder):
         config = qe.EdgeConfig(vectors=vectors_config(meta.dimension, layout))
         shard = qe.EdgeShard.create(str(folder / SHARD), config)
-        for field, kind in INDEXES.items():
-            shard.update(qe.UpdateOperation.create_field_index(field, INDEX_TYPES[kind]))
+        create_indexes(shard, layout)
         shard.close()
 
 

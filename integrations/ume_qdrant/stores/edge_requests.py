@@ -1,4 +1,4 @@
-"""Requests to Qdrant Edge: configuration, filters and settings of searches in the engine's own values."""
+"""Requests to Qdrant Edge: configuration of vectors and settings of searches as its own values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from typing import Any, Final
 
 import qdrant_edge as qe
 
-from ume_qdrant.stores.filters import Filter, any_of, ranges
 from ume_qdrant.stores.layout import TRUNCATED, Layout, Quantization, SearchEffort
-
-INDEX_TYPES: Final = {
-    "keyword": qe.PayloadSchemaType.Keyword,
-    "integer": qe.PayloadSchemaType.Integer,
-    "float": qe.PayloadSchemaType.Float,
-}
 
 QUANTIZATIONS: Final[Mapping[Quantization, Any]] = {
     "scalar": qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True),
@@ -23,17 +16,6 @@ QUANTIZATIONS: Final[Mapping[Quantization, Any]] = {
 }
 
 UNINDEXED: Final = qe.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
-
-
-def edge_filter(where: Filter | None) -> qe.Filter | None:
-    """Return a filter in the engine's form."""
-    if where is None:
-        return None
-    must: list[Any] = [qe.FieldCondition(field, match=qe.MatchAny(values)) for field, values in any_of(where)]
-    must += [qe.FieldCondition(field, range=qe.RangeFloat(**limits)) for field, limits in ranges(where)]
-    if where.ids is not None:
-        must.append(qe.HasIdCondition(set(where.ids)))
-    return qe.Filter(must=must)
 
 
 def vectors_config(dimension: int, layout: Layout) -> dict[str, qe.EdgeVectorParams]:

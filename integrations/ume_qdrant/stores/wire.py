@@ -6,19 +6,21 @@ No message can name code: only the values below are rebuilt, by their own constr
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from ume_qdrant.stores.base import Point, Scored
-from ume_qdrant.stores.filters import Filter
-from ume_qdrant.stores.layout import Layout, SearchEffort
+from ume_qdrant.stores.conditions import Condition
+from ume_qdrant.stores.filters import Filter, Tenants
+from ume_qdrant.stores.layout import SearchEffort
 from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import StoreError, UmeError
 
@@ -26,9 +28,17 @@ TAG: Final = "$"
 """Key that marks a value which JSON does not have; the mapping holds its content under "value"."""
 
 VALUES: Final[Mapping[str, type[Any]]] = {
-    kind.__name__: kind for kind in (Point, Scored, Filter, SearchEffort, CollectionMeta, Layout)
+    kind.__name__: kind for kind in (Point, Scored, Filter, SearchEffort, CollectionMeta, *get_args(Condition))
 }
 """Dataclasses that messages may contain."""
+
+TEXTS: Final[Mapping[str, tuple[type[Any], Callable[[Any], str], Callable[[str], Any]]]] = {
+    "path": (Path, str, Path),
+    "tenants": (Tenants, lambda tenants: str(tenants.value), Tenants),
+    "datetime": (dt.datetime, dt.datetime.isoformat, dt.datetime.fromisoformat),
+    "date": (dt.date, dt.date.isoformat, dt.date.fromisoformat),
+}
+"""Values that are sent as a text: their types, how they are written and read."""
 
 LENGTH: Final = struct.Struct(">Q")
 
@@ -79,8 +89,9 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911  # one for each kind of value
         return [_plain(one) for one in value]
     if isinstance(value, tuple):
         return {TAG: "tuple", "value": [_plain(one) for one in value]}
-    if isinstance(value, Path):
-        return {TAG: "path", "value": str(value)}
+    for name, (kind, write, _) in TEXTS.items():
+        if isinstance(value, kind):
+            return {TAG: name, "value": write(value)}
     if isinstance(value, Mapping):
         # Pairs keep keys as they are, whatever they are called.
         return {TAG: "map", "value": [[_plain(key), _plain(one)] for key, one in value.items()]}
@@ -103,8 +114,8 @@ def _rebuilt(value: Any) -> Any:  # noqa: PLR0911  # as above
         return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32).reshape(shape)
     if kind == "tuple":
         return tuple(_rebuilt(one) for one in content)
-    if kind == "path":
-        return Path(content)
+    if kind in TEXTS:
+        return TEXTS[kind][2](content)
     if kind == "map":
         return {_rebuilt(key): _rebuilt(one) for key, one in content}
     return VALUES[kind](**{name: _rebuilt(one) for name, one in content.items()})
