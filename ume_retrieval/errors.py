@@ -161,16 +161,16 @@ class StoreLocked(StoreError):
     code = "store_locked"
 
 
-class TenantRequired(StoreError):
-    """The collection has tenants, and a filter or a point does not say which one it concerns."""
-
-    code = "tenant_required"
-
-
 class StoreDamaged(StoreError):
     """Files of the in-process store are missing or not as they were written."""
 
     code = "store_damaged"
+
+
+class TenantRequired(StoreError):
+    """The collection has tenants, and a filter or a point does not say which one it concerns."""
+
+    code = "tenant_required"
 
 
 class CollectionNotFound(StoreError):

@@ -199,8 +199,9 @@ def _find(
 
     params = options.params(filters)
     with place.open() as opened:
-        # Fails before models are loaded if the collection is missing, or the filter does not choose a tenant.
-        as_qdrant_filter(params.where, opened.layout().tenant, opened.collection)
+        # A missing collection or tenant is refused before models are loaded; the collection is opened after that.
+        opened.meta()
+        as_qdrant_filter(params.where, opened.layout().tenant, place.collection)
         embedder = models.load()
         if embedder.reasoner is None:
             params = params.merge(reasoning="never")

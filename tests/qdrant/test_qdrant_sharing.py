@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ume_qdrant import CollectionMeta, EdgeStore, Filter, Point, index, search
+from ume_qdrant import ANY_TENANT, CollectionMeta, EdgeStore, Filter, Layout, Point, index, parse_where, search
 from ume_qdrant.stores.edge_folder import lock_record
 from ume_qdrant.stores.wire import pack, unpack
 from ume_retrieval import ReasoningEmbedder
@@ -91,12 +91,34 @@ def test_every_call_reaches_the_collection_of_another_process(folder: Path) -> N
         assert read.payload == {"source": "b", "kind": "text", "reasoning": "done"}
         np.testing.assert_array_equal(read.vectors["reasoned"], VECTOR)
         assert [one.id for one in store.scroll(fields=())] == [point(1).id, point(2).id]
+        store.create_index("owner", "keyword")
+        assert store.indexes() == {"owner": "keyword"}
+        store.update([Point(point(1).id, {}, {"meta": {"owner": "ann", "taken": "2024-05-01T00:00:00Z"}})])
+        assert store.count(Filter(meta=parse_where("owner=ann and not taken<2024-01-01"), tenant=ANY_TENANT)) == 1
+        assert store.count(Filter(raw={"must": [{"key": "meta.owner", "match": {"value": "bob"}}]})) == 0
         assert store.meta().reasoner == "thinker"
         with pytest.raises(StoreMismatch, match="holds vectors of 4 values"):
             store.search("direct", np.ones(3, dtype=np.float32), limit=1)
         with pytest.raises(StoreLocked):
             store.drop()
         assert lock_record(folder / "films")["pid"] == process.pid
+
+
+def test_tenants_hold_in_another_process(tmp_path: Path) -> None:
+    with EdgeStore(tmp_path, "films") as store:
+        store.create(META, Layout(tenant="customer"))
+        store.upsert([Point(point(1).id, {"direct": VECTOR}, {"source": "a", "meta": {"customer": "acme"}})])
+    with EdgeStore(tmp_path, "films") as held:
+        held.count(Filter(tenant="acme"))
+        script = (
+            "import sys; from ume_qdrant import *; s = EdgeStore(sys.argv[1], 'films'); "
+            "print(s.count(Filter(tenant='acme')), s.count(Filter(tenant='other'))); s.count()"
+        )
+        done = subprocess.run(  # noqa: S603  # our own text
+            [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+    assert done.stdout == "1 0\n"
+    assert "TenantRequired" in done.stderr.splitlines()[-1]
 
 
 def test_a_large_scroll_through_another_process(folder: Path) -> None:

@@ -97,6 +97,8 @@ def repair(store: Store, *, on_progress: OnProgress | None = None) -> RepairRepo
                 sorter = _Sorter(report, meta.dimension, layout.tenant)
                 for points in sorter.keep(_groups(folder, seal, damaged, work), on_progress):
                     engine.upsert(points)
+                for key, kind in ({} if seal is None else seal.indexes).items():
+                    engine.create_index(key, kind)
                 engine.optimize()
                 report.kept = engine.count(EVERYTHING)
             finally:
@@ -239,7 +241,7 @@ def _names_its_file(point: Point, tenant_key: str | None) -> bool:
         return False
     try:
         place = {name: payload.get(name) for name in ("start_s", "end_s", "page")}
-        tenant = None if tenant_key is None else payload[META_FIELD][tenant_key]
+        tenant = payload[META_FIELD][tenant_key] if tenant_key else None
         return point_id(payload["source"], payload["file_digest"], **place, tenant=tenant) == point.id
     except (KeyError, TypeError, ValueError):
         return False

@@ -18,10 +18,10 @@ from ume_qdrant.stores.base import (
     check_same_tenants,
 )
 from ume_qdrant.stores.edge_engine import create_shard
-from ume_qdrant.stores.edge_folder import META_FILE, EdgeDirectory, check_disk_space, check_name, is_collection
+from ume_qdrant.stores.edge_folder import EdgeDirectory, check_disk_space, check_name, is_collection
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import DEFAULT_EFFORT, Layout, SearchEffort
-from ume_qdrant.stores.schema import CollectionMeta, IndexKind, check_index
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind
 from ume_qdrant.stores.served import OwnerGone
 from ume_qdrant.stores.sharing import Lease, exclusive, lease
 from ume_retrieval.errors import StoreError
@@ -160,13 +160,12 @@ class EdgeStore(RenamedMethods):
 
     def create_index(self, key: str, kind: IndexKind) -> None:
         """Create an index on a value of metadata."""
-        check_index(key, kind)
         self._call("create_index", key, kind)
 
     def indexes(self) -> dict[str, IndexKind]:
         """Return the kinds of indexes on metadata, by key."""
-        kinds: dict[str, IndexKind] = self._call("indexes")
-        return kinds
+        found: dict[str, IndexKind] = self._call("indexes")
+        return found
 
     def optimize(self) -> None:
         """Merge segments, and build the vector index if the engine finds it worthwhile (some thousand points)."""
@@ -183,7 +182,7 @@ class EdgeStore(RenamedMethods):
         """
         self.meta()  # raises unless the collection exists
         former = self._folder.aliases().get(alias)
-        if former is not None and (self._folder.directory / former / META_FILE).is_file():
+        if former and is_collection(self._folder.directory / former):
             check_same_tenants(alias, Layout.from_dict(self._folder.read(former), former), self.layout())
         return self._folder.set_alias(alias, self._folder.resolve(self._collection))
 

@@ -29,7 +29,7 @@ from ume_qdrant.stores.edge_payload import create_indexes, create_meta_index, ed
 from ume_qdrant.stores.edge_requests import search_params, vectors_config
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import TRUNCATED, Layout, SearchEffort
-from ume_qdrant.stores.schema import CollectionMeta, IndexKind
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind, check_index
 from ume_qdrant.stores.seal import Seal, seal, unseal
 from ume_retrieval.errors import StoreDamaged, StoreError, StoreLocked, StoreMismatch, TenantRequired, UmeError
 
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 READS: Final = frozenset({"retrieve", "page", "search", "count", "indexes"})
 """Methods that only read."""
 
-CALLS: Final = READS | {"upsert", "update", "delete", "optimize", "set_metadata", "create_index"}
+CALLS: Final = READS | {"upsert", "update", "delete", "create_index", "optimize", "set_metadata"}
 """Methods that stores call, also those of other processes."""
 
 
@@ -119,11 +119,12 @@ class EdgeEngine:
         try:
             points, vectors = self._counts()
             with engine_errors(self.folder):
+                indexes = self.indexes()
                 self._shard.flush()
         finally:
             with engine_errors(self.folder):
                 self._shard.close()
-        seal(self.folder, points, vectors, self._seal)
+        seal(self.folder, points, vectors, indexes, self._seal)
 
     def set_metadata(self, meta: CollectionMeta) -> None:
         """Replace the metadata about models."""
@@ -232,6 +233,7 @@ class EdgeEngine:
 
     def create_index(self, key: str, kind: IndexKind) -> None:
         """Create an index on a value of metadata."""
+        check_index(key, kind)
         check_disk_space(self._directory.directory, self.folder.name)
         create_meta_index(self._shard, key, kind)
 

@@ -1,4 +1,4 @@
-"""Requests to Qdrant Edge: configuration and settings of searches in the engine's own values."""
+"""Requests to Qdrant Edge: configuration of vectors and settings of searches as its own values."""
 
 from __future__ import annotations
 

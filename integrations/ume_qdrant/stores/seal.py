@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
+from ume_qdrant.stores.schema import IndexKind
 from ume_retrieval.errors import InputError
 from ume_retrieval.util.files import atomic_write
 
@@ -79,15 +80,24 @@ class Seal:
     Attributes:
         points: Number of its points.
         vectors: Number of points that have each named vector.
+        indexes: Kinds of its indexes on metadata, by key.
         files: Its files by their names within the collection's folder.
     """
 
     points: int
     vectors: Mapping[str, int]
+    indexes: Mapping[str, IndexKind]
     files: Mapping[str, FileState]
 
     @classmethod
-    def make(cls, folder: Path, points: int, vectors: Mapping[str, int], former: Seal | None) -> Seal:
+    def make(
+        cls,
+        folder: Path,
+        points: int,
+        vectors: Mapping[str, int],
+        indexes: Mapping[str, IndexKind],
+        former: Seal | None,
+    ) -> Seal:
         """Describe a collection that no engine has open; files that `former` describes are not read if unchanged."""
         known = former.files if former is not None and _times_change_with_mapped_writes(folder) else {}
         files = {}
@@ -96,7 +106,7 @@ class Seal:
             stat = path.stat()
             same = state is not None and (stat.st_size, stat.st_mtime_ns) == (state.size, state.mtime_ns)
             files[name] = state if state is not None and same else FileState.of(path)
-        return cls(points, vectors, files)
+        return cls(points, vectors, indexes, files)
 
     def write(self, folder: Path) -> None:
         """Seal a folder."""
@@ -114,7 +124,7 @@ class Seal:
                 return None
             data = json.loads(content)
             files = {name: FileState(**state) for name, state in data["files"].items()}
-            return cls(data["points"], data["vectors"], files)
+            return cls(data["points"], data["vectors"], data["indexes"], files)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
@@ -141,10 +151,12 @@ def unseal(folder: Path) -> None:
             os.close(descriptor)
 
 
-def seal(folder: Path, points: int, vectors: Mapping[str, int], former: Seal | None) -> None:
+def seal(
+    folder: Path, points: int, vectors: Mapping[str, int], indexes: Mapping[str, IndexKind], former: Seal | None
+) -> None:
     """Seal a collection that no engine has open; a folder that cannot be written stays without a seal."""
     with suppress(OSError, InputError):
-        Seal.make(folder, points, vectors, former).write(folder)
+        Seal.make(folder, points, vectors, indexes, former).write(folder)
 
 
 def sealed_files(folder: Path) -> list[str]:

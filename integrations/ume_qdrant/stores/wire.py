@@ -13,14 +13,14 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from ume_qdrant.stores.base import Point, Scored
-from ume_qdrant.stores.conditions import And, AnyOf, ContainsText, ContainsWords, Exists, Not, Or, Range
+from ume_qdrant.stores.conditions import Condition
 from ume_qdrant.stores.filters import Filter, Tenants
-from ume_qdrant.stores.layout import Layout, SearchEffort
+from ume_qdrant.stores.layout import SearchEffort
 from ume_qdrant.stores.schema import CollectionMeta
 from ume_retrieval.errors import StoreError, UmeError
 
@@ -28,21 +28,17 @@ TAG: Final = "$"
 """Key that marks a value which JSON does not have; the mapping holds its content under "value"."""
 
 VALUES: Final[Mapping[str, type[Any]]] = {
-    kind.__name__: kind
-    for kind in (
-        *(Point, Scored, SearchEffort, CollectionMeta, Layout),
-        *(Filter, And, AnyOf, ContainsText, ContainsWords, Exists, Not, Or, Range),
-    )
+    kind.__name__: kind for kind in (Point, Scored, Filter, SearchEffort, CollectionMeta, *get_args(Condition))
 }
 """Dataclasses that messages may contain."""
 
-TEXTS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "path": Path,
-    "tenants": Tenants.__getitem__,
-    "date": dt.date.fromisoformat,
-    "datetime": dt.datetime.fromisoformat,
+TEXTS: Final[Mapping[str, tuple[type[Any], Callable[[Any], str], Callable[[str], Any]]]] = {
+    "path": (Path, str, Path),
+    "tenants": (Tenants, lambda tenants: str(tenants.value), Tenants),
+    "datetime": (dt.datetime, dt.datetime.isoformat, dt.datetime.fromisoformat),
+    "date": (dt.date, dt.date.isoformat, dt.date.fromisoformat),
 }
-"""Readers of values that messages hold as text."""
+"""Values that are sent as a text: their types, how they are written and read."""
 
 LENGTH: Final = struct.Struct(">Q")
 
@@ -93,12 +89,9 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911  # one for each kind of value
         return [_plain(one) for one in value]
     if isinstance(value, tuple):
         return {TAG: "tuple", "value": [_plain(one) for one in value]}
-    if isinstance(value, Path):
-        return {TAG: "path", "value": str(value)}
-    if isinstance(value, Tenants):
-        return {TAG: "tenants", "value": value.name}
-    if isinstance(value, dt.date):
-        return {TAG: type(value).__name__, "value": value.isoformat()}
+    for name, (kind, write, _) in TEXTS.items():
+        if isinstance(value, kind):
+            return {TAG: name, "value": write(value)}
     if isinstance(value, Mapping):
         # Pairs keep keys as they are, whatever they are called.
         return {TAG: "map", "value": [[_plain(key), _plain(one)] for key, one in value.items()]}
@@ -122,7 +115,7 @@ def _rebuilt(value: Any) -> Any:  # noqa: PLR0911  # as above
     if kind == "tuple":
         return tuple(_rebuilt(one) for one in content)
     if kind in TEXTS:
-        return TEXTS[kind](content)
+        return TEXTS[kind][2](content)
     if kind == "map":
         return {_rebuilt(key): _rebuilt(one) for key, one in content}
     return VALUES[kind](**{name: _rebuilt(one) for name, one in content.items()})
