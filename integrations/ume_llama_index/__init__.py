@@ -4,11 +4,10 @@ Example:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from llama_index.core.ingestion import IngestionPipeline
-    >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-    >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
+    >>> from ume_retrieval.testing import fake_embedder
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "note.txt").write_text("the last train home")
-    >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+    >>> embedding = UmeEmbedding(embedder=fake_embedder())
     >>> vectors = UmeVectorStore.open(folder / "vectors", "notes", embedding)
     >>> pipeline = IngestionPipeline(transformations=[embedding], vector_store=vectors)
     >>> _ = pipeline.run(documents=UmeReader().load_data(folder / "note.txt"))
@@ -33,7 +32,7 @@ from ume_llama_index.nodes import UmeDocument
 from ume_llama_index.payload import node_payload
 from ume_llama_index.query_engine import evidence_query_engine
 from ume_llama_index.reader import Reading, UmeReader
-from ume_llama_index.rerank import TCotRerank
+from ume_llama_index.rerank import TCotRerank, UmeRerank
 from ume_llama_index.retriever import UmeRetriever
 from ume_llama_index.vector_store import UmeVectorStore
 
@@ -48,6 +47,7 @@ __all__ = [
     "UmeDocument",
     "UmeEmbedding",
     "UmeReader",
+    "UmeRerank",
     "UmeRetriever",
     "UmeVectorStore",
     "evidence_query_engine",

@@ -60,9 +60,8 @@ class UmeRetriever(BaseRetriever):
     Example:
         >>> import tempfile
         >>> from llama_index.core.schema import TextNode
-        >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
-        >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+        >>> from ume_retrieval.testing import fake_embedder
+        >>> embedding = UmeEmbedding(embedder=fake_embedder())
         >>> vectors = UmeVectorStore.open(tempfile.mkdtemp(), "notes", embedding)
         >>> _ = vectors.add(embedding([TextNode(text="the last train home"), TextNode(text="red shoes")]))
         >>> [best] = UmeRetriever(embedding, vectors, similarity_top_k=1).retrieve("when does the train leave")
@@ -101,7 +100,10 @@ class UmeRetriever(BaseRetriever):
         store = self._store()
         if isinstance(store, BasePydanticVectorStore):
             return self._nearest(store, item)
-        where = filter_of(self._filters, self._params.where)
+        tenant_key = store.layout().tenant if self._filters else None
+        where = filter_of(self._filters, self._params.where, tenant_key=tenant_key)
+        if isinstance(self._given, UmeVectorStore):
+            where = self._given.narrowed(where)
         only_videos = where is not None and where.kinds == ("video",)
         target = self._params.target or self._embedding.target or ("video" if only_videos else None)
         result = search(self._embedding.embedder, store, item, self._params, where=where, target=target)

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 import PIL.Image
 
-from ume_retrieval.errors import BrokenMedia
+from ume_retrieval.errors import BrokenMedia, MediaTooLarge
 from ume_retrieval.media.film import DAMAGED_HINT, VideoInfo, check_duration, too_many_frames
-from ume_retrieval.media.images import broken_image, image_header, to_rgb
+from ume_retrieval.media.images import PIXEL_ROOM, broken_image, image_header, to_rgb
 from ume_retrieval.media.limits import Limits
 from ume_retrieval.media.plugins import without_warnings
 
@@ -73,7 +73,10 @@ class AnimationFilm:
         try:
             with without_warnings():
                 self._image.seek(number + self._skipped)
-            self._image.load()
+            with PIXEL_ROOM.hold(self._image.width * self._image.height, f"a frame of {self._name}", self._limits):
+                self._image.load()
+        except MediaTooLarge:
+            raise
         except EOFError as error:
             raise BrokenMedia(f"{self._name} ends before its frame {number + 1}", hint=DAMAGED_HINT) from error
         except Exception as error:  # Pillow's decoders raise almost any type on damaged bytes

@@ -18,6 +18,7 @@ import PIL.Image
 from ume_retrieval.errors import MediaTooLarge, MissingExtra
 from ume_retrieval.inputs import VideoReader
 from ume_retrieval.media.film import Film
+from ume_retrieval.media.images import PIXEL_ROOM
 from ume_retrieval.media.limits import DecoderName, Limits
 from ume_retrieval.util.files import display_name
 
@@ -123,7 +124,8 @@ def decode_frames(
         reason = "the stretch is long"
     if reason is None:
         try:
-            made = DECODERS[limits.decoder](path).frames_at([film.origin_s + time_s for time_s in times_s])
+            with PIXEL_ROOM.hold(film.info.width * film.info.height, f"a frame of {path.name}", limits):
+                made = DECODERS[limits.decoder](path).frames_at([film.origin_s + time_s for time_s in times_s])
             expected = (len(times_s), film.info.height, film.info.width, 3)
             if made.shape == expected:
                 return tuple(map(PIL.Image.fromarray, made)), ()

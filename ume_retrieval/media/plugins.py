@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,8 +13,9 @@ import PIL.Image
 
 from ume_retrieval.errors import UnsupportedMedia
 from ume_retrieval.media.formats import FORMAT_NAMED
+from ume_retrieval.util.threads import fork_safe_lock
 
-_WARNINGS = threading.Lock()
+_WARNINGS = fork_safe_lock()
 
 
 def readers_of(form: str, name: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from PIL.Image import Transpose
 from ume_retrieval.errors import BrokenMedia, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.media.film import DAMAGED_HINT, VideoInfo, check_duration, check_frame_size, too_many_frames
 from ume_retrieval.media.formats import FORMAT_NAMED
-from ume_retrieval.media.images import to_rgb
+from ume_retrieval.media.images import PIXEL_ROOM, to_rgb
 from ume_retrieval.media.limits import Limits
 
 _EARLY_S = 0.001
@@ -310,6 +310,10 @@ class PyavFilm:
         check_frame_size(frame.width, frame.height, self._name, self._limits)
         if frame.is_corrupt:
             raise BrokenMedia(f"{self._name} has damaged frames", hint=DAMAGED_HINT)
+        with PIXEL_ROOM.hold(frame.width * frame.height, f"a frame of {self._name}", self._limits):
+            return self._upright(frame)
+
+    def _upright(self, frame: VideoFrame) -> PIL.Image.Image:
         form = "rgba" if _has_alpha(frame) else "rgb24"
         picture = PIL.Image.fromarray(np.asarray(frame.to_ndarray(format=form)))
         aspect = float(self._stream.sample_aspect_ratio or 1)

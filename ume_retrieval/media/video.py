@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +30,7 @@ from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.pyav_film import open_container
 from ume_retrieval.media.segments import even_times, sample_times
 from ume_retrieval.util.files import display_name
+from ume_retrieval.util.threads import fork_safe_lock
 
 
 def probe_video(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
@@ -130,7 +130,7 @@ def _times(
     return even_times(start_s, end_s, fps, max_frames, min_frames=min_frames, rate=rate or fps)
 
 
-_READERS = threading.Lock()
+_READERS = fork_safe_lock()
 """A reader that the caller opened is used by one thread at a time."""
 
 

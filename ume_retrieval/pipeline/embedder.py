@@ -33,12 +33,13 @@ from ume_retrieval.pipeline.encode_options import (
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS, Input, ItemLoader, as_sequence
 from ume_retrieval.pipeline.reasoning import ReasonStage
 from ume_retrieval.pipeline.run import EncodeStream, run_side_by_side, stream_inputs
+from ume_retrieval.pipeline.spare_traces import SpareableTraces, open_cache
 from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, Stage, StageRun, run_in_turn
 from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, default_cache_path
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
 from ume_retrieval.util.progress import OnProgress
-from ume_retrieval.util.threads import awaitable
+from ume_retrieval.util.threads import awaitable, fork_safe_lock
 from ume_retrieval.vectors import check_precision, check_truncation, cosine, quantize, truncate
 
 NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
@@ -92,8 +93,16 @@ class ReasoningEmbedder:
         self.allow_remote = allow_remote
         self.sampling = sampling
         self.chunk_items = chunk_items
-        self._reasoner_lock = threading.Lock()
-        self._embedder_lock = threading.Lock()
+        self._spareable: SpareableTraces | None = None
+        self.reasoner_lock = fork_safe_lock()
+        self._embedder_lock = fork_safe_lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return everything but the locks, which a copy has of its own; whether engines can be copied, they know."""
+        return {name: value for name, value in vars(self).items() if not name.endswith("_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, reasoner_lock=fork_safe_lock(), _embedder_lock=fork_safe_lock())
 
     @classmethod
     def from_pretrained(
@@ -124,7 +133,8 @@ class ReasoningEmbedder:
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
             device: "auto" (a GPU where the models fit it), "cpu", "cuda"; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
-            cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None.
+            cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None. A file
+                that is damaged or cannot be written is left alone: after a warning, T-CoTs are kept in memory.
             limits: Limits on what is decoded.
             allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
             sampling: How the Reasoner decodes; greedily by default.
@@ -136,7 +146,6 @@ class ReasoningEmbedder:
         Raises:
             ModelError: When a name means nothing, or a model does not fit the device or cannot be loaded.
             InputError: When the engine does not exist, the family lacks the profile, or the prompts cannot be used.
-            CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
         options = LoadOptions(device, dtype, trust_remote_code, server, profile)
@@ -151,7 +160,7 @@ class ReasoningEmbedder:
         return cls(
             chosen.load_embedder(resolved, options),
             chosen.load_reasoner(wanted, options) if wanted else given,
-            cache=TraceCache(cache) if isinstance(cache, (str, Path)) else cache,
+            cache=open_cache(cache) if isinstance(cache, (str, Path)) else cache,
             limits=limits,
             allow_remote=allow_remote,
             sampling=sampling,
@@ -196,7 +205,6 @@ class ReasoningEmbedder:
             InputError: When an argument or, if strict, an item cannot be used.
             MediaError: If strict, when an item's media cannot be decoded; `ModelError` when a model refused it.
             ReasoningError: If strict, when the Reasoner wrote no usable trace. Nothing falls back to direct embedding.
-            CacheError: When the cache cannot be used.
             Stopped: When the call is cancelled.
         """
         result = self._encode(inputs, "query", EncodeOptions(**options))
@@ -250,8 +258,8 @@ class ReasoningEmbedder:
             InputError: When `inputs` or `reasoning` cannot be used.
 
         Example:
-            >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
-            >>> embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+            >>> from ume_retrieval.testing import fake_embedder
+            >>> embedder = fake_embedder()
             >>> with embedder.stream_corpus(f"thing {n}" for n in range(1000)) as stream:
             ...     sum(one.vector is not None for one in stream), stream.usage.embedder_calls
             (1000, 1000)
@@ -302,7 +310,7 @@ class ReasoningEmbedder:
         """
         if self.reasoner is None:
             raise InputError("questions need a Reasoner, and this embedder has none", hint=NO_REASONER)
-        with self._reasoner_lock:
+        with self.reasoner_lock:
             return self.reasoner.generate(chats, sampling)
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -366,12 +374,19 @@ class ReasoningEmbedder:
         return ReasonStage(
             reasoner=self.reasoner,
             sampling=self.sampling or tcot_sampling(self.reasoner),
-            traces=self.cache if self.cache is not None else InMemoryTraceCache(),
+            traces=self._traces(),
             embedder=self.embedder.spec,
             side=side,
             target=target,
-            lock=self._reasoner_lock,
+            lock=self.reasoner_lock,
         )
+
+    def _traces(self) -> SpareableTraces | InMemoryTraceCache:
+        if self.cache is None:
+            return InMemoryTraceCache()
+        if self._spareable is None or self._spareable.cache is not self.cache:
+            self._spareable = SpareableTraces(self.cache)
+        return self._spareable
 
 
 def _as_listener(on_progress: EncodeProgress) -> OnProgress:

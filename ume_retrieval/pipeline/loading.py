@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import PIL.Image
 
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, ItemWarning, UmeError
+from ume_retrieval.errors import InputError, ItemWarning, typed_error
 from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page, VideoReader
 from ume_retrieval.media import load
 from ume_retrieval.media.files import is_remote
@@ -114,7 +114,8 @@ class ItemLoader:
                         call.warnings |= dict.fromkeys(item_warnings(items[-1]))
                         if not isinstance(value, str):
                             pixels += _pixels(items[-1])
-                    except UmeError as error:
+                    except BaseException as foreign:  # noqa: BLE001  # interrupts are raised again
+                        error = typed_error(foreign, InputError, "the input cannot be loaded", hint="check its values")
                         call.failures.add(error, index=stop, source=_source(value))
                     stop += 1
                 if stop == start:
