@@ -288,7 +288,7 @@ class EdgeStore(RenamedMethods):
         """
         self.meta()  # raises unless the collection exists
         former = self._folder.aliases().get(alias)
-        if former is not None and (self._folder.directory / former / META_FILE).is_file():
+        if former in self._folder.names():  # an alias on disk may hold anything
             check_same_tenants(alias, Layout.from_dict(self._folder.read(former), former), self.layout())
         return self._folder.set_alias(alias, self._folder.resolve(self._collection))
 
