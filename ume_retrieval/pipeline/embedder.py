@@ -340,7 +340,8 @@ class ReasoningEmbedder:
             vectors = truncate(vectors, options.truncate_dim)
         if options.precision != "float32":
             vectors = quantize(vectors, options.precision)
-        return EncodeResult(vectors[0] if single else vectors, tuple(traces), call.failures.in_order(), call.usage())
+        rows, failures = vectors[0] if single else vectors, call.failures.in_order()
+        return EncodeResult(rows, tuple(traces), failures, call.usage(), tuple(call.warnings))
 
     def _run(self, items: Sequence[Input], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
         chunks = self._loader(stages).chunks(items, call)
