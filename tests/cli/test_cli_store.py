@@ -58,6 +58,8 @@ def test_info_says_what_is_there(place: Path) -> None:
         "reasoner": None,
         "dimension": 4,
         "layout": "full vectors",
+        "tenant_key": None,
+        "indexes": [],
     }
     assert "model@rev" in run("store", "info", "--store", place, "--collection", "one").stdout
 
