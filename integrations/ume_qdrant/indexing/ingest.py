@@ -179,7 +179,7 @@ def index(
         points=writer.points,
         usage=usage,
         seconds=time.perf_counter() - started,
-        warnings=tuple(sorted(map(naming.of_warning, warnings), key=lambda one: (one.source, one.message))),
+        warnings=tuple(sorted(set(map(naming.of_warning, warnings)), key=lambda one: (one.source, one.message))),
     )
 
 
