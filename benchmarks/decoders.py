@@ -4,7 +4,7 @@ Films of 64 s are encoded at 720p and 1080p with H.264 (closed groups of 2 s) an
 a segment of 16 s from the middle of the film, and 32 frames of the whole film: opening, checks, conversion included.
 Decoders take turns; figures are medians. torchcodec needs the shared libraries of FFmpeg and is left out without.
 
-    python benchmarks/decoders.py [--repeats N] [--seconds N]
+    python benchmarks/decoders.py [--repeats N] [--seconds N] [--clock wall|cpu]
 
 The last line printed is one JSON object.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from bench_measure import finish, machine, note, take_turns
+from bench_measure import CLOCKS, finish, machine, note, take_turns
 
 from ume_retrieval.errors import MissingExtra
 from ume_retrieval.inputs import Clip, Frames
@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the decoders of films.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=64, help="length of the films")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of all threads, on a busy machine")
     parser.add_argument("--quick", action="store_true", help="leave no file")
     given = parser.parse_args()
     rows = []
@@ -91,7 +92,7 @@ def main() -> None:
                 for what, (clip, fps, most) in asked.items():
                     runs = {name: partial(sample_video, clip, fps, most, Limits(decoder=name)) for name in usable(path)}
                     shown = {name: run() for name, run in runs.items()}
-                    seconds = take_turns(runs, given.repeats)
+                    seconds = take_turns(runs, given.repeats, given.clock)
                     row = {
                         "size": size,
                         "codec": codec,
@@ -102,7 +103,7 @@ def main() -> None:
                     }
                     note(str(row))
                     rows.append(row)
-    finish("decoders", {"machine": machine(), "rows": rows}, quick=given.quick)
+    finish("decoders", {"machine": machine(), "clock": given.clock, "rows": rows}, quick=given.quick)
 
 
 if __name__ == "__main__":
