@@ -123,7 +123,9 @@ def limits_of(*, isolate: bool, decoder: DecoderName = "pyav") -> Limits:
     """The usual limits on media, in workers if asked."""
     from ume_retrieval.media.limits import Isolation, Limits
 
-    return Limits(isolation=Isolation() if isolate else None, decoder=decoder)
+    # decord's libraries alone do not fit the usual address space of a worker.
+    isolation = Isolation(memory_bytes=4 * 1024**3) if decoder == "decord" else Isolation()
+    return Limits(isolation=isolation if isolate else None, decoder=decoder)
 
 
 def open_named_store(location: str, collection: str, sharding: Sharding | None = None) -> Store:

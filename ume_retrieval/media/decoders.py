@@ -160,5 +160,5 @@ def _imported(module: str, extra: str) -> Any:
     except (RuntimeError, OSError) as error:  # its C libraries lack others
         raise MissingExtra(
             f"the decoder {extra} does not load: {str(error).strip().splitlines()[0][:200]}",
-            hint=_FFMPEG_HINT,
+            hint="raise Isolation.memory_bytes to 4 GiB if it is isolated; else install FFmpeg's libraries or use pyav",
         ) from error
