@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal, Unpack, cast, get_args, overload
+from typing import Final, Literal, Unpack, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote.allowlist import AllowedHosts
+from ume_retrieval.pipeline.batching import DEFAULT_BATCHING, Batching, Lane, LoadedStages, coalesced, result_of
 from ume_retrieval.pipeline.encode_options import (
     CorpusOptions,
     EncodeOptions,
@@ -29,17 +31,17 @@ from ume_retrieval.pipeline.encode_options import (
     QueryOptions,
     ReasoningMode,
     Vectors,
+    as_listener,
 )
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS, Input, ItemLoader, as_sequence
 from ume_retrieval.pipeline.reasoning import ReasonStage
 from ume_retrieval.pipeline.run import EncodeStream, run_side_by_side, stream_inputs
-from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, Stage, StageRun, run_in_turn
+from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, StageRun, run_in_turn
 from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, default_cache_path
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
-from ume_retrieval.util.progress import OnProgress
 from ume_retrieval.util.threads import awaitable
-from ume_retrieval.vectors import check_precision, check_truncation, cosine, quantize, truncate
+from ume_retrieval.vectors import cosine
 
 NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
 
@@ -61,6 +63,7 @@ class ReasoningEmbedder:
         sampling: How the Reasoner decodes; by default greedily, up to the `max_tokens` of its own description.
         chunk_items: Most inputs that go through a stage together, >= 1. Finished traces are kept after each, or every
             second where the engine hands them out one by one.
+        batching: How concurrent `aencode_*` calls are put together.
 
     Example:
         >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -81,6 +84,7 @@ class ReasoningEmbedder:
         allow_remote: Sequence[str] = (),
         sampling: Sampling | None = None,
         chunk_items: int = CHUNK_ITEMS,
+        batching: Batching = DEFAULT_BATCHING,
     ) -> None:
         if chunk_items < 1:
             raise InputError(f"chunk_items is {chunk_items}", hint="use 1 or more")
@@ -92,8 +96,10 @@ class ReasoningEmbedder:
         self.allow_remote = allow_remote
         self.sampling = sampling
         self.chunk_items = chunk_items
+        self.batching = batching
         self._reasoner_lock = threading.Lock()
         self._embedder_lock = threading.Lock()
+        self._lanes: dict[tuple[Side, ReasoningMode, Modality | None], Lane] = {}
 
     @classmethod
     def from_pretrained(
@@ -110,6 +116,7 @@ class ReasoningEmbedder:
         allow_remote: Sequence[str] = (),
         sampling: Sampling | None = None,
         chunk_items: int = CHUNK_ITEMS,
+        batching: Batching = DEFAULT_BATCHING,
         trust_remote_code: bool = False,
         server: ServerOptions | None = None,
         prompts: Prompts | str | Path | None = None,
@@ -129,6 +136,7 @@ class ReasoningEmbedder:
             allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
             sampling: How the Reasoner decodes; greedily by default.
             chunk_items: Most inputs that go through a stage together.
+            batching: How concurrent `aencode_*` calls are put together.
             trust_remote_code: Whether code of a sentence-transformers checkpoint may run.
             server: Where the models of `engine="server"` are; by default as the environment says, see `ServerOptions`.
             prompts: Prompts in place of the Reasoner's own; a path is read by `Prompts.from_file`.
@@ -156,6 +164,7 @@ class ReasoningEmbedder:
             allow_remote=allow_remote,
             sampling=sampling,
             chunk_items=chunk_items,
+            batching=batching,
         )
 
     @property
@@ -218,8 +227,8 @@ class ReasoningEmbedder:
         return result if return_traces else result.vectors
 
     encode_document = encode_corpus
-    aencode_query = awaitable(encode_query)
-    aencode_corpus = awaitable(encode_corpus)
+    aencode_query = coalesced(encode_query, "query")
+    aencode_corpus = coalesced(encode_corpus, "corpus")
     aencode_document = aencode_corpus
 
     def stream_corpus(
@@ -257,7 +266,7 @@ class ReasoningEmbedder:
             (1000, 1000)
         """
         stages = self._stages(reasoning, "corpus", None)
-        call = Call(Failures(strict=False), total, on_progress and _as_listener(on_progress))
+        call = Call(Failures(strict=False), total, on_progress and as_listener(on_progress))
         loader = replace(self._loader(stages), chunk_items=chunk_items or self.chunk_items)
         chunks = loader.chunks(stream_inputs(inputs), call)
         return EncodeStream(run_side_by_side(chunks, stages, call), call)
@@ -287,7 +296,7 @@ class ReasoningEmbedder:
             UmeError: As `encode_query` does.
         """
         items, _ = as_sequence(inputs)
-        call = Call(Failures(strict), len(items), on_progress and _as_listener(on_progress))
+        call = Call(Failures(strict), len(items), on_progress and as_listener(on_progress))
         traces: list[Trace | None] = [None] * len(items)
         for chunk in self._run(items, [self._reason_stage(side, target)], call):
             for item in chunk.items:
@@ -309,30 +318,48 @@ class ReasoningEmbedder:
         """Cosine similarity of every row of `a` with every row of `b`, shape (n, m); see `vectors.cosine`."""
         return cosine(a, b)
 
+    async def encode_together(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
+        """Encode inputs in a batch with those of other calls that wait now; `aencode_*` are based on it.
+
+        Calls with more than `batching.items` inputs or with `on_progress` run on their own.
+
+        Raises:
+            UmeError: As `encode_query` does; `QueueFull` when more inputs wait than `batching` allows.
+        """
+        items, single = as_sequence(inputs)
+        if options.on_progress is not None or not 0 < len(items) <= min(self.batching.items, self.chunk_items):
+            alone = awaitable(lambda *, stopped: self._encode(inputs, side, replace(options, stopped=stopped)))
+            return await alone(stopped=options.stopped)
+        options.check(self.dimension)
+        count = len(self._stages(options.reasoning, side, options.target))
+        lane, stopped = (side, options.reasoning, options.target), options.stopped or threading.Event()
+        if lane not in self._lanes:
+            self._lanes[lane] = Lane(partial(self._loaded_stages, *lane), count, self.dimension, self.batching)
+        result = await result_of(self._lanes[lane].submit(items, options, stopped), stopped)
+        return replace(result, vectors=options.stored(result.vectors, single=single))
+
+    def _loaded_stages(self, side: Side, mode: ReasoningMode, target: Modality | None) -> LoadedStages:
+        stages = self._stages(mode, side, target)
+        return self._loader(stages), stages
+
     def _encode(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
         stages = self._stages(options.reasoning, side, options.target)
-        if options.precision != "float32":
-            check_precision(options.precision)
-        if options.truncate_dim is not None:
-            check_truncation(options.truncate_dim, self.dimension)
+        options.check(self.dimension)
         items, single = as_sequence(inputs)
         call = Call(
             Failures(options.strict),
             len(items),
-            options.on_progress and _as_listener(options.on_progress),
+            options.on_progress and as_listener(options.on_progress),
             options.stopped or threading.Event(),
         )
-        vectors: Vectors = np.full((len(items), self.embedder.dimension), np.nan, dtype=np.float32)
+        vectors = np.full((len(items), self.embedder.dimension), np.nan, dtype=np.float32)
         traces: list[Trace | None] = [None] * len(items)
         for chunk in self._run(items, stages, call):
             for item in chunk.items:
                 vectors[item.index] = item.vector
                 traces[item.index] = item.trace
-        if options.truncate_dim is not None:
-            vectors = truncate(vectors, options.truncate_dim)
-        if options.precision != "float32":
-            vectors = quantize(vectors, options.precision)
-        return EncodeResult(vectors[0] if single else vectors, tuple(traces), call.failures.in_order(), call.usage())
+        kept = options.stored(vectors, single=single)
+        return EncodeResult(kept, tuple(traces), call.failures.in_order(), call.usage())
 
     def _run(self, items: Sequence[Input], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
         chunks = self._loader(stages).chunks(items, call)
@@ -371,7 +398,3 @@ class ReasoningEmbedder:
             target=target,
             lock=self._reasoner_lock,
         )
-
-
-def _as_listener(on_progress: EncodeProgress) -> OnProgress:
-    return lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage))

@@ -20,6 +20,7 @@ from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, T
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import validate
 from ume_retrieval.tcot.prompts import reasoner_chat
+from ume_retrieval.tcot.trace import TCot
 
 KEEP_EVERY_S = 1.0
 """Longest time in seconds before finished replies are written to the cache while others are being generated."""
@@ -220,7 +221,7 @@ class ReasonStage:
     def _reasoned(self, item: StageItem, record: TraceRecord, call: Call, *, cached: bool) -> StageItem:
         seen = item.seen
         tcot = parse_about(seen, record.text)
-        call.stats.problems.update({problem.name for problem in (*tcot.problems, *validate(tcot, seen.modality))})
+        call.stats.problems.update(problems_of(tcot, seen.modality))
         evidence = evidence_of(self.embedder, seen, tcot)
         trace = Trace(
             tcot=tcot,
@@ -231,3 +232,8 @@ class ReasonStage:
             content_id=seen.content_id,
         )
         return replace(item, trace=trace, evidence=evidence)
+
+
+def problems_of(tcot: TCot, modality: Modality) -> set[str]:
+    """Return the names of a trace's problems, each once."""
+    return {problem.name for problem in (*tcot.problems, *validate(tcot, modality))}
