@@ -75,14 +75,14 @@ def measure(folder: Path) -> dict[str, Passed]:
 
     from ume_qdrant import index, open_store, search
     from ume_retrieval import Item, ReasoningEmbedder
-    from ume_retrieval.testing import FakeReasoner, HashEmbedder
+    from ume_retrieval.testing import fake_embedder
 
     pictures = folder / "pictures"
     pictures.mkdir()
     PIL.Image.new("RGB", (96, 96), (200, 30, 30)).save(pictures / "red.png")
     image = Item(images=(pictures / "red.png",))
     paths: dict[str, Passed] = {}
-    fakes = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    fakes = fake_embedder()
     for name, embedder in (("fakes", fakes), ("ume-tiny", ReasoningEmbedder.from_pretrained("ume-tiny", cache=None))):
         paths[f"encode_corpus, text, direct, {name}"] = path_of(
             lambda embedder=embedder: embedder.encode_corpus("a red circle", reasoning="never")  # type: ignore[misc]

@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
         *("profiles", "results", "tcot", "util", "vectors"),
     },
     "report": {"errors", "inputs", "media", "tcot", "util"},
-    "testing": {"chat", "checkpoint", "engines", "tcot"},
+    "testing": {"chat", "checkpoint", "engines", "pipeline", "tcot"},
     "verification": {"chat", "engines", "errors", "inputs", "models"},
 }
 """Rooms of `ume_retrieval` that each room may import, besides itself."""

@@ -2,7 +2,7 @@
 
 They understand nothing. The Reasoner repeats an item's words and names the colours of its pictures; the Embedder
 counts words and colours. That is enough for similar things to get similar vectors, so that an app's own logic can be
-tested around them. They are in no preset: build them yourself and hand them to `ReasoningEmbedder`.
+tested around them. `fake_embedder` puts both into a `ReasoningEmbedder`; no preset loads them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ import PIL.Image
 
 from ume_retrieval.chat import Chat, TextPart, images_of, videos_of
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, Prompts, ReasonerSpec, VisualBudget
-from ume_retrieval.engines.base import Embeddings, Generation, Sampling
+from ume_retrieval.engines.base import Embeddings, Generation, Reasoner, Sampling
+from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import Box, TCot
 
@@ -48,6 +50,23 @@ COLOURS = {
     "white": (255, 255, 255),
 }
 """Names and RGB values, 0..255, to which pixels are rounded."""
+
+
+def fake_embedder(*, reasoner: Reasoner | Literal["fake"] | None = "fake", **options: Any) -> ReasoningEmbedder:
+    """Build a `ReasoningEmbedder` from a `HashEmbedder` and a `FakeReasoner`, for the tests of an app.
+
+    Args:
+        reasoner: Writes the T-CoTs; "fake" builds a new `FakeReasoner`, None builds an embedder without a Reasoner.
+        options: Keyword arguments of `ReasoningEmbedder`, such as `cache`, `limits` or `chunk_items`.
+
+    Example:
+        >>> embedder = fake_embedder()
+        >>> corpus = embedder.encode_corpus(["a red circle on grass", "the last train home"])
+        >>> query = embedder.encode_query("red circle", reasoning="always")
+        >>> embedder.similarity(query, corpus).argmax().item()
+        0
+    """
+    return ReasoningEmbedder(HashEmbedder(), FakeReasoner() if reasoner == "fake" else reasoner, **options)
 
 
 class FakeReasoner:

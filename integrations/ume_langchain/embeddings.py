@@ -19,8 +19,8 @@ class UmeEmbeddings(Embeddings):
             collection of `ume_qdrant` with LangChain's `QdrantVectorStore`, use "never".
 
     Example:
-        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
-        >>> embeddings = UmeEmbeddings(ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+        >>> from ume_retrieval.testing import fake_embedder
+        >>> embeddings = UmeEmbeddings(fake_embedder())
         >>> len(embeddings.embed_query("red circle")), len(embeddings.embed_documents(["a", "b"]))
         (64, 2)
     """

@@ -4,11 +4,10 @@ Example:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from llama_index.core.ingestion import IngestionPipeline
-    >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-    >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
+    >>> from ume_retrieval.testing import fake_embedder
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "note.txt").write_text("the last train home")
-    >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+    >>> embedding = UmeEmbedding(embedder=fake_embedder())
     >>> vectors = UmeVectorStore.open(folder / "vectors", "notes", embedding)
     >>> pipeline = IngestionPipeline(transformations=[embedding], vector_store=vectors)
     >>> _ = pipeline.run(documents=UmeReader().load_data(folder / "note.txt"))

@@ -71,8 +71,8 @@ class UmeEmbedding(MultiModalEmbedding):
         ModelError: If a model cannot be loaded.
 
     Example:
-        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
-        >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+        >>> from ume_retrieval.testing import fake_embedder
+        >>> embedding = UmeEmbedding(embedder=fake_embedder())
         >>> len(embedding.get_query_embedding("red circle")), embedding.reasoning
         (64, 'always')
     """

@@ -60,9 +60,8 @@ class UmeRetriever(BaseRetriever):
     Example:
         >>> import tempfile
         >>> from llama_index.core.schema import TextNode
-        >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
-        >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+        >>> from ume_retrieval.testing import fake_embedder
+        >>> embedding = UmeEmbedding(embedder=fake_embedder())
         >>> vectors = UmeVectorStore.open(tempfile.mkdtemp(), "notes", embedding)
         >>> _ = vectors.add(embedding([TextNode(text="the last train home"), TextNode(text="red shoes")]))
         >>> [best] = UmeRetriever(embedding, vectors, similarity_top_k=1).retrieve("when does the train leave")

@@ -41,9 +41,8 @@ class UmeVectorStore(BasePydanticVectorStore):
     Example:
         >>> import tempfile
         >>> from llama_index.core.schema import TextNode
-        >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-        >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
-        >>> embedding = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner()))
+        >>> from ume_retrieval.testing import fake_embedder
+        >>> embedding = UmeEmbedding(embedder=fake_embedder())
         >>> with UmeVectorStore.open(tempfile.mkdtemp(), "notes", embedding) as vectors:
         ...     _ = vectors.add(embedding([TextNode(text="the last train home"), TextNode(text="red shoes")]))
         ...     query = VectorStoreQuery(query_embedding=embedding.get_query_embedding("train"))

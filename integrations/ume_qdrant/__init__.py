@@ -3,9 +3,8 @@
 Example:
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-    >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
-    >>> embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    >>> from ume_retrieval.testing import fake_embedder
+    >>> embedder = fake_embedder()
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "note.txt").write_text("the last train home")
     >>> with open_store(folder / "vectors", "notes") as store:

@@ -40,7 +40,7 @@ from ume_retrieval.engines.server.options import ServerOptions
 from ume_retrieval.errors import ServerError
 from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
 from ume_retrieval.tcot import render
-from ume_retrieval.testing import HashEmbedder
+from ume_retrieval.testing import fake_embedder
 from ume_retrieval.util.retry import Retry, retry_after
 
 # Trouble that passes is waited for.
@@ -254,7 +254,7 @@ def test_the_pipeline_names_the_bad_item_and_asks_for_each_once(stub: Stub, naps
         if "bad" in said(body)
         else reply(completion(tcot))
     )
-    pipeline = ReasoningEmbedder(HashEmbedder(), reasoner_on(stub, naps))
+    pipeline = fake_embedder(reasoner=reasoner_on(stub, naps))
     items = ["a", "b", "bad", "c", "d"]
     result = pipeline.encode_corpus(items, return_traces=True, strict=False)
     assert [failure.index for failure in result.failures] == [2]
@@ -371,6 +371,6 @@ def test_the_pipeline_asks_for_all_side_by_side(stub: Stub, naps: list[float]) -
         return reply(completion(render(TCot("Seen.", "Yes.", "a thing", keywords=("thing",)))))
 
     stub.answer = answer
-    pipeline = ReasoningEmbedder(HashEmbedder(), reasoner_on(stub, naps, timeout_s=60.0))
+    pipeline = fake_embedder(reasoner=reasoner_on(stub, naps, timeout_s=60.0))
     result = pipeline.encode_corpus([f"item {number}" for number in range(count)], return_traces=True)
     assert result.usage.reasoner_calls == count

@@ -40,7 +40,7 @@ from ume_eval.metrics import BLOCK, gains, judge_all, similarities
 from ume_eval.run import VECTORS_FILE
 from ume_eval.swapping import donors_of
 from ume_retrieval import CacheError, InputError, ReasoningEmbedder, Sampling, TraceCache
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder, fake_embedder
 from ume_retrieval.vectors import fuse
 from ume_training.shapes.draw import draw_scene
 from ume_training.shapes.levels import LEVELS
@@ -77,7 +77,7 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> ReasoningEmbedder:
 
 def fakes(folder: Path | None = None) -> ReasoningEmbedder:
     cache = TraceCache(folder / "traces.sqlite3") if folder else None
-    return ReasoningEmbedder(HashEmbedder(), FakeReasoner(), cache=cache)
+    return fake_embedder(cache=cache)
 
 
 def test_the_layouts_above_are_all_there_are() -> None:
@@ -259,8 +259,8 @@ def test_tasks_that_are_not_there(mmeb: Path, tmp_path: Path, shapes_world: Worl
 def test_reasoning_needs_a_reasoner(mmeb: Path, tmp_path: Path) -> None:
     tasks = choose("mmeb-v2", ["CIRR"])
     with pytest.raises(InputError, match="Reasoner"):
-        evaluate(ReasoningEmbedder(HashEmbedder()), tasks, mmeb, tmp_path)
-    plain = evaluate(ReasoningEmbedder(HashEmbedder()), tasks, mmeb, tmp_path, options=Options("never")).tasks[0]
+        evaluate(fake_embedder(reasoner=None), tasks, mmeb, tmp_path)
+    plain = evaluate(fake_embedder(reasoner=None), tasks, mmeb, tmp_path, options=Options("never")).tasks[0]
     assert set(plain.modes) == {"direct"}
     assert plain.gain is plain.query_cost is plain.swap is None
     thought = evaluate(fakes(), tasks, mmeb, tmp_path, options=Options("always")).tasks[0]
@@ -405,8 +405,8 @@ def test_keys_change_with_what_decides_a_vector(mmeb: Path) -> None:
     assert identity(base, "query", "reasoned", None) != identity(base, "corpus", "reasoned", None)
     others = [
         ReasoningEmbedder(HashEmbedder(revision="2"), FakeReasoner()),
-        ReasoningEmbedder(HashEmbedder(), FakeReasoner(revision="2")),
-        ReasoningEmbedder(HashEmbedder(), FakeReasoner(), sampling=Sampling(max_tokens=7)),
+        fake_embedder(reasoner=FakeReasoner(revision="2")),
+        fake_embedder(sampling=Sampling(max_tokens=7)),
     ]
     keys = {identity(one, "query", "reasoned", "text") for one in (base, *others)}
     assert len(keys) == 4

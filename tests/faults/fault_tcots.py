@@ -22,11 +22,11 @@ import PIL.Image
 from fault_work import Counts, Journal, dump, note
 
 from ume_qdrant import EdgeStore, Filter, index
-from ume_retrieval import Frames, LoadedItem, ReasoningEmbedder, TCot
+from ume_retrieval import Frames, LoadedItem, TCot
 from ume_retrieval.chat import Chat, TextPart
 from ume_retrieval.report import ReportHit, ReportPage, ReportQuery, draw_contact_sheet, render_html
 from ume_retrieval.tcot import Box, extract, is_usable, parse, render, validate
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 
 ROUND = 500
 SLOW_S = 10.0
@@ -179,7 +179,7 @@ def indexed(numbers: range, work: Path) -> Counts:
         (folder / f"{number}.txt").write_text(f"thing {number}", encoding="utf-8")
     reasoner = FakeReasoner(lambda chat: reply(int(re.findall(r"\d+", words_of(chat))[-1])))
     with EdgeStore(work / "vectors", f"texts{numbers.start}") as store:
-        report = index(ReasoningEmbedder(HashEmbedder(), reasoner), store, folder, reasoning="always")
+        report = index(fake_embedder(reasoner=reasoner), store, folder, reasoning="always")
         points = dump(store)
         hits = list(store.scroll(Filter(reasoning=("done",))))
         json.dumps(report.to_dict(), allow_nan=False)

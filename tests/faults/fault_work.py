@@ -23,7 +23,7 @@ from ume_qdrant.indexing.ingest import index  # noqa: E402
 from ume_qdrant.stores.base import Store  # noqa: E402
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder  # noqa: E402
 from ume_retrieval.pipeline.trace_cache import TraceCache, TraceRecord  # noqa: E402
-from ume_retrieval.testing import FakeReasoner, HashEmbedder  # noqa: E402
+from ume_retrieval.testing import fake_embedder  # noqa: E402
 
 Mode: TypeAlias = Literal["never", "later", "always"]
 MODES: tuple[Mode, ...] = ("never", "later", "always")
@@ -110,7 +110,7 @@ def change(folder: Path) -> None:
 
 def models(cache: Path | None, **settings: Any) -> ReasoningEmbedder:
     """Fakes with a cache that is watched."""
-    return ReasoningEmbedder(HashEmbedder(), FakeReasoner(), cache=WatchedCache(cache) if cache else None, **settings)
+    return fake_embedder(cache=WatchedCache(cache) if cache else None, **settings)
 
 
 def run(embedder: ReasoningEmbedder, store: Store, folder: Path, mode: Mode) -> list[str]:

@@ -15,13 +15,13 @@ from small_media import fill
 
 from ume_qdrant import EdgeStore, Filter, enrich, index
 from ume_qdrant.stores.edge_folder import MIN_FREE
-from ume_retrieval import Failure, ReasoningEmbedder, Sampling, StoreError
+from ume_retrieval import Failure, Sampling, StoreError
 from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Generation
 from ume_retrieval.engines.server.embedder import _read
 from ume_retrieval.errors import BrokenMedia, MediaTooLarge, ServerError
 from ume_retrieval.media import discover, open_image, probe_video
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 
 
 def test_times_that_no_clock_can_hold_are_broken_media(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_wrong_key_for_a_while_does_not_mark_points(tmp_path: Path) -> None:
     folder = fill(tmp_path / "things")
     with EdgeStore(tmp_path / "vectors", "things") as store:
         index(models(None), store, folder)
-        report = enrich(ReasoningEmbedder(HashEmbedder(), Refused()), store)
+        report = enrich(fake_embedder(reasoner=Refused()), store)
         assert (report.enriched, report.remaining) == (0, 8)
         assert report.failed
         assert enrich(models(None), store).enriched == 8

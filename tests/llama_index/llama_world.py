@@ -16,7 +16,7 @@ from small_media import BLUE, GREEN, RED, YELLOW, clip, document, picture
 
 from ume_llama_index import UmeEmbedding
 from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 
 
 def fill(folder: Path) -> Path:
@@ -31,7 +31,7 @@ def fill(folder: Path) -> Path:
 
 
 def models(**kwargs: Any) -> ReasoningEmbedder:
-    return ReasoningEmbedder(HashEmbedder(), FakeReasoner(**kwargs))
+    return fake_embedder(reasoner=FakeReasoner(**kwargs))
 
 
 def embedding(**kwargs: Any) -> UmeEmbedding:

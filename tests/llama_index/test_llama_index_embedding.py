@@ -23,7 +23,7 @@ from small_media import BLUE, GREEN, RED, clip, picture
 from ume_llama_index import LeftOutEvent, UmeEmbedding, UmeReader
 from ume_retrieval import Clip, InputError, Item, Prompts, ReasonerSpec, ReasoningEmbedder
 from ume_retrieval.errors import IncompatibleModel, MediaNotFound, RemoteNotAllowed
-from ume_retrieval.testing import SMALL_BUDGET, FakeReasoner, HashEmbedder
+from ume_retrieval.testing import SMALL_BUDGET, FakeReasoner, fake_embedder
 
 
 def near(one: Any, other: Any) -> None:
@@ -34,7 +34,7 @@ def two_sided() -> ReasoningEmbedder:
     """Models whose traces say which side they were asked for, so that a mix-up shows in the vectors."""
     fields = Prompts.model_fields.keys() - {"version"}
     prompts = Prompts(version="sides", **{name: f"{name.partition('_')[0]} {{text}}" for name in fields})
-    return ReasoningEmbedder(HashEmbedder(), FakeReasoner(spec=ReasonerSpec(prompts=prompts, budget=SMALL_BUDGET)))
+    return fake_embedder(reasoner=FakeReasoner(spec=ReasonerSpec(prompts=prompts, budget=SMALL_BUDGET)))
 
 
 def test_queries_and_documents_go_through_their_own_side(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_embeddings_cache_is_refused_naming_ours() -> None:
 
 
 def test_reasoning_needs_a_reasoner() -> None:
-    bare = ReasoningEmbedder(HashEmbedder())
+    bare = fake_embedder(reasoner=None)
     assert UmeEmbedding(embedder=bare).reasoning == "never"
     with pytest.raises(InputError, match="no Reasoner"):
         UmeEmbedding(embedder=bare, reasoning="always")

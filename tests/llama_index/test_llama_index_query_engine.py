@@ -23,9 +23,8 @@ from ume_llama_index import (
     evidence_query_engine,
 )
 from ume_qdrant import EdgeStore, Filter, index
-from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.chat import Chat, images_of, videos_of
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 
 
 def points_right(chat: Chat) -> str:
@@ -42,7 +41,7 @@ def points_right(chat: Chat) -> str:
 def retriever(folder: Path, tmp_path: Path, **settings: object) -> UmeRetriever:
     from ume_llama_index import UmeEmbedding
 
-    made = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(), FakeReasoner(points_right)))
+    made = UmeEmbedding(embedder=fake_embedder(reasoner=FakeReasoner(points_right)))
     store = EdgeStore(tmp_path / "vectors", "things")
     index(made.embedder, store, folder, reasoning="always")
     return UmeRetriever(made, store, **settings)  # type: ignore[arg-type]
@@ -101,7 +100,7 @@ async def test_pages_text_and_rerank_together(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("the last train home")
     found = retriever(folder, tmp_path, group_by="point")
     llm = RecordingLLM()
-    first = ReasoningEmbedder(HashEmbedder(), FakeReasoner(lambda _: "1"))
+    first = fake_embedder(reasoner=FakeReasoner(lambda _: "1"))
     rerank = TCotRerank(embedding=found.embedding, judge=first, top_n=3)
     response = await evidence_query_engine(found, llm, rerank=rerank).aquery("train")
     assert len(response.source_nodes) == 3

@@ -18,7 +18,7 @@ from small_media import GREEN, RED, picture
 from ume_llama_index import LeftOutEvent, MediaQuery, TCotRerank
 from ume_retrieval import InputError, ReasoningEmbedder
 from ume_retrieval.chat import Chat, TextPart
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 from ume_training.egrl import Question, WordsDiscriminator
 from ume_training.egrl.process import choice_prompt
 
@@ -38,7 +38,7 @@ def by_words(chat: Chat) -> str:
 
 
 def judge(answer: object = by_words) -> ReasoningEmbedder:
-    return ReasoningEmbedder(HashEmbedder(), FakeReasoner(answer))  # type: ignore[arg-type]
+    return fake_embedder(reasoner=FakeReasoner(answer))  # type: ignore[arg-type]
 
 
 def tcot(answer: str) -> str:
@@ -128,7 +128,7 @@ async def test_async_and_what_it_refuses() -> None:
     assert rerank.postprocess_nodes([], query_str="red") == []
     with pytest.raises(InputError, match="query"):
         rerank.postprocess_nodes(nodes("red"))
-    bare = ReasoningEmbedder(HashEmbedder())
+    bare = fake_embedder(reasoner=None)
     with pytest.raises(InputError, match="Reasoner"):
         TCotRerank(embedding=embedding(), judge=bare).postprocess_nodes(nodes("a", "b"), query_str="red")
     assert "judge" not in rerank.to_dict()

@@ -13,8 +13,8 @@ from mteb.types import PromptType
 
 from ume_mteb import UmeEncoder
 from ume_mteb.inputs import EMPTY, frames_of, items_of
-from ume_retrieval import InputError, ModelError, ReasoningEmbedder
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval import InputError, ModelError
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 
 # mteb's mock tasks hold constant labels, of which scipy and scikit-learn warn.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -29,7 +29,7 @@ class Task:
 
 
 def fake(**kwargs: Any) -> UmeEncoder:
-    return UmeEncoder(ReasoningEmbedder(HashEmbedder(), FakeReasoner(**kwargs)), reasoning="always")
+    return UmeEncoder(fake_embedder(reasoner=FakeReasoner(**kwargs)), reasoning="always")
 
 
 def encode(encoder: UmeEncoder, rows: list[str], side: PromptType | None) -> Any:
@@ -74,7 +74,7 @@ def test_what_cannot_be_encoded_counts_as_a_miss(caplog: pytest.LogCaptureFixtur
 
 
 def test_names_keep_modes_apart() -> None:
-    pair = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    pair = fake_embedder()
     reasoned, direct = UmeEncoder(pair, reasoning="always"), UmeEncoder(pair, reasoning="never")
     names = {one.mteb_model_meta.name for one in (reasoned, direct)}
     assert len(names) == 2
@@ -83,7 +83,7 @@ def test_names_keep_modes_apart() -> None:
 
 
 def test_a_revision_that_was_not_loaded_is_refused() -> None:
-    pair = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    pair = fake_embedder()
     loaded = pair.info.embedder.revision
     assert UmeEncoder(pair, loaded).mteb_model_meta.revision == loaded
     with pytest.raises(ModelError, match="not another"):

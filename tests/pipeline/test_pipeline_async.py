@@ -17,7 +17,7 @@ from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Embeddings, Generation
 from ume_retrieval.errors import Stopped
 from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder, fake_embedder
 
 
 class OneAtATime:
@@ -68,7 +68,7 @@ async def test_concurrent_calls_give_what_single_calls_give() -> None:
     )
     assert not reasoner.door.crowded
     assert not engine.door.crowded
-    plain = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    plain = fake_embedder()
     for some, query, corpus in zip(texts, queries, corpora, strict=True):
         np.testing.assert_array_equal(query, plain.encode_query(some))
         np.testing.assert_array_equal(corpus, plain.encode_corpus(some, reasoning="never"))
@@ -88,7 +88,7 @@ async def test_the_loop_is_not_blocked() -> None:
 
 
 async def test_results_and_errors_come_through() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     result = await embedder.aencode_query(["a", ""], return_traces=True, strict=False, target="video")
     assert [failure.index for failure in result.failures] == [1]
     assert (await embedder.aencode_corpus("a", return_traces=True)).vectors.shape == (64,)
@@ -133,7 +133,7 @@ async def test_a_cancelled_call_asks_nothing_more_and_keeps_its_traces(
 def test_a_call_is_cancelled_by_its_event_and_keeps_finished_traces(tmp_path: Path) -> None:
     reasoner, stopped = CountedReasoner(), threading.Event()
     cache = TraceCache(tmp_path / "traces.sqlite3")
-    embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache, chunk_items=4)
+    embedder = fake_embedder(reasoner=reasoner, cache=cache, chunk_items=4)
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(embedder.encode_corpus, [f"thing {n}" for n in range(40)], stopped=stopped)
         assert reasoner.begun.wait(20)
@@ -145,8 +145,8 @@ def test_a_call_is_cancelled_by_its_event_and_keeps_finished_traces(tmp_path: Pa
 
 
 async def test_a_call_inside_of_a_call_does_not_end_it() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), chunk_items=2)
-    other = ReasoningEmbedder(HashEmbedder(), chunk_items=1)
+    embedder = fake_embedder(reasoner=None, chunk_items=2)
+    other = fake_embedder(reasoner=None, chunk_items=1)
 
     def progress(*_: object) -> None:
         other.encode_corpus(["a", "b", "c"], reasoning="never")
@@ -157,7 +157,7 @@ async def test_a_call_inside_of_a_call_does_not_end_it() -> None:
 
 def test_two_calls_at_once_do_not_generate_the_same_trace(tmp_path: Path) -> None:
     reasoner = SlowReasoner()
-    embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=TraceCache(tmp_path / "traces.sqlite3"))
+    embedder = fake_embedder(reasoner=reasoner, cache=TraceCache(tmp_path / "traces.sqlite3"))
     texts = [f"thing {number}" for number in range(10)]
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(embedder.encode_corpus, [texts] * 4))

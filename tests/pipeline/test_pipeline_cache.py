@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval import Item, ModelInfo, ReasonerSpec, ReasoningEmbedder, Sampling, TraceCache, VisualBudget
+from ume_retrieval import Item, ModelInfo, ReasonerSpec, Sampling, TraceCache, VisualBudget
 from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.pipeline.trace_cache import TraceRecord, trace_key
-from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder
+from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, fake_embedder
 
 KEY: dict[str, Any] = {
     "content_id": "c0ffee",
@@ -112,9 +112,9 @@ def test_fields_cannot_run_into_each_other() -> None:
 
 def test_a_second_run_makes_no_model_call_and_gives_the_same_vectors(cache: TraceCache) -> None:
     items: list[Input] = ["a cat", PIL.Image.new("RGB", (64, 64), "red"), Item("x", (PIL.Image.new("RGB", (9, 9)),))]
-    first = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), cache=cache).encode_corpus(items, return_traces=True)
+    first = fake_embedder(cache=cache).encode_corpus(items, return_traces=True)
     reasoner = FakeReasoner()
-    second = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache).encode_corpus(items, return_traces=True)
+    second = fake_embedder(reasoner=reasoner, cache=cache).encode_corpus(items, return_traces=True)
     assert reasoner.calls == second.usage.reasoner_calls == second.usage.prompt_tokens == 0
     assert (first.usage.reasoner_calls, second.usage.cached_traces) == (3, 3)
     np.testing.assert_array_equal(first.vectors, second.vectors)
@@ -125,7 +125,7 @@ def test_a_second_run_makes_no_model_call_and_gives_the_same_vectors(cache: Trac
 
 def test_a_trace_is_not_taken_for_another_side_reasoner_or_prompt(cache: TraceCache) -> None:
     def calls(reasoner: FakeReasoner, side: Any = "query", **options: Any) -> int:
-        embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache, **options)
+        embedder = fake_embedder(reasoner=reasoner, cache=cache, **options)
         return embedder.trace(["a cat"], side).usage.reasoner_calls
 
     assert calls(FakeReasoner()) == 1
@@ -142,7 +142,7 @@ def test_a_trace_is_not_taken_for_another_side_reasoner_or_prompt(cache: TraceCa
 def test_a_moved_file_keeps_its_trace_and_a_changed_one_does_not(cache: TraceCache, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     PIL.Image.new("RGB", (64, 64), "red").save(path)
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), cache=cache)
+    embedder = fake_embedder(cache=cache)
 
     def calls(file: Path) -> int:
         return embedder.trace([Item(images=(file,))], "corpus").usage.reasoner_calls
@@ -158,7 +158,7 @@ def test_a_reply_that_no_file_can_hold_is_read_alike_before_and_after(cache: Tra
     texts = []
     for _ in range(2):
         reasoner = FakeReasoner(lambda chat: "<thinking>\ud83d</thinking><answer>caf\udce9</answer>")
-        [trace] = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache).trace("a cat", "query").traces
+        [trace] = fake_embedder(reasoner=reasoner, cache=cache).trace("a cat", "query").traces
         assert trace is not None
         texts.append(trace.tcot)
     assert texts[0] == texts[1]
@@ -167,7 +167,7 @@ def test_a_reply_that_no_file_can_hold_is_read_alike_before_and_after(cache: Tra
 def run_pipeline(path: Path, queue: Any) -> None:
     reasoner = FakeReasoner()
     texts = [f"thing {number}" for number in range(40)]
-    embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=TraceCache(path), chunk_items=8)
+    embedder = fake_embedder(reasoner=reasoner, cache=TraceCache(path), chunk_items=8)
     embedder.encode_corpus(texts)
     queue.put(reasoner.calls)
 
@@ -234,8 +234,8 @@ def test_kill_9_while_writing_loses_no_finished_batch_and_leaves_no_half_one(tmp
 
 RUN = """
 import sys, time
-from ume_retrieval import ReasoningEmbedder, TraceCache
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval import TraceCache
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 
 def tell(done, total, stage):
     if stage == "reason":
@@ -243,7 +243,7 @@ def tell(done, total, stage):
         time.sleep(float(sys.argv[2]))
 
 reasoner = FakeReasoner()
-embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=TraceCache(sys.argv[1]), chunk_items=4)
+embedder = fake_embedder(reasoner=reasoner, cache=TraceCache(sys.argv[1]), chunk_items=4)
 embedder.encode_corpus([f"thing {number}" for number in range(200)], on_progress=tell)
 print("asked", reasoner.calls)
 """

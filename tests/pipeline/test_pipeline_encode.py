@@ -16,7 +16,7 @@ from ume_retrieval.chat import Chat, ImagePart, TextPart, VideoPart, images_of, 
 from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.profiles import OWN
 from ume_retrieval.tcot import DEFAULT_PROMPTS
-from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder
+from ume_retrieval.testing import PLAIN_PROMPTS, SMALL_BUDGET, FakeReasoner, HashEmbedder, fake_embedder
 
 TRACE = "<thinking>Look. {cue}</thinking><rethink>Yes.</rethink><answer>a thing</answer>"
 
@@ -39,7 +39,7 @@ def words_of(chat: Chat) -> list[str]:
 
 
 def test_rows_are_float32_unit_vectors_in_input_order() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     texts = [f"thing number {number}" for number in range(5)]
     vectors = embedder.encode_corpus(texts)
     assert vectors.shape == (5, 64)
@@ -65,9 +65,9 @@ def test_vectors_depend_neither_on_order_nor_on_chunks(order: list[int], chunk_i
         "x",
         "a red circle",
     ]
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), chunk_items=chunk_items)
+    embedder = fake_embedder(chunk_items=chunk_items)
     shuffled = embedder.encode_query([items[position] for position in order], reasoning=reasoning)
-    straight = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_query(items, reasoning=reasoning)
+    straight = fake_embedder().encode_query(items, reasoning=reasoning)
     np.testing.assert_array_equal(shuffled, straight[order])
 
 
@@ -75,7 +75,7 @@ def test_vectors_depend_neither_on_order_nor_on_chunks(order: list[int], chunk_i
     "single", ["a red circle", Item(text="a red circle"), picture("red"), clip_frames("red", "blue")]
 )
 def test_a_single_input_gives_one_vector_and_a_list_of_one_gives_one_row(single: Input) -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     vector = embedder.encode_query(single)
     assert vector.shape == (64,)
     np.testing.assert_array_equal(embedder.encode_query([single]), vector[None])
@@ -83,7 +83,7 @@ def test_a_single_input_gives_one_vector_and_a_list_of_one_gives_one_row(single:
 
 
 def test_nothing_in_gives_no_rows() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     result = embedder.encode_query([], return_traces=True)
     assert result.vectors.shape == (0, 64)
     assert result.traces == result.failures == ()
@@ -92,21 +92,21 @@ def test_nothing_in_gives_no_rows() -> None:
 
 def test_never_asks_no_reasoner_and_returns_no_trace() -> None:
     reasoner = FakeReasoner()
-    result = ReasoningEmbedder(HashEmbedder(), reasoner).encode_query(["a cat"], reasoning="never", return_traces=True)
+    result = fake_embedder(reasoner=reasoner).encode_query(["a cat"], reasoning="never", return_traces=True)
     assert reasoner.calls == result.usage.reasoner_calls == 0
     assert result.traces == (None,)
-    direct = ReasoningEmbedder(HashEmbedder()).encode_query(["a cat"], reasoning="never")
+    direct = fake_embedder(reasoner=None).encode_query(["a cat"], reasoning="never")
     np.testing.assert_array_equal(result.vectors, direct)
 
 
 def test_encode_document_is_encode_corpus() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     np.testing.assert_array_equal(embedder.encode_document(["a cat"]), embedder.encode_corpus(["a cat"]))
 
 
 def test_equal_inputs_of_a_call_are_reasoned_once_even_across_chunks() -> None:
     reasoner = FakeReasoner()
-    embedder = ReasoningEmbedder(HashEmbedder(), reasoner, chunk_items=2)
+    embedder = fake_embedder(reasoner=reasoner, chunk_items=2)
     result = embedder.encode_corpus(
         ["a cat", "a cat", "a dog", picture("red"), "a cat", picture("red")], return_traces=True
     )
@@ -118,7 +118,7 @@ def test_equal_inputs_of_a_call_are_reasoned_once_even_across_chunks() -> None:
 
 def test_the_same_question_about_two_images_gets_two_traces() -> None:
     """The released code looks traces up by question text, so the second image would get the first one's."""
-    result = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_query(
+    result = fake_embedder().encode_query(
         [Item("what colour?", (picture("red"),)), Item("what colour?", (picture("blue"),))], return_traces=True
     )
     answers = [trace.tcot.answer for trace in result.traces if trace]
@@ -133,9 +133,7 @@ def test_files_of_one_name_get_their_own_traces(tmp_path: Path) -> None:
         folder.mkdir()
         picture(colour).save(folder / "cat.png")
         paths.append(folder / "cat.png")
-    result = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_corpus(
-        [Item(images=(path,)) for path in paths], return_traces=True
-    )
+    result = fake_embedder().encode_corpus([Item(images=(path,)) for path in paths], return_traces=True)
     assert [trace.tcot.answer for trace in result.traces if trace] == ["red", "blue"]
 
 
@@ -143,15 +141,13 @@ def test_a_copied_file_under_another_name_is_reasoned_once(tmp_path: Path) -> No
     for name in ("a.png", "b.png"):
         picture("red").save(tmp_path / name)
     reasoner = FakeReasoner()
-    ReasoningEmbedder(HashEmbedder(), reasoner).encode_corpus(
-        [Item(images=(tmp_path / name,)) for name in ("a.png", "b.png")]
-    )
+    fake_embedder(reasoner=reasoner).encode_corpus([Item(images=(tmp_path / name,)) for name in ("a.png", "b.png")])
     assert reasoner.calls == 1
 
 
 def test_prompts_differ_by_side_and_target() -> None:
     reasoner = FakeReasoner(spec=ReasonerSpec(prompts=DEFAULT_PROMPTS, budget=SMALL_BUDGET))
-    embedder = ReasoningEmbedder(HashEmbedder(), reasoner)
+    embedder = fake_embedder(reasoner=reasoner)
     embedder.encode_query("a cat jumps")
     embedder.encode_query("a cat jumps", target="video")
     embedder.encode_corpus("a cat jumps")
@@ -268,7 +264,7 @@ def test_one_decoding_serves_both_models_when_they_sample_alike(
 
 def test_loaded_items_are_taken_as_they_are() -> None:
     loaded = LoadedItem("a cat", (picture("red"),), (), None, "c0ffee")
-    result = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_corpus([loaded], return_traces=True)
+    result = fake_embedder().encode_corpus([loaded], return_traces=True)
     assert result.traces[0] is not None
     assert result.traces[0].content_id == "c0ffee"
 
@@ -298,7 +294,7 @@ def test_trace_reasons_without_embedding() -> None:
 
 
 def test_usage_tells_tokens_problems_and_seconds() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(lambda chat: "no tags at all"))
+    embedder = fake_embedder(reasoner=FakeReasoner(lambda chat: "no tags at all"))
     usage = embedder.encode_query(["one two three", "four"], return_traces=True).usage
     assert (usage.items, usage.reasoner_calls, usage.embedder_calls) == (2, 2, 2)
     assert (usage.prompt_tokens, usage.completion_tokens) == (4, 8)
@@ -309,13 +305,13 @@ def test_usage_tells_tokens_problems_and_seconds() -> None:
 
 def test_a_sound_trace_counts_no_problem() -> None:
     items: list[Input] = ["a cat", picture("red"), clip_frames("red", "blue")]
-    result = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_corpus(items, return_traces=True)
+    result = fake_embedder().encode_corpus(items, return_traces=True)
     assert result.usage.trace_problems == {}
 
 
 def test_progress_reaches_the_end_of_every_stage() -> None:
     seen: list[tuple[int, int, str]] = []
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), chunk_items=2)
+    embedder = fake_embedder(chunk_items=2)
     embedder.encode_corpus(
         ["a", "b", "", "d", "e"], strict=False, on_progress=lambda done, total, stage: seen.append((done, total, stage))
     )
@@ -327,10 +323,10 @@ def test_progress_reaches_the_end_of_every_stage() -> None:
 
 
 def test_info_names_models_and_prompts() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     assert embedder.dimension == 64
     assert (embedder.info.embedder.name, embedder.info.prompt_version) == ("hash-embedder", "fake-1")
-    assert ReasoningEmbedder(HashEmbedder()).info.reasoner is None
+    assert fake_embedder(reasoner=None).info.reasoner is None
 
 
 def test_videos_and_images_reach_both_models_in_order() -> None:

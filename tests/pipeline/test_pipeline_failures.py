@@ -27,7 +27,7 @@ from ume_retrieval import (
 from ume_retrieval.chat import Chat, TextPart
 from ume_retrieval.engines.base import Embeddings, Generation, PartialEmbeddings
 from ume_retrieval.pipeline.reasoning import ASKED_AT_ONCE
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder, fake_embedder
 
 
 def said(chat: Chat) -> str:
@@ -82,7 +82,7 @@ def test_broken_media_strikes_its_own_item_only(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n cut off")
     items = ["a cat", Item(images=(broken,)), Item(images=(tmp_path / "missing.png",)), "a dog"]
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     result = embedder.encode_corpus(items, strict=False, return_traces=True)
     assert [(failure.index, failure.source) for failure in result.failures] == [
         (1, str(broken)),
@@ -101,7 +101,7 @@ def test_broken_media_strikes_its_own_item_only(tmp_path: Path) -> None:
 @given(bad=st.sets(st.integers(0, 8)), chunk_items=st.integers(1, 10))
 def test_every_failed_row_is_nan_and_named_and_no_other(bad: set[int], chunk_items: int) -> None:
     items = ["" if number in bad else f"thing {number}" for number in range(9)]
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), chunk_items=chunk_items)
+    embedder = fake_embedder(chunk_items=chunk_items)
     result = embedder.encode_query(items, strict=False, return_traces=True)
     assert {failure.index for failure in result.failures} == bad
     assert set(np.flatnonzero(np.isnan(result.vectors).any(axis=1)).tolist()) == bad
@@ -129,12 +129,12 @@ def test_an_unusable_reply_is_asked_for_once_in_a_call_and_again_in_the_next(
 ) -> None:
     cache = TraceCache(tmp_path / "traces.sqlite3") if kept else None
     reasoner = mute_on("mute")
-    embedder = ReasoningEmbedder(HashEmbedder(), reasoner, cache=cache, chunk_items=chunk_items)
+    embedder = fake_embedder(reasoner=reasoner, cache=cache, chunk_items=chunk_items)
     result = embedder.encode_query(["mute", "loud", "mute"], strict=False, return_traces=True)
     assert [failure.index for failure in result.failures] == [0, 2]
     assert (reasoner.calls, result.usage.reasoner_calls, result.usage.cached_traces) == (2, 2, 1)
     better = FakeReasoner()
-    embedder = ReasoningEmbedder(HashEmbedder(), better, cache=cache, chunk_items=chunk_items)
+    embedder = fake_embedder(reasoner=better, cache=cache, chunk_items=chunk_items)
     result = embedder.encode_query(["mute", "loud"], strict=False, return_traces=True)
     assert result.failures == ()
     assert better.calls == (1 if kept else 2)
@@ -143,9 +143,9 @@ def test_an_unusable_reply_is_asked_for_once_in_a_call_and_again_in_the_next(
 def test_what_was_reasoned_before_a_strict_failure_is_kept(tmp_path: Path) -> None:
     cache = TraceCache(tmp_path / "traces.sqlite3")
     with pytest.raises(ReasoningError):
-        ReasoningEmbedder(HashEmbedder(), mute_on("mute"), cache=cache).encode_query(["loud", "mute"])
+        fake_embedder(reasoner=mute_on("mute"), cache=cache).encode_query(["loud", "mute"])
     again = mute_on("mute")
-    ReasoningEmbedder(HashEmbedder(), again, cache=cache).encode_query(["loud"])
+    fake_embedder(reasoner=again, cache=cache).encode_query(["loud"])
     assert again.calls == 0
 
 
@@ -178,7 +178,7 @@ def test_a_strict_error_of_an_engine_names_the_input(*, at_once: bool) -> None:
 
     texts = ["long thing" if number in {4, 6} else f"thing {number}" for number in range(8)]
     with pytest.raises(InputError) as raised:
-        ReasoningEmbedder(HashEmbedder(), Naming()).encode_corpus(texts)
+        fake_embedder(reasoner=Naming()).encode_corpus(texts)
     assert raised.value.__notes__ == ["input 4"]
     engine = Refusing("long") if at_once else SomeRefusing("long")
     with pytest.raises(InputError, match="too long") as raised:
@@ -197,7 +197,7 @@ def test_a_strict_call_asks_no_more_after_a_refusal() -> None:
     reasoner = Picky()
     texts = ["long", *(f"thing {number}" for number in range(3 * ASKED_AT_ONCE))]
     with pytest.raises(InputError):
-        ReasoningEmbedder(HashEmbedder(), reasoner).encode_corpus(texts)
+        fake_embedder(reasoner=reasoner).encode_corpus(texts)
     assert reasoner.calls == 0
 
 
@@ -234,7 +234,7 @@ def test_a_chat_that_the_reasoner_refuses_is_left_out_with_its_twins() -> None:
             return super().generate(chats, sampling)
 
     reasoner = Picky()
-    result = ReasoningEmbedder(HashEmbedder(), reasoner).encode_query(
+    result = fake_embedder(reasoner=reasoner).encode_query(
         ["a", "long", "b", "long", "a"], strict=False, return_traces=True
     )
     assert [failure.index for failure in result.failures] == [1, 3]
@@ -256,7 +256,7 @@ def test_a_vector_that_is_no_number_is_refused() -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
 def test_failed_rows_are_zero_where_there_is_no_nan(precision: Any) -> None:
-    vectors = ReasoningEmbedder(HashEmbedder()).encode_query(
+    vectors = fake_embedder(reasoner=None).encode_query(
         ["a", "", "c"], reasoning="never", strict=False, precision=precision
     )
     assert not vectors[1].any()
@@ -274,14 +274,14 @@ def test_an_engine_that_loses_count_is_caught() -> None:
             return Embeddings(super().embed(chats).vectors[:, :3], 1)
 
     with pytest.raises(ModelError, match="0 replies to 1 chats"):
-        ReasoningEmbedder(HashEmbedder(), Losing()).encode_query(["a", "b"])
+        fake_embedder(reasoner=Losing()).encode_query(["a", "b"])
     with pytest.raises(ModelError, match="shape"):
         ReasoningEmbedder(Flat()).encode_query(["a", "b"], reasoning="never")
 
 
 @pytest.mark.parametrize("wrong", [7, None, b"bytes", {"text": "a"}, Path("cat.png"), object()])
 def test_an_input_of_another_type_is_refused_with_a_hint(wrong: Any) -> None:
-    embedder = ReasoningEmbedder(HashEmbedder())
+    embedder = fake_embedder(reasoner=None)
     with pytest.raises(InputError) as alone:
         embedder.encode_query(wrong, reasoning="never")
     result = embedder.encode_query(["a", wrong], reasoning="never", strict=False, return_traces=True)
@@ -302,7 +302,7 @@ def test_frames_that_no_model_takes_strike_their_own_item_only(
 ) -> None:
     frames = Frames(tuple(PIL.Image.new("RGB", size) for size in sizes), times, duration_s)
     items: list[Any] = ["a cat", frames, "a dog"]
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     result = embedder.encode_corpus(items, strict=False, return_traces=True)
     assert [(failure.index, failure.error) for failure in result.failures] == [(1, "invalid_input")]
     np.testing.assert_array_equal(result.vectors[[0, 2]], embedder.encode_corpus(["a cat", "a dog"]))
@@ -334,20 +334,20 @@ def test_arguments_are_checked_before_any_work(options: dict[str, Any]) -> None:
 
 
 def test_reasoning_without_a_reasoner_says_how_to_get_one() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder())
+    embedder = fake_embedder(reasoner=None)
     for call in (embedder.encode_query, embedder.encode_corpus, lambda items: embedder.trace(items, "query")):
         with pytest.raises(InputError) as raised:
             call(["a"])
         assert "reasoning='never'" in raised.value.hint
     with pytest.raises(InputError):
-        ReasoningEmbedder(HashEmbedder(), FakeReasoner()).trace(["a"], "sideways")  # type: ignore[arg-type]
+        fake_embedder().trace(["a"], "sideways")  # type: ignore[arg-type]
     with pytest.raises(InputError):
-        ReasoningEmbedder(HashEmbedder(), chunk_items=0)
+        fake_embedder(reasoner=None, chunk_items=0)
 
 
 def test_a_remote_address_fails_unnamed_because_it_may_carry_a_key() -> None:
     item = Item(images=("https://someone:secret@example.org/cat.png?token=secret",))
-    result = ReasoningEmbedder(HashEmbedder()).encode_query([item], reasoning="never", strict=False, return_traces=True)
+    result = fake_embedder(reasoner=None).encode_query([item], reasoning="never", strict=False, return_traces=True)
     [failure] = result.failures
     assert failure.error == "remote_not_allowed"
     assert "secret" not in failure.message + failure.hint + failure.source

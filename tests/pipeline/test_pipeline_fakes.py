@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ume_retrieval import Embedder, Frames, Item, Reasoner, ReasoningEmbedder, Sampling
+from ume_retrieval import Embedder, Frames, Item, Reasoner, Sampling
 from ume_retrieval.chat import Message, TextPart
 from ume_retrieval.pipeline.loading import Input
-from ume_retrieval.testing import COLOURS, FakeReasoner, HashEmbedder
+from ume_retrieval.testing import COLOURS, FakeReasoner, HashEmbedder, fake_embedder
 
 
 def shade(colour: str) -> PIL.Image.Image:
@@ -29,7 +29,7 @@ def test_they_keep_the_engines_protocols() -> None:
 @settings(deadline=None)
 @given(st.text(min_size=1).filter(str.strip))
 def test_any_text_gets_a_sound_trace_and_a_unit_vector(text: str) -> None:
-    result = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_query([text], return_traces=True)
+    result = fake_embedder().encode_query([text], return_traces=True)
     assert result.usage.trace_problems == {}
     assert np.linalg.norm(result.vectors) == pytest.approx(1, abs=1e-5)
 
@@ -44,7 +44,7 @@ def test_any_text_gets_a_sound_trace_and_a_unit_vector(text: str) -> None:
     ],
 )
 def test_every_modality_gets_the_cue_that_it_needs(item: Input) -> None:
-    result = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_corpus(item, return_traces=True)
+    result = fake_embedder().encode_corpus(item, return_traces=True)
     [trace] = result.traces
     assert result.usage.trace_problems == {}
     assert trace is not None
@@ -53,7 +53,7 @@ def test_every_modality_gets_the_cue_that_it_needs(item: Input) -> None:
 
 @pytest.mark.parametrize("reasoning", ["always", "never"])
 def test_a_colours_name_finds_its_picture(reasoning: str) -> None:
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    embedder = fake_embedder()
     pictures = embedder.encode_corpus([shade(colour) for colour in COLOURS], reasoning=reasoning)
     names = embedder.encode_query([f"something {colour}" for colour in COLOURS], reasoning=reasoning)
     assert embedder.similarity(names, pictures).argmax(axis=1).tolist() == list(range(len(COLOURS)))
@@ -62,7 +62,7 @@ def test_a_colours_name_finds_its_picture(reasoning: str) -> None:
 def test_equal_pixels_are_told_from_other_pixels() -> None:
     reasoner = FakeReasoner()
     replies = [
-        ReasoningEmbedder(HashEmbedder(), reasoner).trace(PIL.Image.new("RGB", (40, 40), (200, shade, 20)), "corpus")
+        fake_embedder(reasoner=reasoner).trace(PIL.Image.new("RGB", (40, 40), (200, shade, 20)), "corpus")
         for shade in (20, 20, 21)
     ]
     thoughts = [reply.traces[0].tcot.thinking for reply in replies if reply.traces[0]]

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.errors import Stopped
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import fake_embedder
 from ume_retrieval.util.threads import ahead, overlapped
 
 
@@ -83,7 +82,7 @@ def test_an_error_is_raised_after_what_was_finished_before_it(where: str) -> Non
 @pytest.mark.parametrize("chunk_items", [2, 9], ids=["side by side", "one after the other"])
 def test_a_stage_that_runs_out_of_something_is_an_error_and_not_the_end(chunk_items: int) -> None:
     """The rest of the rows came back as NaN, from a strict call."""
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), chunk_items=chunk_items)
+    embedder = fake_embedder(chunk_items=chunk_items)
     progress = lambda done, total, stage: next(iter(())) if stage == "embed" else None  # noqa: E731
     with pytest.raises(RuntimeError, match="StopIteration"):
         embedder.encode_corpus([f"thing {n}" for n in range(9)], on_progress=progress)

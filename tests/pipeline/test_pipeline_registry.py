@@ -19,7 +19,7 @@ from ume_retrieval.engines import registry
 from ume_retrieval.engines.load import ENGINES, Engine, LoadOptions, choose_engine
 from ume_retrieval.engines.registry import Resolved, presets, resolve_embedder, resolve_reasoner
 from ume_retrieval.errors import IncompatibleModel
-from ume_retrieval.testing import PLAIN_PROMPTS, FakeReasoner, HashEmbedder
+from ume_retrieval.testing import PLAIN_PROMPTS, FakeReasoner, HashEmbedder, fake_embedder
 
 EMBED_RL = EmbedderSpec(family="embed-rl", matryoshka_dims=(8, 16))
 ASKS = ReasonerSpec(prompts=PLAIN_PROMPTS, max_tokens=99)
@@ -242,4 +242,4 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(ume_retrieval)
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         ume_retrieval.nothing_of_the_kind  # noqa: B018 - looking it up is the test
-    assert np.isfinite(ReasoningEmbedder(HashEmbedder()).encode_query("a", reasoning="never")).all()
+    assert np.isfinite(fake_embedder(reasoner=None).encode_query("a", reasoning="never")).all()

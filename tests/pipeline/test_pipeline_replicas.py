@@ -17,7 +17,7 @@ from ume_retrieval.engines.base import Embeddings, Generation, PartialEmbeddings
 from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder
 from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder, fake_embedder
 
 GREEDY = Sampling(max_tokens=64)
 
@@ -79,7 +79,7 @@ def test_a_refused_item_is_named_and_the_others_stay(kind: type[HashEmbedder]) -
     result = embedder.encode_corpus(
         [f"thing {n}" for n in range(40)], reasoning="never", strict=False, return_traces=True
     )
-    plain = ReasoningEmbedder(HashEmbedder()).encode_corpus([f"thing {n}" for n in range(40)], reasoning="never")
+    plain = fake_embedder(reasoner=None).encode_corpus([f"thing {n}" for n in range(40)], reasoning="never")
     failed = [failure.index for failure in result.failures]
     assert failed == [7]
     kept = [row for row in range(40) if row not in failed]
@@ -119,7 +119,7 @@ def test_chats_that_replicas_refuse_are_named_and_the_replies_to_others_stay() -
         several.generate(texts(33), GREEDY)
     with pytest.raises(InputError):
         several.generate(texts(33)[32:], GREEDY)
-    result = ReasoningEmbedder(HashEmbedder(), several).encode_corpus(
+    result = fake_embedder(reasoner=several).encode_corpus(
         [f"thing {n}" for n in range(33)], strict=False, return_traces=True
     )
     assert [failure.index for failure in result.failures] == [20, 32]
@@ -139,7 +139,7 @@ def test_replicas_that_refuse_whole_calls_lose_nothing_in_the_pipeline() -> None
     several = ReplicatedReasoner([PickyReasoner(), PickyReasoner()])
     with pytest.raises(InputError):
         several.generate(texts(33)[32:], GREEDY)
-    result = ReasoningEmbedder(HashEmbedder(), several).encode_corpus(
+    result = fake_embedder(reasoner=several).encode_corpus(
         [f"thing {n}" for n in range(33)], strict=False, return_traces=True
     )
     assert [failure.index for failure in result.failures] == [20, 32]

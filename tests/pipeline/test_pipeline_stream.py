@@ -19,7 +19,7 @@ from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Generation, SupportsStreaming
 from ume_retrieval.pipeline import InMemoryTraceCache
 from ume_retrieval.pipeline.trace_cache import TraceRecord
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder, fake_embedder
 
 
 class StreamingReasoner(FakeReasoner):
@@ -43,7 +43,7 @@ class StreamingReasoner(FakeReasoner):
 @given(count=st.integers(0, 20), chunk_items=st.integers(1, 6), bad=st.sets(st.integers(0, 19)))
 def test_a_stream_gives_the_vectors_and_traces_of_one_call(count: int, chunk_items: int, bad: set[int]) -> None:
     texts = ["" if n in bad else f"thing {n}" for n in range(count)]
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), chunk_items=chunk_items)
+    embedder = fake_embedder(chunk_items=chunk_items)
     whole = embedder.encode_corpus(texts, strict=False, return_traces=True)
     with embedder.stream_corpus(iter(texts)) as stream:
         found = list(stream)
@@ -71,7 +71,7 @@ def test_the_corpus_is_drawn_as_it_is_needed() -> None:
             drawn = n + 1
             yield f"thing {n}"
 
-    embedder = ReasoningEmbedder(HashEmbedder(), chunk_items=8)
+    embedder = fake_embedder(reasoner=None, chunk_items=8)
     with embedder.stream_corpus(corpus(), reasoning="never") as stream:
         results = iter(stream)
         for _ in range(40):
@@ -103,7 +103,7 @@ def test_stages_overlap() -> None:
 
 def test_rates_and_progress_tell_of_every_stage() -> None:
     seen: list[tuple[int, int, str]] = []
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), chunk_items=3)
+    embedder = fake_embedder(chunk_items=3)
     texts = [f"thing {n}" for n in range(7)]
     progress = lambda done, total, stage: seen.append((done, total, stage))  # noqa: E731
     with embedder.stream_corpus(iter(texts), total=7, on_progress=progress) as stream:
@@ -122,7 +122,7 @@ def test_files_are_decoded_ahead_and_keep_their_places(tmp_path: Path) -> None:
         else:
             PIL.Image.new("RGB", (64, 64), (n * 8, 0, 255 - n * 8)).save(path)
         items.append(Item(images=(path,)))
-    embedder = ReasoningEmbedder(HashEmbedder(), chunk_items=4)
+    embedder = fake_embedder(reasoner=None, chunk_items=4)
     with embedder.stream_corpus(items, reasoning="never") as stream:
         found = list(stream)
     assert [one.index for one in found if one.failure] == [3, 10, 17, 24]
@@ -136,8 +136,8 @@ def test_replies_that_are_handed_out_one_by_one_find_their_chats() -> None:
     reasoner = StreamingReasoner()
     assert isinstance(reasoner, SupportsStreaming)
     texts = [f"thing {n}" for n in range(9)]
-    streamed = ReasoningEmbedder(HashEmbedder(), reasoner).encode_corpus(texts, return_traces=True)
-    whole = ReasoningEmbedder(HashEmbedder(), FakeReasoner()).encode_corpus(texts, return_traces=True)
+    streamed = fake_embedder(reasoner=reasoner).encode_corpus(texts, return_traces=True)
+    whole = fake_embedder().encode_corpus(texts, return_traces=True)
     np.testing.assert_array_equal(streamed.vectors, whole.vectors)
     assert streamed.usage.reasoner_calls == reasoner.calls == 9
     assert streamed.usage.completion_tokens == whole.usage.completion_tokens
@@ -149,7 +149,7 @@ def test_an_engine_that_hands_out_too_little_is_named() -> None:
             yield from list(super().replies(chats, sampling))[1:]
 
     with pytest.raises(ModelError, match="replies"):
-        ReasoningEmbedder(HashEmbedder(), Forgetful()).encode_corpus(["a", "b"])
+        fake_embedder(reasoner=Forgetful()).encode_corpus(["a", "b"])
 
 
 def test_an_interrupt_keeps_every_finished_trace(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_an_interrupt_keeps_every_finished_trace(tmp_path: Path) -> None:
     first = Slow()
 
     def reader() -> None:
-        with ReasoningEmbedder(HashEmbedder(), first, cache=cache, chunk_items=4).stream_corpus(texts) as stream:
+        with fake_embedder(reasoner=first, cache=cache, chunk_items=4).stream_corpus(texts) as stream:
             next(iter(stream))
             reached.wait(20)
             raise KeyboardInterrupt
@@ -177,14 +177,14 @@ def test_an_interrupt_keeps_every_finished_trace(tmp_path: Path) -> None:
     assert 4 < first.given < 60
     assert len(cache) == first.given
     second = FakeReasoner()
-    ReasoningEmbedder(HashEmbedder(), second, cache=cache).encode_corpus(texts)
+    fake_embedder(reasoner=second, cache=cache).encode_corpus(texts)
     assert second.calls == 60 - first.given
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"bytes", {"text": "a"}, Path("cat.png")])
 def test_what_gives_no_inputs_is_refused_at_once(wrong: Any) -> None:
     with pytest.raises(InputError) as raised:
-        ReasoningEmbedder(HashEmbedder()).stream_corpus(wrong, reasoning="never")
+        fake_embedder(reasoner=None).stream_corpus(wrong, reasoning="never")
     assert raised.value.hint
 
 
@@ -198,7 +198,7 @@ def test_traces_in_memory_are_bounded_and_the_last_ones_asked_for_stay() -> None
 
 
 def test_a_single_input_is_one_input() -> None:
-    embedder = ReasoningEmbedder(HashEmbedder())
+    embedder = fake_embedder(reasoner=None)
     for one in ("red circle", Item(text="red circle")):
         with embedder.stream_corpus(one, reasoning="never") as stream:
             assert [found.index for found in stream] == [0]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ume_retrieval import InputError, ReasoningEmbedder
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import fake_embedder
 from ume_retrieval.vectors import Precision, cosine, dequantize, quantize, truncate, unit_rows
 
 ROWS = st.builds(
@@ -26,7 +26,7 @@ INTEGER = ("int8", "uint8", "binary", "ubinary")
 
 @pytest.fixture
 def embedder() -> ReasoningEmbedder:
-    return ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+    return fake_embedder()
 
 
 @pytest.mark.parametrize("dimension", [1, 7, 63, 64])
@@ -116,7 +116,7 @@ def test_missing_rows_stay_missing_when_truncated() -> None:
 @settings(max_examples=50, deadline=None)
 @given(ROWS)
 def test_similarity_is_the_cosine(rows: npt.NDArray[np.float32]) -> None:
-    embedder = ReasoningEmbedder(HashEmbedder())
+    embedder = fake_embedder(reasoner=None)
     matrix = embedder.similarity(rows * 3, rows)
     assert matrix.dtype == np.float32
     np.testing.assert_allclose(matrix, rows @ rows.T, atol=1e-5)
@@ -134,5 +134,5 @@ def test_similarity_is_the_cosine(rows: npt.NDArray[np.float32]) -> None:
 )
 def test_what_cannot_be_compared_is_refused(a: Any, b: Any) -> None:
     with pytest.raises(InputError) as raised:
-        ReasoningEmbedder(HashEmbedder()).similarity(a, b)
+        fake_embedder(reasoner=None).similarity(a, b)
     assert raised.value.hint

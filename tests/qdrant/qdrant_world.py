@@ -10,11 +10,11 @@ import numpy as np
 
 from ume_qdrant import Store, export
 from ume_retrieval import ReasoningEmbedder, TraceCache
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 
 
 def models(cache: Path | None = None, **kwargs: Any) -> ReasoningEmbedder:
-    return ReasoningEmbedder(HashEmbedder(), FakeReasoner(**kwargs), cache=TraceCache(cache) if cache else None)
+    return fake_embedder(reasoner=FakeReasoner(**kwargs), cache=TraceCache(cache) if cache else None)
 
 
 def dump(store: Store) -> dict[str, dict[str, Any]]:

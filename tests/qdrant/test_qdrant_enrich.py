@@ -18,7 +18,7 @@ from ume_retrieval import Failure, InputError, ModelError, ReasoningEmbedder, Re
 from ume_retrieval.chat import Chat, TextPart
 from ume_retrieval.engines.base import Generation
 from ume_retrieval.errors import CollectionNotFound, ServerError
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, fake_embedder
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def words(chat: Chat) -> str:
 
 
 def with_reasoner(reasoner: FakeReasoner) -> ReasoningEmbedder:
-    return ReasoningEmbedder(HashEmbedder(), reasoner)
+    return fake_embedder(reasoner=reasoner)
 
 
 def test_everything_that_waits_is_reasoned_over(store: Store, folder: Path) -> None:
@@ -88,10 +88,10 @@ def test_an_interrupted_run_goes_on_and_reasons_nothing_twice(store: Store, fold
     cache = TraceCache(tmp_path / "traces.sqlite3")
     first = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        enrich(ReasoningEmbedder(HashEmbedder(), first, cache=cache), store, batch_size=2)
+        enrich(fake_embedder(reasoner=first, cache=cache), store, batch_size=2)
     assert store.count(Filter(reasoning=("done",))) == 4
     second = FakeReasoner()
-    report = enrich(ReasoningEmbedder(HashEmbedder(), second, cache=cache), store, batch_size=2)
+    report = enrich(fake_embedder(reasoner=second, cache=cache), store, batch_size=2)
     assert (first.calls, second.calls, report.enriched) == (4, 4, 4)
 
 
@@ -147,7 +147,7 @@ def test_a_file_that_changed_or_went_away_stays_waiting(store: Store, folder: Pa
 
 def test_arguments_are_checked(store: Store, folder: Path) -> None:
     with pytest.raises(InputError, match="without a Reasoner"):
-        enrich(ReasoningEmbedder(HashEmbedder()), store)
+        enrich(fake_embedder(reasoner=None), store)
     with pytest.raises(InputError, match="batch_size"):
         enrich(models(), store, batch_size=0)
     with pytest.raises(CollectionNotFound):

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 from qdrant_client import QdrantClient
 from ume_qdrant import ClientStore, index, search
-from ume_retrieval import ReasoningEmbedder
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
-embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+from ume_retrieval.testing import fake_embedder
+embedder = fake_embedder()
 store = ClientStore(QdrantClient(":memory:"), "notes")
 assert index(embedder, store, sys.argv[1], reasoning="always").indexed == 1
 assert len(search(embedder, store, "train").hits) == 1

@@ -27,7 +27,7 @@ from ume_qdrant import (
 from ume_qdrant.stores.schema import point_id, within
 from ume_retrieval import InputError, MediaError, ReasoningEmbedder
 from ume_retrieval.errors import BrokenMedia, StoreMismatch
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder, fake_embedder
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_equal_files_are_embedded_once(store: Store, tmp_path: Path) -> None:
     assert (report.indexed, report.points, report.model_calls) == (5, 5, 1)
     assert store.count() == 5
     reasoner = FakeReasoner()
-    index(ReasoningEmbedder(HashEmbedder(), reasoner), store, tmp_path, reasoning="always", batch_size=9)
+    index(fake_embedder(reasoner=reasoner), store, tmp_path, reasoning="always", batch_size=9)
     assert reasoner.calls == 1
 
 
@@ -322,7 +322,7 @@ def test_other_models_are_refused(store: Store, folder: Path) -> None:
     longer = ReasoningEmbedder(HashEmbedder(dimension=32), FakeReasoner())
     with pytest.raises(StoreMismatch, match="dimension 64, not 32"):
         index(longer, store, folder)
-    other_reasoner = ReasoningEmbedder(HashEmbedder(), FakeReasoner(revision="2"))
+    other_reasoner = fake_embedder(reasoner=FakeReasoner(revision="2"))
     enrich(other_reasoner, store, where=Filter(kinds=("text",)))
     with pytest.raises(StoreMismatch, match="reasoner_revision '2', not '1'"):
         index(models(), store, folder, reasoning="always")
@@ -331,7 +331,7 @@ def test_other_models_are_refused(store: Store, folder: Path) -> None:
 
 def test_arguments_are_checked(store: Store, folder: Path) -> None:
     with pytest.raises(InputError, match="without a Reasoner"):
-        index(ReasoningEmbedder(HashEmbedder()), store, folder, reasoning="always")
+        index(fake_embedder(reasoner=None), store, folder, reasoning="always")
     with pytest.raises(InputError, match="unknown reasoning"):
         index(models(), store, folder, reasoning="sometimes")  # type: ignore[arg-type]  # the mistake
     with pytest.raises(InputError, match="nothing to index"):

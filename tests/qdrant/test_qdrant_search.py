@@ -33,7 +33,7 @@ from ume_qdrant.stores.base import VectorName
 from ume_qdrant.stores.schema import point_id, within
 from ume_retrieval import Clip, InputError, Item, ReasoningEmbedder
 from ume_retrieval.errors import CollectionNotFound, StoreMismatch
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import FakeReasoner, HashEmbedder, fake_embedder
 
 META = CollectionMeta("m", "r", "f", 4)
 
@@ -122,7 +122,7 @@ def test_no_reasoning_where_it_could_change_nothing(store: Store, tmp_path: Path
 
 
 def test_an_embedder_without_a_reasoner_can_search_directly(indexed: Store) -> None:
-    plain = ReasoningEmbedder(HashEmbedder())
+    plain = fake_embedder(reasoner=None)
     assert names(search(plain, indexed, "train", reasoning="never").hits)[0] == "notes.txt"
     with pytest.raises(InputError):
         search(plain, indexed, "train")
@@ -131,7 +131,7 @@ def test_an_embedder_without_a_reasoner_can_search_directly(indexed: Store) -> N
 def test_other_models_are_refused(indexed: Store) -> None:
     with pytest.raises(StoreMismatch, match="model 'hash-embedder', not 'other'"):
         search(ReasoningEmbedder(HashEmbedder(name="other"), FakeReasoner()), indexed, "red")
-    thinker = ReasoningEmbedder(HashEmbedder(), FakeReasoner(name="other"))
+    thinker = fake_embedder(reasoner=FakeReasoner(name="other"))
     with pytest.raises(StoreMismatch, match="reasoner 'fake-reasoner', not 'other'"):
         search(thinker, indexed, "red")
     assert search(thinker, indexed, "red", reasoning="never").hits

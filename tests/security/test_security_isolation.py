@@ -28,7 +28,6 @@ from ume_retrieval import (
     Limits,
     MediaError,
     Page,
-    ReasoningEmbedder,
     VisualBudget,
 )
 from ume_retrieval.errors import BrokenMedia, MediaCrashed, MediaNotFound, MediaTimeout, MediaTooLarge
@@ -36,7 +35,7 @@ from ume_retrieval.media import Entry, Isolation, discover, load
 from ume_retrieval.media.isolation import pool as pools
 from ume_retrieval.media.isolation.decoder import IsolatedDecoder, decoder
 from ume_retrieval.media.isolation.pool import close_pools, pool_of
-from ume_retrieval.testing import FakeReasoner, HashEmbedder
+from ume_retrieval.testing import fake_embedder
 
 BUDGET = VisualBudget()
 APART = Limits(isolation=Isolation(workers=2))
@@ -122,7 +121,7 @@ def load_failure(path: Path, limits: Limits) -> tuple[type[MediaError], str, str
 def test_a_crash_costs_that_item_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str) -> None:
     limits = trouble(monkeypatch, on_image(body))
     bad, good = picture(folder / "bad.png", RED), picture(folder / "good.png", GREEN)
-    embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner(), limits=limits)
+    embedder = fake_embedder(limits=limits)
     items = [Item(images=(path,)) for path in (bad, good, good)]
     result = embedder.encode_corpus(items, strict=False, return_traces=True)
     [failure] = result.failures

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ume_retrieval import InputError, Item, Limits, MediaError, ReasoningEmbedder, VisualBudget
+from ume_retrieval import InputError, Item, Limits, MediaError, VisualBudget
 from ume_retrieval.errors import RemoteNotAllowed
 from ume_retrieval.media import load
 from ume_retrieval.media.remote.allowlist import AllowedHosts
 from ume_retrieval.media.remote.fetch import fetch
-from ume_retrieval.testing import HashEmbedder
+from ume_retrieval.testing import fake_embedder
 
 PRIVATE = [
     *("127.0.0.1", "127.255.0.3", "10.0.0.7", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
@@ -161,7 +161,7 @@ def test_the_list_names_hosts(host: str, entries: list[str], good: bool) -> None
 @pytest.mark.parametrize("entries", [True, "example.org", ["http://example.org"], ["exa mple"], ["**"], ["10.0.0.1/8"]])
 def test_a_list_that_is_none_shows_at_once(entries: Any) -> None:
     with pytest.raises(InputError):
-        ReasoningEmbedder(HashEmbedder(), allow_remote=entries)
+        fake_embedder(reasoner=None, allow_remote=entries)
 
 
 def test_a_named_network_of_ones_own_is_fetched_from(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

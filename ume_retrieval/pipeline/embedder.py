@@ -259,8 +259,8 @@ class ReasoningEmbedder:
             InputError: When `inputs` or `reasoning` cannot be used.
 
         Example:
-            >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
-            >>> embedder = ReasoningEmbedder(HashEmbedder(), FakeReasoner())
+            >>> from ume_retrieval.testing import fake_embedder
+            >>> embedder = fake_embedder()
             >>> with embedder.stream_corpus(f"thing {n}" for n in range(1000)) as stream:
             ...     sum(one.vector is not None for one in stream), stream.usage.embedder_calls
             (1000, 1000)
