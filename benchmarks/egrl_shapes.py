@@ -17,20 +17,25 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from egrl_starts import LEVEL, MixedTasks, learn_starts
 
+from ume_retrieval.checkpoint import EmbedderSpec
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import TransformersEmbedder
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
+from ume_retrieval.tcot.evidence import Evidence
+from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.util.progress import Progress
 from ume_training.contrastive.settings import LoraSettings
 from ume_training.data.sources import ChosenPairs
 from ume_training.egrl.hard import hard_pairs
 from ume_training.egrl.process import WordsDiscriminator
-from ume_training.egrl.reasoner_eval import USES, held_out_world, hit_at_1, write_about
+from ume_training.egrl.reasoner_eval import USES, Written, held_out_world, hit_at_1, write_about
 from ume_training.egrl.run import run_egrl
 from ume_training.egrl.settings import EgrlSettings, RewardWeights
 from ume_training.shapes.benchmark import GROUP_SIZE
@@ -121,6 +126,12 @@ class Bench:
         return folder / "reasoner"
 
 
+def swapped(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
+    """Every item with the T-CoT of the next one of its task: shows whether the Embedder reads T-CoTs at all."""
+    turned = [*written[1:], *written[:1]]
+    return USES["whole"]([replace(one, tcot=other.tcot) for one, other in zip(written, turned, strict=True)], spec)
+
+
 def evaluate(
     reasoner: TransformersReasoner, embedder: TransformersEmbedder, seed: int, uses: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
@@ -135,7 +146,7 @@ def evaluate(
             in_form += [one.in_form for one in (*asked, *corpus)]
             tokens += [one.tokens for one in (*asked, *corpus)]
             for row, use in uses.items():
-                score = hit_at_1(embedder, task, asked, corpus, USES[use])
+                score = hit_at_1(embedder, task, asked, corpus, {**USES, "swapped": swapped}[use])
                 by_task[row].setdefault(task.name, []).append(score)
     return {
         row: {
@@ -166,11 +177,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def show_step(step: int, steps: int, figures: Mapping[str, float]) -> None:
+def show_step(step: Progress) -> None:
     """A line every ten steps."""
-    if step % 10 == 0 or step == steps:
+    if step.done % 10 == 0 or step.done == step.total:
         shown = ("reward", "format", "process", "accuracy", "kl", "entropy", "tokens", "seconds")
-        note(f"  step {step}/{steps}  " + "  ".join(f"{name} {figures[name]:.3f}" for name in shown if name in figures))
+        figures = (f"{name} {step.figures[name]:.3f}" for name in shown if name in step.figures)
+        note(f"  step {step.done}/{step.total}  " + "  ".join(figures))
 
 
 def summary(rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ PARTS = {
     "media": (["--files", "1500"], ["--files", "40"]),
     "tcots": (["--tcots", "10000"], ["--tcots", "200"]),
     "servers": (["--rounds", "30"], ["--rounds", "3"]),
+    "store": (["--every", "1"], ["--every", "97"]),
     "disk": (["--sizes", "8"], ["--sizes", "1"]),
     "memory": ([], ["--quick"]),
 }

@@ -22,6 +22,7 @@ from random_init import PublishedSize, build_qwen3_vl
 
 from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
+from ume_retrieval.util.progress import Progress
 from ume_training.contrastive.run import train_contrastive
 from ume_training.contrastive.settings import ContrastiveSettings, LoraSettings
 from ume_training.egrl.run import run_egrl
@@ -50,11 +51,11 @@ def measure_contrastive(folder: Path, settings: ContrastiveSettings, device: str
     sources = [ShapesSource(task, "default", seed=0, group_size=4, count=4 * settings.batch) for task in TASKS]
     times: list[float] = []
 
-    def watch(*_: int | Mapping[str, float]) -> None:
+    def watch(_: Progress) -> None:
         times.append(time.monotonic())
 
     begun = time.monotonic()
-    trained = train_contrastive(settings, sources, folder, watch=watch, device=device)
+    trained = train_contrastive(settings, sources, folder, on_progress=watch, device=device)
     later = [end - start for start, end in pairwise(times)]
     return {
         "load_and_first_step_s": round(times[0] - begun, 2),
@@ -78,7 +79,7 @@ def measure_egrl(folder: Path, settings: EgrlSettings) -> dict[str, Any]:
     """
     steps: list[Mapping[str, float]] = []
     sources = [ShapesSource(task, "default", seed=0, group_size=2, count=4 * settings.pairs) for task in TASKS]
-    run_egrl(settings, sources, folder, on_progress=lambda _, __, figures: steps.append(figures))
+    run_egrl(settings, sources, folder, on_progress=lambda step: steps.append(step.figures))
     later = steps[1:]
     mean = {
         name: statistics.mean(figures[name] for figures in later)

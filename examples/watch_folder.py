@@ -116,7 +116,7 @@ def main() -> None:
     embedder = ReasoningEmbedder.from_pretrained(options.model)
 
     def one_pass() -> IndexReport:
-        # Open for the pass only: in a folder one process holds a collection at a time, and others want to search it.
+        # Open for the pass only: between passes nothing is held, and others may move or repair the collection.
         with open_store(options.store, options.collection, api_key=key) as store:
             return index(
                 embedder,

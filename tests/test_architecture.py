@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "profiles": {"errors"},
     "vectors": {"errors"},
     "models": {"errors", "profiles"},
-    "checkpoint": {"errors", "profiles"},
+    "checkpoint": {"errors", "profiles", "util"},
     "chat": {"inputs"},
     "media": {"checkpoint", "errors", "inputs", "util"},
     "util": {"errors"},
@@ -55,6 +55,10 @@ ROOMS: dict[str, set[str]] = {
         *("profiles", "results", "tcot", "util", "vectors"),
     },
     "report": {"errors", "inputs", "media", "tcot", "util"},
+    "reranking": {
+        *("chat", "checkpoint", "engines", "errors", "inputs", "media"),
+        *("pipeline", "results", "tcot", "util"),
+    },
     "testing": {"chat", "checkpoint", "engines", "pipeline", "tcot"},
     "verification": {"chat", "engines", "errors", "inputs", "models"},
 }

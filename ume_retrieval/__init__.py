@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from ume_retrieval.media.limits import Limits as Limits
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder as ReasoningEmbedder
     from ume_retrieval.pipeline.trace_cache import TraceCache as TraceCache
+    from ume_retrieval.reranking import Reranker as Reranker
+    from ume_retrieval.reranking import RerankResult as RerankResult
     from ume_retrieval.results import EncodeResult as EncodeResult
     from ume_retrieval.results import Trace as Trace
     from ume_retrieval.results import Usage as Usage
@@ -65,6 +67,7 @@ _HOMES = {
     "media.limits": ("Limits",),
     "pipeline.embedder": ("ReasoningEmbedder",),
     "pipeline.trace_cache": ("TraceCache",),
+    "reranking": ("RerankResult", "Reranker"),
     "results": ("EncodeResult", "Trace", "Usage"),
     "tcot.trace": ("TCot",),
 }

@@ -56,6 +56,21 @@ class Message:
     side: Side | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A query and an item, as a reranker reads them together.
+
+    Attributes:
+        query: What is searched for, in order.
+        document: What may answer it, in order.
+        instruction: The retrieval task, or None.
+    """
+
+    query: tuple[Part, ...]
+    document: tuple[Part, ...]
+    instruction: str | None = None
+
+
 Chat: TypeAlias = tuple[Message, ...]
 """Turns in order. An engine decides from the last turn's role whether a reply is to be generated."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from pydantic import (
 
 from ume_retrieval.errors import IncompatibleModel, InputError
 from ume_retrieval.profiles import OWN, PROFILES, Family, Profile, find_profile
+from ume_retrieval.util.json_text import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +129,15 @@ class Prompts(BaseModel):
         try:
             prompts = cls.model_validate({"version": "", **fields})
         except ValidationError as error:
-            first = error.errors()[0]
+            # A misspelt name is unknown, and the name that was meant is missing: the former says what to correct.
+            first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
             field = ".".join(map(str, first["loc"]))
             said = {"missing": "is missing", "extra_forbidden": "is not a prompt"}.get(first["type"], first["msg"])
-            raise InputError(
-                f"{source}: {field} {said}",
-                hint=f"the fields are {', '.join(cls.model_fields)}; version may be left out",
-            ) from error
+            unknown = first["type"] == "extra_forbidden"
+            near = difflib.get_close_matches(field, cls.model_fields, n=1, cutoff=0.8) if unknown else ()
+            hint = f"the fields are {', '.join(cls.model_fields)}; version may be left out"
+            hint = f"did you mean {near[0]}?" if near else hint
+            raise InputError(f"{source}: {field} {said}", hint=hint) from error
         for name in ("query_text", "query_text_to_video", "corpus_text"):
             if "{text}" not in getattr(prompts, name):
                 raise InputError(f"{source}: {name} lacks {{text}}", hint="add {text} where the item's text belongs")
@@ -246,15 +250,35 @@ class EmbedderSpec(BaseModel):
         return self.family if self.profile == OWN else f"{self.family}/{self.profile.name}"
 
 
+class RerankerSpec(BaseModel):
+    """Settings of a reranker that scores pairs of a query and an item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["reranker"] = "reranker"
+    family: Literal["qwen3-vl-reranker", "cross-encoder"]
+    """How a pair is written: QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_reranker.py; or by the model's own
+    sentence-transformers files, which also resize its pictures."""
+    profile: Profile = PROFILES["qwen3-vl-embedding"][0]
+    """How videos and pictures are shown; the published rerankers share it with the Embedders of their family."""
+    budget: VisualBudget = PUBLISHED_BUDGETS["qwen3-vl-embedding"]
+    """Resolution and number of frames that the model sees."""
+    default_instruction: str = "Given a search query, retrieve relevant candidates that answer the query."
+    """Task of a query without an instruction; only the qwen3-vl-reranker family reads it."""
+    max_tokens: Annotated[int, Field(gt=0)] = 10_240
+    """Tokens of a pair before its fixed end. Of a longer pair, words are dropped from the end, as published; pictures
+    stay. The cross-encoder family uses the model's own limit."""
+
+
 def _read_table(path: Path) -> dict[str, object]:
-    readers = {".toml": tomllib.loads, ".json": json.loads}
+    readers: dict[str, Callable[[str], object]] = {".toml": tomllib.loads, ".json": parse_json}
     if path.suffix not in readers:
         raise InputError(f"{path} is neither .toml nor .json", hint="prompts are read from one of these")
     try:
         table = readers[path.suffix](path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    except ValueError as error:  # invalid UTF-8, or a syntax error of either format, with its line
+    except (ValueError, RecursionError) as error:  # invalid UTF-8, or a syntax error of either format, with its line
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(table, dict):
         raise InputError(f"{path} holds no table of prompts", hint="write one field a prompt")
@@ -271,7 +295,7 @@ def read_spec(folder: Path) -> ReasonerSpec | EmbedderSpec | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         if isinstance(data, dict) and data.get("role") == "reasoner":
             return ReasonerSpec.model_validate(data)
         if isinstance(data, dict) and data.get("family") == "embed-rl" and "profile" not in data:

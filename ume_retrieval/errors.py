@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 
 class UmeError(Exception):
@@ -159,9 +162,21 @@ class StoreUnsupported(StoreError):
 
 
 class StoreLocked(StoreError):
-    """Another process holds the in-process store."""
+    """Another process holds the folder store and cannot share it."""
 
     code = "store_locked"
+
+
+class StoreDamaged(StoreError):
+    """Files of the in-process store are missing or not as they were written."""
+
+    code = "store_damaged"
+
+
+class TenantRequired(StoreError):
+    """The collection has tenants, and a filter or a point does not say which one it concerns."""
+
+    code = "tenant_required"
 
 
 class CollectionNotFound(StoreError):
@@ -194,3 +209,77 @@ class Failure:
     def of(cls, error: UmeError, *, index: int, source: str = "") -> Failure:
         """Describe `error` as it struck item `index`."""
         return cls(index, source, error.code, error.message, error.hint, error.retryable)
+
+
+MOST_REASON: Final = 200
+"""Most characters of a foreign exception's own words that a typed error quotes."""
+
+_PANIC: Final = "PanicException"
+"""What PyO3 raises when Rust code panics: a `BaseException`, of which each extension module has a class of its own."""
+
+
+@contextmanager
+def typed_errors(kind: type[UmeError], message: str, *, hint: str = "", retryable: bool = False) -> Iterator[None]:
+    """Convert every foreign exception of a block to a typed error: the boundary to hostile data and other libraries.
+
+    Errors of this library, `Stopped`, interrupts and exits pass unchanged. Panics of Rust extensions are converted,
+    though they are no `Exception`. A block should hold only what depends on the data at hand, so that a mistake in the
+    code around it is not taken for a damaged file.
+
+    Args:
+        kind: Class of the typed error.
+        message: What could not be done; what the exception says follows after a colon.
+        hint: As in `UmeError`.
+        retryable: As in `UmeError`.
+
+    Raises:
+        UmeError: Of class `kind`, with the exception as its cause.
+
+    Example:
+        >>> with typed_errors(InputError, "the file cannot be read", hint="check it"):
+        ...     {}["width"]
+        Traceback (most recent call last):
+        ume_retrieval.errors.InputError: the file cannot be read: KeyError: 'width'
+    """
+    try:
+        yield
+    except BaseException as error:
+        typed = typed_error(error, kind, message, hint=hint, retryable=retryable)
+        if typed is error:
+            raise
+        raise typed from error
+
+
+def typed_error(
+    error: BaseException, kind: type[UmeError], message: str, *, hint: str = "", retryable: bool = False
+) -> UmeError:
+    """Convert one exception; arguments are those of `typed_errors`.
+
+    Returns:
+        The error itself if it is one of this library, else a new one with the exception as its cause.
+
+    Raises:
+        BaseException: The exception itself, when it is `Stopped`, an interrupt or an exit.
+    """
+    if isinstance(error, UmeError):
+        return error
+    if isinstance(error, Stopped) or not (isinstance(error, Exception) or type(error).__name__ == _PANIC):
+        raise error
+    typed = kind(f"{message}: {reason_of(error)}", hint=hint, retryable=retryable)
+    typed.__cause__ = error
+    return typed
+
+
+def reason_of(error: BaseException) -> str:
+    r"""Describe a foreign exception on one line of printable characters: its type and what it says.
+
+    Example:
+        >>> reason_of(ValueError("bad\n\x1b[31m port")), reason_of(RecursionError())
+        ('ValueError: bad [31m port', 'RecursionError')
+    """
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001  # an exception that cannot be written must not hide what happened
+        words = ""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in words[: 4 * MOST_REASON]).split())
+    return ": ".join(filter(None, (type(error).__name__, line)))[:MOST_REASON]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ume_retrieval.errors import InputError, MissingExtra
 from ume_retrieval.util.files import atomic_write
+from ume_retrieval.util.json_text import parse_json
 
 SHOWN: Final = 10
 """Hits of each direct search that the gate looks at."""
@@ -131,11 +132,12 @@ class Gate:
             InputError: When the file holds no gate.
         """
         try:
-            data: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            data: dict[str, Any] = parse_json(Path(path).read_text(encoding="utf-8"))
             gate = cls(**{**data, "weights": tuple(float(weight) for weight in data["weights"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            finite = all(np.isfinite([*gate.weights, gate.bias])) and not np.isnan(gate.threshold)
+        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise InputError(f"{path} holds no gate: {error}", hint="make one with `ume gate`") from error
-        if not all(np.isfinite([*gate.weights, gate.bias])) or np.isnan(gate.threshold):
+        if not finite:
             raise InputError(f"{path} holds no gate: its numbers are not finite", hint="make one with `ume gate`")
         return gate
 

@@ -47,9 +47,11 @@ class Usage:
         prompt_tokens: Tokens that the Reasoner read in this call.
         completion_tokens: Tokens that the Reasoner wrote in this call.
         embedded_tokens: Tokens that the Embedder read in this call, pictures included.
+        reranker_calls: Pairs that a reranker scored, or questions that it asked a Reasoner.
+        reranked_tokens: Tokens that the reranker read in this call, pictures included.
         spared: Queries that a gate did not reason over.
         trace_problems: How many items have a trace with each problem, by the names of `tcot.grammar.PROBLEMS`.
-        seconds: Wall-clock seconds spent in each stage: "load", "reason", "embed".
+        seconds: Wall-clock seconds spent in each stage: "load", "reason", "embed", "rerank".
 
     Example:
         >>> total = Usage(items=2, trace_problems={"no_cue": 1}) + Usage(items=3, trace_problems={"no_cue": 1})
@@ -67,6 +69,8 @@ class Usage:
     spared: int = 0
     trace_problems: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    reranker_calls: int = 0
+    reranked_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         """Cost of both calls together."""
@@ -79,6 +83,8 @@ class Usage:
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             embedded_tokens=self.embedded_tokens + other.embedded_tokens,
+            reranker_calls=self.reranker_calls + other.reranker_calls,
+            reranked_tokens=self.reranked_tokens + other.reranked_tokens,
             spared=self.spared + other.spared,
             trace_problems=dict(Counter(self.trace_problems) + Counter(other.trace_problems)),
             seconds={stage: self.seconds.get(stage, 0.0) + other.seconds.get(stage, 0.0) for stage in sorted(stages)},

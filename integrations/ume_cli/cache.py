@@ -26,10 +26,17 @@ def open_cache() -> TraceCache:
 
 @cache_app.command()
 def info(*, as_json: JsonOption = False) -> None:
-    """Show where the traces are, how many there are, and their size."""
+    """Show where the traces are, how many, and their size. A full cache forgets the oldest."""
     with command(as_json=as_json) as output, open_cache() as cache:
-        data = {"path": str(cache.path), "traces": len(cache), "bytes": cache.size_bytes}
-        output.result(data, f"{data['traces']} traces, {cache.size_bytes / 1e6:.1f} MB in {plain(str(data['path']))}")
+        data = {
+            "path": str(cache.path),
+            "traces": len(cache),
+            "bytes": cache.size_bytes,
+            "max_bytes": cache.max_bytes,
+        }
+        most = "" if cache.max_bytes is None else f" of at most {cache.max_bytes / 1e6:.0f}"
+        size = f"{cache.size_bytes / 1e6:.1f}{most} MB"
+        output.result(data, f"{data['traces']} traces, {size} in {plain(str(data['path']))}")
 
 
 @cache_app.command()

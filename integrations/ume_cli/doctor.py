@@ -113,9 +113,8 @@ def _catalogue() -> Finding:
     from ume_retrieval.models.catalog import cards
 
     memory = ", ".join(f"{room.device} {gigabytes(room.capacity)}" for room, _ in rooms if room.capacity)
-    loadable = [card for card in cards() if card.role != "reranker"]
-    large = [card.name for card in loadable if not fitting(card, rooms)]
-    found = f"{len(loadable) - len(large)} of {len(loadable)} ({memory or 'memory unknown'})"
+    large = [card.name for card in cards() if not fitting(card, rooms)]
+    found = f"{len(cards()) - len(large)} of {len(cards())} ({memory or 'memory unknown'})"
     return Finding(
         "models that fit", "ok", f"{found}; too large: {', '.join(large)}" if large else found, "`ume models`"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ume_cli.option_groups import ModelOptions, StoreOptions, grouped
+from ume_cli.option_groups import FilterOptions, ModelOptions, StoreOptions, grouped
 from ume_cli.options import JsonOption
 from ume_cli.output import command, plain
 from ume_retrieval.errors import InputError
+from ume_retrieval.util.json_text import parse_json
 
 if TYPE_CHECKING:
+    from ume_qdrant import Filter
     from ume_qdrant.stores.base import Store
     from ume_retrieval import Item
 
@@ -35,6 +36,7 @@ def gate(
     max_loss: Annotated[
         float, typer.Option(min=0, max=1, help="Largest share of queries that may skip reasoning wrongly.")
     ] = 0.005,
+    filters: FilterOptions,
     place: StoreOptions,
     models: ModelOptions,
     as_json: JsonOption = False,
@@ -46,8 +48,9 @@ def gate(
         items, answers = read_queries(queries)
         writable(out)
         with place.open() as opened:
-            opened.count()
-            answers = answers and located(answers, queries.parent, opened)
+            where = filters.filter()
+            opened.count(where)
+            answers = answers and located(answers, queries.parent, opened, where)
             embedder = models.load()
             with output.progress() as progress:
                 bar = progress.add_task("queries", total=len(items))
@@ -57,6 +60,7 @@ def gate(
                     items,
                     answers=answers,
                     max_loss=max_loss,
+                    where=where,
                     on_progress=lambda done, _: progress.update(bar, completed=done),
                 )
         made.save(out)
@@ -87,7 +91,7 @@ def read_queries(path: Path) -> tuple[list[Item], list[str] | None]:
             answers.append(None)
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             images, videos = (_files(row.get(name, []), path.parent) for name in ("images", "videos"))
             items.append(Item(text=row.get("text"), images=images, videos=videos))
             answers.append(_answer(row.get("answer")))
@@ -109,18 +113,19 @@ def _answer(source: object) -> str | None:
     return source
 
 
-def located(answers: Sequence[str], folder: Path, store: Store) -> list[str]:
+def located(answers: Sequence[str], folder: Path, store: Store, where: Filter | None = None) -> list[str]:
     """Return answers as the collection names its sources: unchanged, or as absolute paths.
 
     Args:
         answers: Sources, as written in a file.
         folder: Folder of that file.
         store: The collection.
+        where: Which points count.
     """
     from ume_qdrant.admin.contents import held_sources
     from ume_retrieval.media import display_name
 
-    held = held_sources(store, answers)
+    held = held_sources(store, answers, where)
     return [one if one in held else display_name(os.path.abspath(folder / one)) for one in answers]  # noqa: PTH100
 
 

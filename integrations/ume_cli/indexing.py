@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 
 import typer
 
-from ume_cli.option_groups import LayoutOptions, ModelOptions, StoreOptions, grouped
+from ume_cli.option_groups import FilterOptions, LayoutOptions, ModelOptions, StoreOptions, grouped
 from ume_cli.options import IsolateOption, JsonOption, limits_of
 from ume_cli.output import Output, command
 from ume_retrieval.errors import InputError
@@ -45,7 +46,9 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first 
 def index(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Files and folders; with --workers ray also addresses (s3://…).", show_default=False),
+        typer.Argument(
+            help="Files and folders; with --remote or --workers ray also addresses (s3://…).", show_default=False
+        ),
     ],
     *,
     place: StoreOptions,
@@ -58,6 +61,19 @@ def index(
         Path | None,
         typer.Option(help="Name files relative to this folder instead of by absolute paths.", show_default=False),
     ] = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            help="Your metadata: a .csv, .jsonl or .json file with a row for each file (column file_name), "
+            "or sidecars: ume-metadata.csv, .jsonl or .json in the folders.",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Metadata of all files, as name=value.", show_default=False),
+    ] = None,
+    remote: Annotated[bool, typer.Option("--remote", help="Fetch addresses of object stores (s3://…).")] = False,
     workers: Annotated[
         WorkersName, typer.Option(help="here: this process; ray: the workers of a Ray cluster (pip extra ray).")
     ] = "here",
@@ -79,6 +95,7 @@ def index(
     with command(as_json=as_json) as output:
         from ume_qdrant import Sharding
         from ume_qdrant import index as index_paths
+        from ume_qdrant.stores.filters import EVERYTHING
         from ume_retrieval.media import OVERLAP_S, SEGMENT_S
 
         spread = Sharding(shards, replicas) if shards or replicas else None
@@ -93,6 +110,9 @@ def index(
             raise InputError("--ray-address goes with --workers ray")
         if workers == "ray" and relative_to:
             raise InputError("--relative-to goes with --workers here")
+        given = given_metadata(metadata, set_ or [])
+        if workers == "ray" and metadata is not None:
+            raise InputError("--metadata goes with --workers here", hint="--set works with both")
         if workers == "ray":
             from ume_ray import Models, StoreAddress
             from ume_ray import index as index_on_ray
@@ -108,16 +128,32 @@ def index(
             )
             address = StoreAddress(place.store, place.collection, sharding=spread)
             with Bars(output) as bars:
-                report = index_on_ray(pair, address, paths, address=ray_address, on_progress=bars.step, **settings)
+                report = index_on_ray(
+                    pair,
+                    address,
+                    paths,
+                    address=ray_address,
+                    metadata=given if isinstance(given, dict) else None,
+                    on_progress=bars.step,
+                    **settings,
+                )
         else:
             with place.open(spread) as opened, Bars(output) as bars:
                 if opened.exists():
-                    opened.count()  # fails before models are loaded if another process has it open
+                    opened.count(EVERYTHING)  # fails before models are loaded if it is damaged or cannot be shared
                 embedder = models.load(isolate=isolate)
                 report = index_paths(
-                    embedder, opened, paths, relative_to=relative_to, on_progress=bars.step, **settings
+                    embedder,
+                    opened,
+                    paths,
+                    relative_to=relative_to,
+                    metadata=given,
+                    remote=remote,
+                    on_progress=bars.step,
+                    **settings,
                 )
-        words = f"[bold]{report.indexed}[/bold] indexed, {report.unchanged} unchanged, {report.removed} removed, "
+        kept = f"{report.unchanged} unchanged" + (f" ({report.relabelled} relabelled)" if report.relabelled else "")
+        words = f"[bold]{report.indexed}[/bold] indexed, {kept}, {report.removed} removed, "
         cost = f"{len(report.failed)} failed in {report.seconds:.1f} s with {report.model_calls} model calls"
         output.result(report.to_dict(), words + cost)
         output.failures(report.failed)
@@ -132,6 +168,7 @@ def index(
 def enrich(
     *,
     place: StoreOptions,
+    filters: FilterOptions,
     retry_failed: Annotated[bool, typer.Option(help="Retry items that failed before.")] = False,
     budget: Annotated[
         int | None,
@@ -140,6 +177,7 @@ def enrich(
         ),
     ] = None,
     strict: StrictOption = False,
+    remote: Annotated[bool, typer.Option("--remote", help="Fetch addresses of object stores again.")] = False,
     models: ModelOptions,
     isolate: IsolateOption = False,
     as_json: JsonOption = False,
@@ -147,16 +185,44 @@ def enrich(
     """Reason over what was indexed without; can be stopped and resumed."""
     with command(as_json=as_json) as output:
         from ume_qdrant import enrich as enrich_points
+        from ume_qdrant.stores.filters import for_all_tenants
 
         with place.open() as opened, Bars(output) as bars:
-            opened.count()  # fails before models are loaded if it is missing or in use
+            where = for_all_tenants(filters.filter())
+            opened.count(where)  # fails before models are loaded if it is missing, damaged or cannot be shared
             embedder = models.load(isolate=isolate)
             report = enrich_points(
-                embedder, opened, retry_failed=retry_failed, budget=budget, strict=strict, on_progress=bars.step
+                embedder,
+                opened,
+                where=where,
+                retry_failed=retry_failed,
+                budget=budget,
+                strict=strict,
+                remote=remote,
+                on_progress=bars.step,
             )
         words = f"[bold]{report.enriched}[/bold] enriched, {report.remaining} remaining, {len(report.failed)} failed "
         output.result(report.to_dict(), words + f"in {report.seconds:.1f} s with {report.model_calls} model calls")
         output.failures(report.failed)
+
+
+def given_metadata(table: str | None, pairs: Sequence[str]) -> str | dict[str, str | int | float | bool] | None:
+    """Return the metadata that the options give: a table, values for all files, or None.
+
+    Raises:
+        InputError: If both are given, or a pair is not name=value.
+    """
+    from ume_qdrant.indexing.tables import plain_value
+
+    if table is not None and pairs:
+        raise InputError("--metadata and --set exclude each other", hint="add a column to the table")
+    values: dict[str, str | int | float | bool] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not name or not sign:
+            raise InputError(f"--set {pair} is not name=value", hint="write it like --set owner=ann")
+        values[name] = plain_value(value)
+    return table if table is not None else values or None
 
 
 class Bars:

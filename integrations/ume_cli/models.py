@@ -34,7 +34,7 @@ def models(context: typer.Context, *, as_json: JsonOption = False) -> None:
         for column in ("name", "role", "weights", "memory", "fits", "dim", "licence", "parity", "run by us"):
             table.add_column(column, overflow="fold", justify="right" if column in {"memory", "dim"} else "left")
         for card in cards():
-            fits = "later" if card.role == "reranker" else ", ".join(fitting(card, rooms)) or "no"
+            fits = ", ".join(fitting(card, rooms)) or "no"
             figures = (_memory(card), fits, str(card.dimension or ""), card.license or "unknown")
             table.add_row(card.name, card.role, card.model, *figures, card.parity or "", _yes(card.ran))
         notes = "[dim]memory: of the weights in bfloat16; twice as much in float32, which a processor runs in[/dim]"

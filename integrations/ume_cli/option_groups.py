@@ -29,7 +29,7 @@ from ume_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ume_qdrant import Layout, Sharding, Store
+    from ume_qdrant import Filter, Layout, Sharding, Store
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 
 QuantizationName: TypeAlias = Literal["scalar", "binary", "product"]
@@ -109,8 +109,34 @@ class StoreOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterOptions:
+    """Which points count: by your own metadata and the tenant."""
+
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            help="Only points with such metadata: 'owner=ann and year>=2020'; may be repeated, all must hold.",
+            show_default=False,
+        ),
+    ] = None
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="Tenant, in a collection with tenants.", show_default=False)
+    ] = None
+
+    def filter(self, **conditions: Any) -> Filter | None:
+        """Return the filter with further conditions of `Filter`; None if nothing restricts it."""
+        from ume_qdrant import And, Filter, parse_where
+
+        parsed = tuple(map(parse_where, self.where or ()))
+        meta = parsed[0] if len(parsed) == 1 else And(parsed) if parsed else None
+        found = Filter(meta=meta, tenant=self.tenant, **conditions)
+        return None if found == Filter() else found
+
+
+@dataclass(frozen=True, slots=True)
 class LayoutOptions:
-    """How a new collection stores its vectors."""
+    """How a new collection stores its points."""
 
     short: Annotated[
         int | None, typer.Option("--short", min=1, help="Compare vectors truncated to this many values first.")
@@ -119,6 +145,10 @@ class LayoutOptions:
         QuantizationName | None, typer.Option("--quantization", help="Compare quantized vectors first.")
     ] = None
     full: Annotated[PlaceName | None, typer.Option("--full", help="Where full vectors are kept.")] = None
+    tenant_key: Annotated[
+        str | None,
+        typer.Option("--tenant-key", help="Metadata that names each point's tenant.", show_default=False),
+    ] = None
 
     def layout(self) -> Layout | None:
         """Return the layout, or None if no option was given."""
@@ -126,4 +156,4 @@ class LayoutOptions:
 
         if self == LayoutOptions():
             return None
-        return Layout(self.short, self.quantization, on_disk=self.full == "disk")
+        return Layout(self.short, self.quantization, on_disk=self.full == "disk", tenant=self.tenant_key)

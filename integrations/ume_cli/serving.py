@@ -93,6 +93,7 @@ def serve(
             h11_max_incomplete_event_size=65_536,
         )
         listening = config.bind_socket()
+        listening.listen(config.backlog)  # who reads the address below can connect
         url = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{listening.getsockname()[1]}"  # noqa: S104  # compared, not bound
         output.result({"url": url, "collection": collection}, f"serving on {url}")
         sys.stdout.flush()

@@ -25,6 +25,7 @@ except ImportError as error:
     raise MissingExtra("LangChain is not installed", hint="pip install 'ume-retrieval[langchain]'") from error
 
 from ume_langchain.embeddings import UmeEmbeddings
+from ume_langchain.filters import filter_of
 from ume_langchain.retriever import UmeRetriever, document_of
 
-__all__ = ["UmeEmbeddings", "UmeRetriever", "document_of"]
+__all__ = ["UmeEmbeddings", "UmeRetriever", "document_of", "filter_of"]

@@ -80,10 +80,13 @@ def document_of(hit: Hit) -> Document:
     """Convert a hit: the content is its text or the Reasoner's answer, `metadata` has its place and evidence.
 
     Metadata are JSON values: `source`, `kind`, `score`, `start_s`, `end_s`, `page`, `answer`, `keywords`, `boxes`
-    ([x1, y1, x2, y2], 0..1000) and `key_frames`.
+    ([x1, y1, x2, y2], 0..1000) and `key_frames`; your own under their keys, as far as these names leave them free, and
+    all of them under `meta`.
     """
     facts = hit.to_dict()
     evidence = facts.pop("evidence")
     return Document(
-        id=hit.point_id, page_content=hit.text or hit.answer or "", metadata={"kind": hit.kind, **facts, **evidence}
+        id=hit.point_id,
+        page_content=hit.text or hit.answer or "",
+        metadata={**hit.meta, "kind": hit.kind, **facts, **evidence},
     )

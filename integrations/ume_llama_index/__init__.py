@@ -32,7 +32,7 @@ from ume_llama_index.nodes import UmeDocument
 from ume_llama_index.payload import node_payload
 from ume_llama_index.query_engine import evidence_query_engine
 from ume_llama_index.reader import Reading, UmeReader
-from ume_llama_index.rerank import TCotRerank
+from ume_llama_index.rerank import TCotRerank, UmeRerank
 from ume_llama_index.retriever import UmeRetriever
 from ume_llama_index.vector_store import UmeVectorStore
 
@@ -47,6 +47,7 @@ __all__ = [
     "UmeDocument",
     "UmeEmbedding",
     "UmeReader",
+    "UmeRerank",
     "UmeRetriever",
     "UmeVectorStore",
     "evidence_query_engine",

@@ -9,6 +9,8 @@ from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from llama_index.core.schema import (
     BaseNode,
@@ -27,7 +29,9 @@ from ume_qdrant.stores.sources import item_of
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Item, Page
 from ume_retrieval.media import Entry
+from ume_retrieval.media.files import is_remote
 from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.util.json_text import parse_json
 
 PLACE_KEYS: Final = ("source", "kind", "start_s", "end_s", "page")
 """Metadata with the kind and place of a node's content."""
@@ -135,7 +139,7 @@ def trace_of(known: Mapping[str, Any]) -> dict[str, Any] | None:
     trace = known.get("trace")
     if isinstance(trace, str):
         try:
-            trace = json.loads(trace)
+            trace = parse_json(trace)
         except ValueError:
             return None
     return trace if isinstance(trace, dict) and trace.keys() >= TRACE_FIELDS else None
@@ -185,9 +189,9 @@ def item_of_node(node: BaseNode) -> Item:
         words = node.text_resource.text if isinstance(node, Node) and node.text_resource else None
         return Item(text=words or None, images=item.images, videos=item.videos)
     if isinstance(node, ImageNode):
-        image = base64.b64decode(node.image) if node.image else node.image_path or node.image_url
+        image = _decoded(node.image, node) if node.image else node.image_path or node.image_url
         if image:
-            return Item(text=node.text or None, images=(_file(image),))
+            return Item(text=node.text or None, images=(_file(image, node),))
     if isinstance(node, Node):
         if node.audio_resource is not None:
             raise InputError(f"node {node.node_id} holds sound", hint="embed its text, or the frames of its video")
@@ -232,7 +236,7 @@ def is_text(node: BaseNode) -> bool:
 
 def _image(resource: MediaResource, node: BaseNode) -> Any:
     if resource.data:
-        return base64.b64decode(resource.data)
+        return _decoded(resource.data, node)
     if resource.path and resource.path.suffix.lower() == ".pdf":
         return Page(resource.path, int(node.metadata.get("page", 1)))
     return _named(resource, node)
@@ -248,10 +252,26 @@ def _named(resource: MediaResource, node: BaseNode) -> Any:
     if resource.path:
         return resource.path
     if resource.url:
-        return str(resource.url)
+        return _file(str(resource.url), node)
     raise InputError(f"node {node.node_id} has a medium without path, data or address", hint="give it a path")
 
 
-def _file(image: str | bytes) -> Any:
-    # An address stays a string, so that the pipeline can refuse it by name.
-    return Path(image) if isinstance(image, str) and "://" not in image else image
+def _file(image: str | bytes, node: BaseNode) -> Any:
+    """Return a path for a path or a file: address, bytes for base64 in a data: address."""
+    if isinstance(image, bytes):
+        return image
+    if image.lower().startswith("file:"):
+        return Path(url2pathname(urlsplit(image).path))
+    if image.lower().startswith("data:"):
+        return _decoded(image.partition(",")[2], node)
+    # Another address stays a string, so that the pipeline can refuse it by name.
+    return image if is_remote(image) else Path(image)
+
+
+def _decoded(data: str | bytes, node: BaseNode) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise InputError(
+            f"the image of node {node.node_id} is not base64", hint="encode its bytes as base64"
+        ) from error

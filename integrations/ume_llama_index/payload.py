@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, Final
 
-from llama_index.core.schema import BaseNode, MediaResource, Node, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    ImageDocument,
+    MediaResource,
+    Node,
+    NodeRelationship,
+    RelatedNodeInfo,
+    TextNode,
+)
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from ume_llama_index.nodes import (
@@ -19,13 +27,17 @@ from ume_llama_index.nodes import (
     exclude,
     is_file_part,
     is_text,
+    item_of_node,
     names_file,
     own_metadata,
     trace_of,
 )
-from ume_qdrant.stores.schema import MAX_TEXT, NAMESPACE, clean, evidence_of, tcot_of, within
-from ume_qdrant.stores.sources import source_path
+from ume_qdrant.indexing.documents import document_payload
+from ume_qdrant.stores.metadata import META_FIELD, clean_metadata
+from ume_qdrant.stores.schema import MAX_TEXT, clean, document_point_id, evidence_of, tcot_of, within
+from ume_qdrant.stores.sources import DOCUMENT_FIELD, source_path
 from ume_retrieval.errors import InputError
+from ume_retrieval.media import DEFAULT_LIMITS, Limits
 from ume_retrieval.tcot.grammar import render
 
 NODE_KEYS: Final = ("_node_content", "_node_type", "doc_id", "document_id", "ref_doc_id")
@@ -40,7 +52,7 @@ SHOWN: Final = ("source", "start_s", "end_s", "page", "answer")
 SPLIT_FROM: Final = "split_from"
 """Payload field of pieces split from a file: the file's digest."""
 
-KEPT_BACK: Final = frozenset({*FILE_KEYS, *REASONING_KEYS, "cut", SPLIT_FROM})
+KEPT_BACK: Final = frozenset({*FILE_KEYS, *REASONING_KEYS, "cut", SPLIT_FROM, META_FIELD})
 """Metadata that must not become payload fields, because `ume_qdrant` uses these names."""
 
 
@@ -108,13 +120,19 @@ def with_evidence(node: BaseNode, fields: Mapping[str, Any], shown: Sequence[str
     return node
 
 
-def point_payload(node: BaseNode) -> dict[str, Any]:
-    """Return the payload of a node's point.
+def point_payload(node: BaseNode, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
+    """Return the payload of a node's point: that of a part of a file, of a text, or of a document with media.
+
+    Args:
+        node: The node. One with media that `UmeReader` has not made becomes a document, see `ume_qdrant.Document`.
+        limits: Limits on its media.
 
     Raises:
-        InputError: If the node has media but its metadata do not name file and part.
+        MediaError: If a file of the node cannot be read.
+        InputError: If the node has media that cannot be embedded.
     """
     part = is_file_part(node)
+    later = part
     if names_file(node):
         text = node.text_resource.text if isinstance(node, Node) and node.text_resource else None
         text = text or (node.text if isinstance(node, TextNode) else None) or ""
@@ -130,20 +148,36 @@ def point_payload(node: BaseNode) -> dict[str, Any]:
             "mtime_ns": 0,
         }
     else:
-        raise InputError(
-            f"node {node.node_id} does not say which part of which file it shows",
-            hint="read folders with UmeReader, whose nodes do; or keep such nodes in another vector store",
-        )
-    payload["within"] = within(payload["source"])
-    state: dict[str, Any] = {"reasoning": "later" if part else "never", "reasoning_error": ""}
+        payload = document_payload(item_of_node(node), node.node_id, limits)
+        text, later = payload["text"], "in_memory" not in payload[DOCUMENT_FIELD]
+    if DOCUMENT_FIELD not in payload:
+        payload["within"] = within(payload["source"])
+    state: dict[str, Any] = {"reasoning": "later" if later else "never", "reasoning_error": ""}
     trace = trace_of(node.metadata)
     if trace is not None:
         state |= {key: node.metadata[key] for key in REASONING_KEYS if key in node.metadata} | {"trace": trace}
     # As in `ume_qdrant`: media have the answer as text, for tools that show this field.
     payload["text"] = (text or state.get("trace", {}).get("answer", ""))[:MAX_TEXT]
-    own = {key: value for key, value in own_metadata(node).items() if _goes_along(key, value)}
+    every = own_metadata(node)
+    own = {key: value for key, value in every.items() if _goes_along(key, value)}
     cleaned: dict[str, Any] = clean({**own, **payload, **state, **_node_fields(node, payload["source"])})
-    return cleaned
+    ours = (*PLACE_KEYS, *FILE_KEYS, *REASONING_KEYS) if names_file(node) else ()
+    meta = filterable({key: value for key, value in every.items() if key not in ours})
+    return {**cleaned, META_FIELD: meta} if meta else cleaned
+
+
+def filterable(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a node's own metadata that filters can compare; the node keeps all of them.
+
+    Example:
+        >>> filterable({"owner": "ann", "matrix": [[1, 2]], "file.name": "a.txt"})
+        {'owner': 'ann'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in own.items():
+        with suppress(InputError):  # LlamaIndex's metadata may be any JSON
+            found |= clean_metadata({key: value})
+    return found
 
 
 def content_digest(payload: Mapping[str, Any]) -> str:
@@ -191,10 +225,7 @@ def point_id_of(node_id: str) -> str:
         >>> point_id_of("doc-1") == point_id_of("doc-1") != point_id_of("doc-2")
         True
     """
-    try:
-        return str(uuid.UUID(node_id))
-    except ValueError:
-        return str(uuid.uuid5(NAMESPACE, node_id))
+    return document_point_id(node_id)
 
 
 def _bare_node(payload: Mapping[str, Any], point_id: str) -> BaseNode:
@@ -216,6 +247,8 @@ def _bare_node(payload: Mapping[str, Any], point_id: str) -> BaseNode:
 def _node_fields(node: BaseNode, source: str) -> dict[str, Any]:
     # The trace is stored in the payload only once, as a value.
     copy = node.model_copy(update={"metadata": own_metadata(node), "embedding": None})
+    if isinstance(node, ImageDocument):  # would be read back as text only
+        copy = Node(**{name: getattr(copy, name) for name in Node.model_fields})
     fields = node_to_metadata_dict(copy)
     if node.ref_doc_id is None:
         # So that delete(ref_doc_id) of a store deletes the whole file, and no document is called "None".

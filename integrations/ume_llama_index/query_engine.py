@@ -8,7 +8,7 @@ from llama_index.core.llms import LLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 
 from ume_llama_index.evidence import EvidencePictures
-from ume_llama_index.rerank import TCotRerank
+from ume_llama_index.rerank import TCotRerank, UmeRerank
 from ume_llama_index.retriever import UmeRetriever
 
 
@@ -16,7 +16,7 @@ def evidence_query_engine(
     retriever: UmeRetriever,
     llm: LLM,
     *,
-    rerank: TCotRerank | None = None,
+    rerank: TCotRerank | UmeRerank | None = None,
     pictures: EvidencePictures | None = None,
     **kwargs: Any,
 ) -> RetrieverQueryEngine:

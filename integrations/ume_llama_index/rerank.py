@@ -1,8 +1,8 @@
-"""`TCotRerank`: reorder candidates by their T-CoTs."""
+"""`TCotRerank`: reorder candidates by their T-CoTs. `UmeRerank`: by any reranker of the library."""
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,17 +13,19 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
+from pydantic import SkipValidation
 
 from ume_llama_index.embedding import UmeEmbedding
 from ume_llama_index.events import LeftOutEvent
 from ume_llama_index.inputs import item_of_query
 from ume_llama_index.nodes import item_of_node, label_of
-from ume_retrieval.chat import Message, TextPart
+from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Sampling
 from ume_retrieval.errors import Failure, InputError, ReasoningError, UmeError
 from ume_retrieval.inputs import Item, Modality
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
-from ume_retrieval.tcot.choice import CHOICE_TOKENS, choice_prompt, read_choice
+from ume_retrieval.reranking import Reranker, rank_by_choice
+from ume_retrieval.tcot.choice import CHOICE_TOKENS, Described
 from ume_retrieval.tcot.grammar import render
 
 dispatcher = get_dispatcher(__name__)
@@ -76,7 +78,12 @@ class TCotRerank(BaseNodePostprocessor):
         with self.callback_manager.event(CBEventType.RERANKING, payload=asked) as event:
             wanted = self._tcot_of_query(item_of_query(query_bundle))
             known = self._tcots(nodes[: self.window])
-            ranked = _rank(judge, wanted, known, self.top_n)
+            candidates = {position: Described(tcot) for position, tcot in known.items()}
+
+            def ask(chat: Chat) -> str:
+                return judge.ask([chat], Sampling(max_tokens=CHOICE_TOKENS))[0].text
+
+            ranked = rank_by_choice(ask, Described(wanted), candidates, self.top_n)
             rest = [position for position in range(len(nodes)) if position not in ranked]
             best = [nodes[position] for position in [*ranked, *rest]][: self.top_n]
             event.on_end(payload={EventPayload.NODES: best})
@@ -125,21 +132,55 @@ class TCotRerank(BaseNodePostprocessor):
         return dict(sorted(known.items()))
 
 
-def _rank(judge: ReasoningEmbedder, wanted: str, known: dict[int, str], top_n: int) -> list[int]:
-    """Return positions, best first: those that the judge chose, then the other ones with a T-CoT in their order."""
-    left = dict(known)
-    ranked: list[int] = []
-    while len(ranked) < top_n and len(left) > 1:
-        listed = sorted(left, key=lambda position: (_order(wanted, len(ranked), left[position]), position))
-        prompt = choice_prompt(wanted, [left[position] for position in listed])
-        [reply] = judge.ask([(Message("user", (TextPart(prompt),)),)], Sampling(max_tokens=CHOICE_TOKENS))
-        choice = read_choice(reply.text, len(listed))
-        if choice is None:
-            break
-        ranked.append(listed[choice])
-        del left[listed[choice]]
-    return [*ranked, *left]
+class UmeRerank(BaseNodePostprocessor):
+    """Reorders nodes by a `Reranker`; their scores become its own.
 
+    A node that cannot be read keeps the retriever's score behind the others, and a `LeftOutEvent` names it.
 
-def _order(wanted: str, asked: int, tcot: str) -> bytes:
-    return hashlib.sha256(f"{asked}\0{wanted}\0{tcot}".encode("utf-8", "replace")).digest()
+    Attributes:
+        reranker: Scores the nodes.
+        top_n: Most nodes returned.
+    """
+
+    reranker: SkipValidation[Reranker] = Field(exclude=True)
+    top_n: int = Field(default=5, ge=1)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialised form."""
+        return "UmeRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise InputError("reranking needs the query", hint="pass query_bundle or query_str")
+        if not nodes:
+            return []
+        name = self.reranker.info.name
+        dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=name))
+        items: dict[int, Item] = {}
+        failures: list[Failure] = []
+        for position, one in enumerate(nodes):
+            try:
+                items[position] = item_of_node(one.node)
+            except UmeError as error:
+                failures.append(Failure.of(error, index=position, source=label_of(one.node)))
+        result = self.reranker.rerank(item_of_query(query_bundle), list(items.values()))
+        positions = list(items)
+        for failure in result.failures:
+            at = positions[failure.index]
+            failures.append(replace(failure, index=at, source=label_of(nodes[at].node)))
+        if failures:
+            dispatcher.event(LeftOutEvent.of(failures))
+        left_out = {failure.index for failure in failures}
+        ranked = [place for place in result.order if positions[place] not in left_out]
+        best = [NodeWithScore(node=nodes[positions[place]].node, score=float(result.scores[place])) for place in ranked]
+        best = [*best, *(nodes[position] for position in sorted(left_out))][: self.top_n]
+        dispatcher.event(ReRankEndEvent(nodes=best))
+        return best
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._postprocess_nodes, nodes, query_bundle)

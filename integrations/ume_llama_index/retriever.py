@@ -100,7 +100,10 @@ class UmeRetriever(BaseRetriever):
         store = self._store()
         if isinstance(store, BasePydanticVectorStore):
             return self._nearest(store, item)
-        where = filter_of(self._filters, self._params.where)
+        tenant_key = store.layout().tenant if self._filters else None
+        where = filter_of(self._filters, self._params.where, tenant_key=tenant_key)
+        if isinstance(self._given, UmeVectorStore):
+            where = self._given.narrowed(where)
         only_videos = where is not None and where.kinds == ("video",)
         target = self._params.target or self._embedding.target or ("video" if only_videos else None)
         result = search(self._embedding.embedder, store, item, self._params, where=where, target=target)

@@ -17,8 +17,9 @@ from ume_llama_index.embedding import UmeEmbedding
 from ume_llama_index.filters import filter_of
 from ume_llama_index.nodes import REASONING_KEYS, item_of_node, names_file
 from ume_llama_index.payload import SPLIT_FROM, content_digest, node_of_payload, point_id_of, point_payload
-from ume_qdrant import EnrichReport, Filter, QueryVectors, enrich, open_store, search_vectors
+from ume_qdrant import ANY_TENANT, EnrichReport, Filter, QueryVectors, enrich, open_store, search_vectors
 from ume_qdrant.stores.base import Payload, Point, Store, Vector, VectorName, batches
+from ume_qdrant.stores.metadata import META_FIELD
 from ume_qdrant.stores.schema import meta_of
 from ume_retrieval.errors import InputError
 
@@ -37,6 +38,8 @@ class UmeVectorStore(BasePydanticVectorStore):
     Args:
         store: The collection; created when the first nodes are added.
         embedding: The embedding that makes the vectors.
+        tenant: The tenant of all reading, deleting and enriching, in a collection that has tenants; a query may choose
+            it by a filter `tenant key == …` instead. Nodes name their tenant in their metadata.
 
     Example:
         >>> import tempfile
@@ -53,21 +56,28 @@ class UmeVectorStore(BasePydanticVectorStore):
     stores_text: bool = True
     location: str
     collection: str
+    tenant: str | None = None
 
     _store: Store = PrivateAttr()
     _embedding: UmeEmbedding = PrivateAttr()
 
-    def __init__(self, store: Store, embedding: UmeEmbedding) -> None:
-        super().__init__(stores_text=True, location=store.location, collection=store.collection)
+    def __init__(self, store: Store, embedding: UmeEmbedding, *, tenant: str | None = None) -> None:
+        super().__init__(stores_text=True, location=store.location, collection=store.collection, tenant=tenant)
         self._store = store
         self._embedding = embedding
 
     @classmethod
     def open(
-        cls, location: str | Path, collection: str, embedding: UmeEmbedding, *, api_key: str | None = None
+        cls,
+        location: str | Path,
+        collection: str,
+        embedding: UmeEmbedding,
+        *,
+        api_key: str | None = None,
+        tenant: str | None = None,
     ) -> UmeVectorStore:
         """Open a collection in a folder (Qdrant Edge) or on a server; see `ume_qdrant.open_store`."""
-        return cls(open_store(location, collection, api_key=api_key), embedding)
+        return cls(open_store(location, collection, api_key=api_key), embedding, tenant=tenant)
 
     @classmethod
     def class_name(cls) -> str:
@@ -96,11 +106,12 @@ class UmeVectorStore(BasePydanticVectorStore):
 
         Raises:
             StoreMismatch: If the collection was made with other models or prompts.
-            InputError: If a node lacks a vector of the right length, or has media without the name of their file.
+            InputError: If a node lacks a vector of the right length, or has media that cannot be embedded.
+            MediaError: If a node's file cannot be read.
         """
         if not nodes:
             return []
-        payloads = [point_payload(node) for node in nodes]
+        payloads = [point_payload(node, self._embedding.embedder.limits) for node in nodes]
         reasoned = [payload["reasoning"] == "done" for payload in payloads]
         self._prepare(reasoned=any(reasoned))
         thought = [node for node, done in zip(nodes, reasoned, strict=True) if done]
@@ -121,7 +132,8 @@ class UmeVectorStore(BasePydanticVectorStore):
 
     def enrich(self, *, where: Filter | None = None, retry_failed: bool = False) -> EnrichReport:
         """Reason over nodes that were added without reasoning; see `ume_qdrant.enrich`."""
-        return enrich(self._embedding.embedder, self._store, where=where, retry_failed=retry_failed)
+        chosen = self.narrowed(where)
+        return enrich(self._embedding.embedder, self._store, where=chosen, retry_failed=retry_failed)
 
     def query(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
         """Return the points nearest to a vector, compared with both kinds of vectors if there are both.
@@ -141,7 +153,7 @@ class UmeVectorStore(BasePydanticVectorStore):
             self._store,
             QueryVectors(direct=vector, reasoned=vector if meta.reasoner else None),
             limit=query.similarity_top_k,
-            where=_narrowed(filter_of(query.filters), self._wanted(query)),
+            where=self.narrowed(self._filter(query.filters), self._wanted(query)),
             diversity=1 - (0.5 if query.mmr_threshold is None else query.mmr_threshold) if mmr else 0.0,
         )
         points = {point.id: point for point in self._store.retrieve([hit.point_id for hit in hits])}
@@ -160,7 +172,7 @@ class UmeVectorStore(BasePydanticVectorStore):
         """Return nodes by id, by filter, or all; an empty list of ids selects none."""
         if node_ids == []:
             return []
-        where = _narrowed(filter_of(filters), _point_ids(node_ids))
+        where = self.narrowed(self._filter(filters), _point_ids(node_ids))
         return [node_of_payload(point.payload, point.id) for point in self._store.scroll(where)]
 
     async def aget_nodes(
@@ -186,8 +198,8 @@ class UmeVectorStore(BasePydanticVectorStore):
         """
         if node_ids == []:
             return
-        where = _narrowed(filter_of(filters), _point_ids(node_ids))
-        if where is None:
+        where = self.narrowed(self._filter(filters), _point_ids(node_ids))
+        if where == self.narrowed(None):
             raise InputError("nothing says which nodes to delete", hint="use clear() to delete all")
         self._remove(where)
 
@@ -200,11 +212,29 @@ class UmeVectorStore(BasePydanticVectorStore):
     def clear(self) -> None:
         """Remove all nodes; the collection is kept."""
         if self._store.exists():
-            self._remove(None)
+            self._remove(self.narrowed(None))
 
     async def aclear(self) -> None:
         """`clear` without blocking the event loop."""
         await self._embedding.workers.run(self.clear)
+
+    def narrowed(self, where: Filter | None, ids: set[str] | None = None) -> Filter | None:
+        """Restrict a filter to the store's tenant, and to ids unless None.
+
+        Raises:
+            InputError: If the filter chooses another tenant.
+        """
+        if self.tenant is not None:
+            if where is not None and where.tenant not in {None, self.tenant}:
+                raise InputError(
+                    f"this vector store is restricted to tenant {self.tenant!r}, not {where.tenant!r}",
+                    hint="open another UmeVectorStore for that tenant",
+                )
+            where = replace(where or Filter(), tenant=self.tenant)
+        return where if ids is None else replace(where or Filter(), ids=tuple(sorted(ids)))
+
+    def _filter(self, filters: MetadataFilters | None) -> Filter | None:
+        return filter_of(filters, tenant_key=self._store.layout().tenant if filters else None)
 
     def _prepare(self, *, reasoned: bool) -> None:
         wanted = meta_of(self._embedding.embedder, reasoned=reasoned)
@@ -237,22 +267,29 @@ class UmeVectorStore(BasePydanticVectorStore):
         return kept
 
     def _sweep(self, points: Sequence[Point]) -> None:
-        digests = {point.payload["source"]: content_digest(point.payload) for point in points}
-        if not digests:
+        if not points:
             return
+        key = self._store.layout().tenant
+
+        def file(point: Point) -> tuple[str, object]:
+            return point.payload["source"], key and point.payload[META_FIELD][key]
+
+        digests = {file(point): content_digest(point.payload) for point in points}
         new = {point.id for point in points}
-        whole = {point.payload["source"] for point in points if SPLIT_FROM not in point.payload}
-        where = Filter(sources=tuple(sorted(digests)))
-        held = list(self._store.scroll(where, fields=("source", "file_digest", SPLIT_FROM)))
-        former = [p.id for p in held if content_digest(p.payload) != digests[p.payload["source"]]]
-        pieces = [p.id for p in held if p.payload["source"] in whole and SPLIT_FROM in p.payload and p.id not in new]
+        whole = {file(point) for point in points if SPLIT_FROM not in point.payload}
+        where = Filter(sources=tuple(sorted({source for source, _ in digests})), tenant=ANY_TENANT)
+        fields = ("source", "file_digest", SPLIT_FROM, META_FIELD)
+        held = [point for point in self._store.scroll(where, fields=fields) if file(point) in digests]
+        former = [p.id for p in held if content_digest(p.payload) != digests[file(p)]]
+        pieces = [p.id for p in held if file(p) in whole and SPLIT_FROM in p.payload and p.id not in new]
         self._store.delete([*former, *pieces])
 
     def _of_documents(self, doc_ids: Sequence[str]) -> set[str]:
         """Return the ids of the points of documents, by source or document id."""
-        found = {point_id_of(doc_id) for doc_id in doc_ids}
-        for where in (Filter(sources=tuple(doc_ids)), Filter(doc_ids=tuple(doc_ids))):
-            found |= {point.id for point in self._store.scroll(where, fields=("source",))}
+        found: set[str] = set()
+        nodes = Filter(ids=tuple(point_id_of(doc_id) for doc_id in doc_ids))
+        for where in (nodes, Filter(sources=tuple(doc_ids)), Filter(doc_ids=tuple(doc_ids))):
+            found |= {point.id for point in self._store.scroll(self.narrowed(where), fields=("source",))}
         return found
 
     def _wanted(self, query: VectorStoreQuery) -> set[str] | None:
@@ -276,8 +313,3 @@ def _point_ids(node_ids: list[str] | None) -> set[str] | None:
 def _without_reasoning(payload: Payload) -> Payload:
     """Return a payload without the fields of reasoning; `text` is one of them, as media have the answer there."""
     return {field: value for field, value in payload.items() if field not in (*REASONING_KEYS, "text")}
-
-
-def _narrowed(where: Filter | None, ids: set[str] | None) -> Filter | None:
-    """Restrict the filter to ids, unless None."""
-    return where if ids is None else replace(where or Filter(), ids=tuple(sorted(ids)))

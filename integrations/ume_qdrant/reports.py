@@ -38,14 +38,17 @@ class _RunReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexReport(_RunReport):
-    """Result of `index`. `indexed`, `unchanged` and the files that failed entirely add up to all files.
+    """Result of `index` and `index_documents`, where a document counts as a file.
+
+    `indexed`, `unchanged` and the files that failed entirely add up to all files.
 
     Attributes:
         indexed: Files that are new, moved or changed, or that an earlier run left unfinished.
-        unchanged: Files that needed no work.
+        unchanged: Files that needed no model.
         removed: Deleted files whose points were removed.
         failed: Files with an item that could not be indexed, each once.
         moved: Those of `indexed` whose vectors were all reused from another file with the same content.
+        relabelled: Those of `unchanged` whose metadata were changed.
         points: Points that were written.
         usage: Calls of the models.
         seconds: Wall-clock time.
@@ -56,10 +59,12 @@ class IndexReport(_RunReport):
     removed: int
     moved: int
     points: int
+    relabelled: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return self._with_counts(indexed=self.indexed, unchanged=self.unchanged, removed=self.removed)
+        counts = {"relabelled": self.relabelled} if self.relabelled else {}
+        return self._with_counts(indexed=self.indexed, unchanged=self.unchanged, removed=self.removed, **counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

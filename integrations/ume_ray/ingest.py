@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from ume_qdrant.indexing.ingest import IndexReasoning
+from ume_qdrant.indexing.labels import tenant_value
+from ume_qdrant.indexing.objects import below, is_address, places_of
 from ume_qdrant.reports import IndexReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Store, batches
-from ume_qdrant.stores.filters import Filter
+from ume_qdrant.stores.filters import ANY_TENANT, Filter
 from ume_qdrant.stores.layout import Layout
+from ume_qdrant.stores.metadata import Metadata, clean_metadata
 from ume_qdrant.stores.sources import Naming
 from ume_ray.cluster import connected, own_error, quiet_data
 from ume_ray.models import Description, Models, no_reasoner
-from ume_ray.sources import below, is_address, places_of
 from ume_ray.stages import Compare, Decode, Embed, Job, List, Reason, Write, folders_left_out
 from ume_ray.stores import StoreAddress, share
 from ume_ray.units import COLUMN, Outcome, batch_of, rows_of
@@ -43,6 +45,7 @@ def index(
     layout: Layout | None = None,
     workers: WorkerPools | None = None,
     address: str | None = None,
+    metadata: Metadata | Callable[[str], Metadata | None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> IndexReport:
     """Index files and folders with the workers of a Ray cluster.
@@ -70,6 +73,8 @@ def index(
         layout: How a new collection stores its vectors.
         workers: Sizes of the worker pools; None fits them to the cluster.
         address: The cluster, see `ume_ray.cluster.connected`.
+        metadata: Metadata of the files, as in `ume_qdrant.index`: a mapping for all, or a function that can be pickled;
+            tables are read by `ume_qdrant.index` only. Where the collection has tenants, a mapping that names one.
         on_progress: Called after each written batch.
 
     Raises:
@@ -85,6 +90,8 @@ def index(
     if reasoning == "always" and models.reasoner is None:
         raise no_reasoner()
     check_segments(segment_s, overlap_s)
+    if metadata is not None and not isinstance(metadata, Mapping) and not callable(metadata):
+        raise InputError("on Ray, metadata are a mapping or a function", hint="use ume_qdrant.index for tables")
     places = places_of(paths)
     if not store.on_server:
         # Actors have their own working folder.
@@ -110,6 +117,8 @@ def index(
             Naming().check(collection)
             if always and not held.reasoner:
                 collection.set_metadata(described.meta)
+            tenant_key = collection.layout().tenant
+            tenant = tenant_value(tenant_key, clean_metadata(metadata) if isinstance(metadata, Mapping) else {})
             job = Job(
                 models=models,
                 described=described,
@@ -119,11 +128,13 @@ def index(
                 follow_symlinks=follow_symlinks,
                 leave_out=folders_left_out(collection),
                 items_a_call=sized.items_a_call,
+                metadata=metadata,
+                tenant_key=tenant_key,
             )
             stats = IndexStats(on_progress, keep_sources=prune)
             for outcome in _outcomes(job, places, sized):
                 stats.add(outcome)
-            removed = clear_away(collection, places, stats, prune=prune)
+            removed = clear_away(collection, places, stats, prune=prune, tenant=tenant)
             collection.optimize()
         except ray.exceptions.RayError as error:
             raise own_error(error) from error
@@ -232,7 +243,9 @@ class IndexStats:
         )
 
 
-def clear_away(collection: Store, places: Sequence[str], stats: IndexStats, *, prune: bool) -> int:
+def clear_away(
+    collection: Store, places: Sequence[str], stats: IndexStats, *, prune: bool, tenant: str | None = None
+) -> int:
     """Remove points of previous content, and of deleted files.
 
     Points of previous content are removed once the file has points of its current content. A file is deleted if it has
@@ -245,16 +258,18 @@ def clear_away(collection: Store, places: Sequence[str], stats: IndexStats, *, p
         if outcome.present or source in stats.written:
             collection.delete(outcome.stale)
             stats.cleared.add(source)
-    gone = _gone(collection, places, stats) if prune else {}
+    gone = _gone(collection, places, stats, tenant) if prune else {}
     for some in batches([key for keys in gone.values() for key in keys], DELETED_AT_ONCE):
         collection.delete(some)
     return len(gone)
 
 
-def _gone(collection: Store, places: Sequence[str], stats: IndexStats) -> dict[str, list[str]]:
+def _gone(collection: Store, places: Sequence[str], stats: IndexStats, tenant: str | None) -> dict[str, list[str]]:
     unreadable = tuple(failure.source.rstrip(os.sep) + os.sep for failure in stats.failures)
     gone: dict[str, list[str]] = {}
-    for point in collection.scroll(Filter(under=tuple(below(place) for place in places)), fields=("source",)):
+    for point in collection.scroll(
+        Filter(under=tuple(below(place) for place in places), tenant=tenant or ANY_TENANT), fields=("source",)
+    ):
         source = point.payload["source"]
         if source not in stats.seen and not source.startswith(unreadable):
             gone.setdefault(source, []).append(point.id)

@@ -15,7 +15,8 @@ from ume_retrieval.engines.load import LoadOptions, choose_engine
 from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, with_prompts
 from ume_retrieval.errors import InputError
 from ume_retrieval.media import DEFAULT_LIMITS, Limits
-from ume_retrieval.pipeline import InMemoryTraceCache, ReasonStage, TraceCache, default_cache_path
+from ume_retrieval.pipeline import InMemoryTraceCache, ReasonStage, default_cache_path
+from ume_retrieval.pipeline.spare_traces import SpareableTraces, open_cache
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import PipelineInfo
 
@@ -117,16 +118,16 @@ class Models:
 
         Raises:
             InputError: Without a Reasoner.
-            CacheError: When the file of traces cannot be used.
         """
         if self.reasoner is None:
             raise no_reasoner()
         reasoner = self.reasoner()
         path = default_cache_path() if self.cache == "auto" else self.cache
+        cache = None if path is None else open_cache(path)
         return ReasonStage(
             reasoner=reasoner,
             sampling=self.sampling or tcot_sampling(reasoner),
-            traces=InMemoryTraceCache() if path is None else TraceCache(path),
+            traces=InMemoryTraceCache() if cache is None else SpareableTraces(cache),
             embedder=embedder,
             side="corpus",
         )

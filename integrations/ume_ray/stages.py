@@ -7,19 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ume_qdrant.indexing.enrich import reasoned_update, refused_update
-from ume_qdrant.indexing.plan import Cut, Explored, Holdings, Part, Plan, entry_id, entry_key, make_plan
+from ume_qdrant.indexing.labels import FileMetadata, Label, Labels
+from ume_qdrant.indexing.objects import Listed, StoredObject, at_hand, item_at, listed, renamed
+from ume_qdrant.indexing.plan import Cut, Explored, Holdings, Plan, entry_key, make_plan, parts_of
 from ume_qdrant.indexing.write import VectorReuse
 from ume_qdrant.stores.base import Point, Store, batches
 from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.models import Description, Models
-from ume_ray.sources import Listed, StoredObject, at_hand, item_at, listed, renamed
 from ume_ray.stores import Shared
 from ume_ray.units import Decoded, EncodedUnit, Outcome, ReasonedUnit, Unit, batch_of, failed, rows_of
 from ume_retrieval.errors import Failure, UmeError
-from ume_retrieval.media import FoundFile, display_name, entries
+from ume_retrieval.media import FoundFile, display_name
 from ume_retrieval.pipeline import EmbedStage, ItemLoader, StageItem, apply_stage, load_items
 
 Batch = Mapping[str, Any]
@@ -36,6 +38,8 @@ class Job:
         cut: Length and overlap of video segments in seconds.
         leave_out: Folders of the store's own files, each ending in a separator.
         items_a_call: Items per call of a model.
+        metadata: Metadata of the files: a mapping, a function of the path, or None to keep what points have.
+        tenant_key: Name of the metadata that holds the tenant, or None.
     """
 
     models: Models
@@ -46,6 +50,8 @@ class Job:
     follow_symlinks: bool
     leave_out: tuple[str, ...]
     items_a_call: int
+    metadata: FileMetadata | None = None
+    tenant_key: str | None = None
 
     @property
     def state(self) -> ReasoningState:
@@ -153,7 +159,7 @@ class Decode(Operator):
     def _mark(self, unit: Unit, failure: Failure) -> None:
         """Record in an existing point that reasoning failed."""
         if not unit.direct:
-            self.job.shared.store().update([refused_update(entry_id(unit.part.entry), failure)])
+            self.job.shared.store().update([refused_update(unit.part.id, failure)])
 
 
 class Reason(Operator):
@@ -225,7 +231,7 @@ class Write(Operator):
         yield outcomes
 
     def _point(self, made: EncodedUnit) -> tuple[Point, list[Outcome]]:
-        unit, key, outcomes = made.unit, entry_id(made.unit.part.entry), []
+        unit, key, outcomes = made.unit, made.unit.part.id, []
         point = Point(key)
         if made.direct is not None:
             point = unit.part.point(made.direct, self.job.state)
@@ -282,44 +288,45 @@ class Compare(Operator):
         files = [row for row in rows if not isinstance(row, Failure)]
         yield [failed(row.source, row) for row in rows if isinstance(row, Failure)]
         store = self.job.shared.store()
-        holdings = Holdings(store, [file.source for file in files], self.job.cut)
+        labels = Labels(self.job.metadata, self.job.tenant_key, ())
+        holdings = Holdings(store, [file.source for file in files], self.job.cut, labels.tenant_key)
         found = Explored()
         places: dict[str, FoundFile | StoredObject] = {}
         for file in files:
             places[file.source] = file
-            if holdings.is_current(file.source, file.size, file.mtime_ns) and not self._waiting(holdings, file):
-                found.current.add(file.source)
+            try:
+                label = labels.of(file.address if isinstance(file, StoredObject) else str(file.path))
+            except UmeError as error:
+                found.fail(error, file.source)
+                continue
+            held = holdings.points(file.source, label.tenant)
+            current = holdings.is_current(file.source, file.size, file.mtime_ns, label.tenant)
+            if current and not any(self._owed(point.payload["reasoning"]) for point in held):
+                found.skip(file.source, label)
             else:
-                self._look(file, found)
+                self._look(file, label, found)
         plan = make_plan(holdings, found)
         store.update(plan.refreshed)
-        units = [*self._missing(plan, store, places), *self._unfinished(plan, holdings, found, places)]
+        units = [*self._missing(plan, store, places), *self._unfinished(holdings, found, places)]
         yield [*self._settled(plan, found), *units]
-
-    def _waiting(self, holdings: Holdings, file: FoundFile | StoredObject) -> bool:
-        return any(self._owed(point.payload["reasoning"]) for point in holdings.points(file.source))
 
     def _owed(self, state: ReasoningState) -> bool:
         """Return whether a point in this state needs reasoning or a new state from this run."""
         return state in {"always": ("later", "never"), "later": ("never",), "never": ()}[self.job.reasoning]
 
-    def _look(self, file: FoundFile | StoredObject, found: Explored) -> None:
+    def _look(self, file: FoundFile | StoredObject, label: Label, found: Explored) -> None:
         """Read the entries of a file."""
         limits = self.job.models.limits
-        segment_s, overlap_s = self.job.cut
         try:
             with at_hand(file, limits) as here:
-                if isinstance(here, Failure):
-                    found.failures.append(here)
-                    return
                 try:
-                    found.entries[file.source] = entries(here, limits=limits, segment_s=segment_s, overlap_s=overlap_s)
+                    found.open(here, label, self.job.cut, limits)
                 except UmeError as error:
                     failure = Failure.of(error, index=0, source=file.source)
-                    message = renamed(failure.message, here.path, file.source)
-                    found.failures.append(replace(failure, message=message))
+                    copy = here.path if isinstance(here, FoundFile) else Path()
+                    found.failures.append(replace(failure, message=renamed(failure.message, copy, file.source)))
         except UmeError as error:
-            found.failures.append(Failure.of(error, index=0, source=file.source))
+            found.fail(error, file.source)
 
     def _missing(
         self, plan: Plan, store: Store, places: Mapping[str, FoundFile | StoredObject]
@@ -340,22 +347,25 @@ class Compare(Operator):
         store.upsert(twins)
 
     def _unfinished(
-        self, plan: Plan, holdings: Holdings, found: Explored, places: Mapping[str, FoundFile | StoredObject]
+        self, holdings: Holdings, found: Explored, places: Mapping[str, FoundFile | StoredObject]
     ) -> Iterator[Unit | Outcome]:
         """Yield units for existing points that lack reasoning."""
         store = self.job.shared.store()
         excluded: list[Point] = []
-        for source, there in found.entries.items():
-            states = {point.id: point.payload["reasoning"] for point in holdings.points(source)}
-            for entry in there:
-                state = states.get(entry_id(entry))
-                if state is None or not self._owed(state):
-                    continue
-                if state == "never":
-                    excluded.append(Point(entry_id(entry), {}, {"reasoning": "later"}))
-                if self.job.reasoning == "always":
-                    parts = len(there) + sum(failure.source == source for failure in plan.failures)
-                    yield Unit(Part(entry, parts, self.job.cut), places[source], direct=False, reason=True)
+        tenants = {source: found.label(source).tenant for source in found.entries}
+        states = {
+            point.id: point.payload["reasoning"]
+            for source, tenant in tenants.items()
+            for point in holdings.points(source, tenant)
+        }
+        for source, part in parts_of(holdings, found):
+            state = states.get(part.id)
+            if state is None or not self._owed(state):
+                continue
+            if state == "never":
+                excluded.append(Point(part.id, {}, {"reasoning": "later"}))
+            if self.job.reasoning == "always":
+                yield Unit(part, places[source], direct=False, reason=True)
         store.update(excluded)
 
     def _settled(self, plan: Plan, found: Explored) -> Iterator[Outcome]:

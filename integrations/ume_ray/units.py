@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
+from ume_qdrant.indexing.objects import StoredObject
 from ume_qdrant.indexing.plan import Part
 from ume_qdrant.stores.base import Vector
-from ume_ray.sources import StoredObject
 from ume_retrieval.errors import Failure
 from ume_retrieval.media import FoundFile
 from ume_retrieval.pipeline import StageItem

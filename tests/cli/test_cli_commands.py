@@ -104,6 +104,20 @@ def test_search_finds_the_scene_that_is_described(store: tuple[str, ...], scenes
     assert set(hits[0]) == {"source", "score", "start_s", "end_s", "page", "answer", "evidence"}
 
 
+def test_a_search_can_take_a_second_look(store: tuple[str, ...], scenes: list[Scene]) -> None:
+    query = ("search", f"find image: {scenes[2].words}", *store, "--limit", "2")
+    first = run_json(*query)["hits"]
+    found = run_json(*query, "--rerank", "reasoner", "--rerank-candidates", "3")
+    assert len(found["hits"]) == 2
+    assert [hit["rerank_score"] for hit in found["hits"]] == pytest.approx([1, 2 / 3], abs=1e-6)
+    assert {hit["source"] for hit in found["hits"]} & {hit["source"] for hit in first}
+    assert found["usage"]["reranker_calls"] >= 1
+    assert found["failures"] == []
+    result = run(*query, "--rerank", "qwen3-vl-embedding-2b")
+    assert result.exit_code == 1
+    assert "not a reranker" in result.stderr
+
+
 def test_search_by_picture_finds_the_picture(store: tuple[str, ...], folder: Path) -> None:
     picture = folder / "scene4.png"
     hits = run_json("search", "--image", picture, *store, "--mode", "direct", "--kind", "image")["hits"]

@@ -71,10 +71,11 @@ def test_the_list_says_memory_sources_and_what_fits() -> None:
     assert "cpu" in tiny["fits"]
 
 
-def test_the_table_marks_what_is_for_later() -> None:
+def test_the_table_says_what_fits_and_what_is_unknown() -> None:
     lines = CliRunner().invoke(app, ["models"], env={"COLUMNS": "200"}).stdout.splitlines()
     [line] = [line for line in lines if line.startswith("qwen3-vl-reranker-2b")]
-    assert "later" in line
+    assert "reranker" in line
+    assert "later" not in line
     [line] = [line for line in lines if line.startswith("embed-rl-4b")]
     assert "unknown" in line, "nobody told its licence"
 

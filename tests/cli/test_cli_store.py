@@ -12,7 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ume_cli.app import app
+from ume_cli.option_groups import ModelOptions
 from ume_qdrant import CollectionMeta, EdgeStore, Layout, Point
+from ume_qdrant.stores.schema import meta_of
+from ume_retrieval.testing import fake_embedder
 from ume_training.shapes.draw import draw_scene, write_pages
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import sample_page, sample_scene
@@ -58,6 +61,8 @@ def test_info_says_what_is_there(place: Path) -> None:
         "reasoner": None,
         "dimension": 4,
         "layout": "full vectors",
+        "tenant_key": None,
+        "indexes": [],
     }
     assert "model@rev" in run("store", "info", "--store", place, "--collection", "one").stdout
 
@@ -71,6 +76,45 @@ def test_an_alias_swaps_a_new_collection_in(place: Path) -> None:
     assert run_json("store", "unalias", "live", *options) == {"alias": "live", "collection": "two"}
     missing = run("store", "info", *options, "--collection", "live", "--json")
     assert (missing.exit_code, json.loads(missing.stdout)["error"]) == (1, "collection_not_found")
+
+
+def test_metadata_filter_hits_and_have_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = fake_embedder()
+    monkeypatch.setattr(ModelOptions, "load", lambda _: embedder)
+    place = ("--store", tmp_path / "vectors", "--collection", "shared")
+    with EdgeStore(tmp_path / "vectors", "shared") as store:
+        store.create(meta_of(embedder, reasoned=False), Layout(tenant="customer"))
+        row = embedder.encode_query("red", reasoning="never").astype(np.float32)
+        rows = [("acme", 2020), ("acme", 2024), ("globex", 2024)]
+        fields = {"source": "a.txt", "kind": "text", "text": "red", "reasoning": "never"}
+        store.upsert(
+            [
+                Point(
+                    f"00000000-0000-0000-0000-00000000000{n}",
+                    {"direct": row},
+                    {**fields, "meta": {"customer": customer, "year": year}},
+                )
+                for n, (customer, year) in enumerate(rows)
+            ]
+        )
+    indexes = run_json("store", "create-index", "year=integer", "camera.maker=keyword", *place)["indexes"]
+    assert indexes == {"camera.maker": "keyword", "customer": "keyword", "year": "integer"}
+    data = run_json("store", "info", *place)
+    assert (data["points"], data["tenant_key"], data["indexes"][0]) == (3, "customer", "camera.maker (keyword)")
+    found = run_json("search", "red", "--tenant", "acme", "--where", "year>2020", "--where", "not draft=true", *place)
+    assert [hit["meta"] for hit in found["hits"]] == [{"customer": "acme", "year": 2024}]
+    assert "customer=acme, year=2020" in run("search", "red", "--tenant", "acme", *place, env={"COLUMNS": "160"}).stdout
+    for arguments, code, words in (
+        (("search", "red"), "tenant_required", "--tenant"),
+        (("search", "red", "--tenant", "acme", "--where", "year>="), "invalid_input", "year>="),
+        (("store", "create-index", "year"), "invalid_input", "KEY=KIND"),
+        (("store", "create-index", "year=number"), "invalid_input", "integer"),
+    ):
+        result = run(*arguments, *place, "--json")
+        assert result.exit_code == 1
+        said = json.loads(result.stdout)
+        assert said["error"] == code
+        assert words in said["message"] + said["hint"]
 
 
 def test_dropping_asks_first(place: Path) -> None:
@@ -118,3 +162,35 @@ def test_search_narrows_groups_and_spreads(tmp_path: Path, monkeypatch: pytest.M
     assert found("--from", "0") == []
     assert run("search", "x", *options, "--from", "3", "--to", "2").exit_code == 1
     assert run("search", "x", *options, "--diversity", "2").exit_code == 2
+
+
+def test_a_damaged_collection_is_found_and_repaired(place: Path) -> None:
+    options = ("--store", place, "--collection", "one")
+    assert run_json("store", "verify", *options)["intact"] is True
+    [page] = (place / "one").rglob("payload_storage/page_0.dat")
+    with page.open("r+b") as file:
+        file.write(b"damage")
+    info = run("store", "info", *options, "--json")
+    assert info.exit_code == 1
+    assert json.loads(info.stdout)["error"] == "store_damaged"
+    found = run("store", "verify", *options, "--json")
+    assert found.exit_code == 1
+    assert len(json.loads(found.stdout)["damaged"]) == 1
+    repaired = run_json("store", "repair", *options)
+    assert repaired["kept"] + len(repaired["lost"]) + repaired["unnamed"] == 3
+    assert run("store", "verify", *options).exit_code == 0
+    assert run_json("store", "info", "--store", place, "--collection", "two")["points"] == 3
+
+
+def test_a_snapshot_is_restored_under_another_name(place: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "one.tar.gz"
+    assert run_json("store", "snapshot", archive, "--store", place, "--collection", "one")["points"] == 3
+    assert run_json("store", "restore", archive, "--store", place, "--collection", "three")["points"] == 3
+    again = run("store", "restore", archive, "--store", place, "--collection", "three")
+    assert again.exit_code == 1
+    assert run_json("store", "info", "--store", place, "--collection", "three")["points"] == 3
+
+
+def test_export_copies_like_migrate(place: Path, tmp_path: Path) -> None:
+    copied = run_json("store", "export", "--to", tmp_path / "copy", "--store", place, "--collection", "one")
+    assert copied["copied"] == 3

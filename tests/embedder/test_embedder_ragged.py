@@ -94,7 +94,7 @@ def test_a_prepared_model_still_does_its_ordinary_forward_pass(
 def test_rows_end_where_they_are_pooled(inputs: ChatInputs, chats: list[Chat]) -> None:
     token = inputs.tokenizer.convert_tokens_to_ids("<emb>")
     written = inputs.write(chats)
-    rows, whole = inputs.rows(written, until=token), inputs.rows(written)
+    rows, whole = inputs.rows(written, keep=inputs.up_to(token)), inputs.rows(written)
     assert all(row[-1] == token for row in whole_rows(rows.tokens, rows))
     assert all(short < long for short, long in zip(rows.lengths, whole.lengths, strict=True))
     assert len(rows.kinds) == len(rows.tokens) == sum(rows.lengths) - (len(chats) - 1) * rows.shared

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import PIL.Image
 import pytest
-from vllm_server import vllm_servers
+from vllm_server import Started, starting_servers, wait_for
 
 from ume_retrieval import (
     Embedder,
@@ -74,14 +74,24 @@ def transformers() -> Pair:
 
 
 @pytest.fixture(scope="module")
-def vllm() -> Pair:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Started, Started]]:
+    with starting_servers(REASONER.model, EMBEDDER.model, KEY, tmp_path_factory.mktemp("servers")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def vllm(started: tuple[Started, Started]) -> Pair:
+    """Both engines in this process, which load while the servers start."""
+    assert all(server.process.poll() is None for server in started)
     return pair_on("vllm")
 
 
 @pytest.fixture(scope="module")
-def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerOptions]:
-    with vllm_servers(REASONER.model, EMBEDDER.model, KEY, tmp_path_factory.mktemp("servers")) as (reasoner, embedder):
-        yield ServerOptions(reasoner, embedder, api_key=KEY, concurrency=16)
+def addresses(started: tuple[Started, Started]) -> ServerOptions:
+    for server in started:
+        wait_for(server)
+    reasoner, embedder = started
+    return ServerOptions(reasoner.url, embedder.url, api_key=KEY, concurrency=16)
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,23 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 START_S = 900.0
 
 
-def start(model: str, key: str, log: Path, *settings: str) -> tuple[subprocess.Popen[bytes], str]:
+class Started(NamedTuple):
+    """A server that was started, and may not answer yet."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+
+def start(model: str, key: str, log: Path, *settings: str) -> Started:
     """Start a server; it is ready when `wait_for` returns."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -30,11 +39,12 @@ def start(model: str, key: str, log: Path, *settings: str) -> tuple[subprocess.P
         process = subprocess.Popen(  # noqa: S603  # arguments of our own
             [*server, *settings], stdout=file, stderr=subprocess.STDOUT, env=environment
         )
-    return process, f"http://127.0.0.1:{port}"
+    return Started(process, f"http://127.0.0.1:{port}", log)
 
 
-def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def wait_for(server: Started) -> None:
     """Return when the server answers; fail when it ends or takes too long."""
+    process, url, log = server
     limit = time.monotonic() + START_S
     while time.monotonic() < limit:
         if process.poll() is not None:
@@ -48,19 +58,23 @@ def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 @contextmanager
-def vllm_servers(reasoner: str, embedder: str, key: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Addresses of a Reasoner's and an Embedder's server, which start side by side."""
-    logs = folder / "reasoner.log", folder / "embedder.log"
-    started = [
-        start(reasoner, key, logs[0]),
-        start(embedder, key, logs[1], "--runner", "pooling", "--convert", "embed"),
-    ]
+def ended(servers: Collection[Started]) -> Iterator[None]:
+    """End the servers after the block."""
     try:
-        for (process, url), log in zip(started, logs, strict=True):
-            wait_for(process, url, log)
-        yield started[0][1], started[1][1]
+        yield
     finally:
-        for process, _ in started:
-            process.terminate()
-        for process, _ in started:
-            process.wait(timeout=60)
+        for server in servers:
+            server.process.terminate()
+        for server in servers:
+            server.process.wait(timeout=60)
+
+
+@contextmanager
+def starting_servers(reasoner: str, embedder: str, key: str, folder: Path) -> Iterator[tuple[Started, Started]]:
+    """A Reasoner's and an Embedder's server, which start side by side; `wait_for` each before it is asked."""
+    started = (
+        start(reasoner, key, folder / "reasoner.log"),
+        start(embedder, key, folder / "embedder.log", "--runner", "pooling", "--convert", "embed"),
+    )
+    with ended(started):
+        yield started

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from evaluation_world import World, write_mmeb, write_uvrb
 
+from ume_retrieval import ReasoningEmbedder, Sampling
+
 
 @pytest.fixture(scope="session")
 def shapes_world(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -23,3 +25,11 @@ def mmeb(shapes_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uvrb(shapes_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All 16 data sets; read only."""
     return write_uvrb(shapes_world, tmp_path_factory.mktemp("uvrb"))
+
+
+@pytest.fixture(scope="session")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> ReasoningEmbedder:
+    cache = tmp_path_factory.mktemp("evaluation-traces") / "traces.sqlite3"
+    # What is told in words that the pair has never read makes it ramble: short replies keep the tests short.
+    sampling = Sampling(max_tokens=64)
+    return ReasoningEmbedder.from_pretrained("ume-tiny", cache=cache, device="cpu", sampling=sampling)

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from ume_eval import Task, all_tasks
 from ume_eval.layouts.documents import short_name
+from ume_retrieval import ReasoningEmbedder, TraceCache
+from ume_retrieval.testing import fake_embedder
 from ume_training.shapes.draw import draw_clip, draw_page, draw_scene, write_clip
 from ume_training.shapes.levels import LEVELS
 from ume_training.shapes.world import sample_clip, sample_page, sample_scene
@@ -245,3 +247,8 @@ def write_uvrb(world: World, folder: Path, tasks: Sequence[Task] | None = None) 
         corpus = [{"id": f"d{number}", "video": f"sub/{number}.mp4"} for number in range(THINGS)]
         write_jsonl(corpus, place / "jsonl" / "corpus.jsonl")
     return folder
+
+
+def fakes(folder: Path | None = None) -> ReasoningEmbedder:
+    cache = TraceCache(folder / "traces.sqlite3") if folder else None
+    return fake_embedder(cache=cache)

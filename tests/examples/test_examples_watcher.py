@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ume_qdrant import open_store
+from ume_qdrant.stores.edge_folder import FileLock
 from ume_retrieval.errors import CollectionNotFound, StoreLocked
 from ume_training.shapes.draw import draw_scene
 from ume_training.shapes.levels import LEVELS
@@ -143,10 +144,11 @@ def test_stopped_in_the_middle_of_a_pass_and_while_another_holds_the_store(watch
     watching.until((watching.store / "default").is_dir)  # the pass has begun
     assert watching.stop(signal.SIGINT) == 130
     assert "Traceback" not in watching.said()
-    with open_store(watching.store, "default") as held:
-        held.count()
-        watching.start()
-        watching.until(lambda: "trying again" in watching.said())
+    held = FileLock(watching.store / "default")
+    held.record({"state": "private"})  # by a process that cannot share it
+    watching.start()
+    watching.until(lambda: "trying again" in watching.said())
+    held.release()
     watching.wait_for(*names)
     assert watching.stop(signal.SIGINT) == 130
 

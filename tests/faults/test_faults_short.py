@@ -57,6 +57,12 @@ def test_discs_caches_and_clocks_lose_nothing(tmp_path: Path) -> None:
     assert drive("disk", tmp_path, "--sizes", "0", "--seed", "1")["faults"] > 8
 
 
+def test_damaged_stores_lose_nothing_silently(tmp_path: Path) -> None:
+    counts = drive("store", tmp_path, "--every", "53", "--seed", "1")
+    assert counts["faults"] > 8
+    assert counts["notes"]["repaired"] > 2
+
+
 def test_a_driver_that_was_stopped_goes_on(tmp_path: Path) -> None:
     drive("tcots", tmp_path, "--tcots", "20")
     [line] = (tmp_path / "tcots.jsonl").read_text(encoding="utf-8").splitlines()

@@ -1,9 +1,10 @@
-"""`TCotRerank`: the process reward's question over retrieved nodes."""
+"""`TCotRerank`: the process reward's question over retrieved nodes; `UmeRerank`: any reranker."""
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle, TextN
 from llama_world import embedding, listening
 from small_media import GREEN, RED, picture
 
-from ume_llama_index import LeftOutEvent, MediaQuery, TCotRerank
+from ume_llama_index import LeftOutEvent, MediaQuery, TCotRerank, UmeRerank
 from ume_retrieval import InputError, ReasoningEmbedder
-from ume_retrieval.chat import Chat, TextPart
+from ume_retrieval.chat import Chat, Pair, TextPart
+from ume_retrieval.checkpoint import ModelInfo, RerankerSpec
+from ume_retrieval.engines.base import PairScores
+from ume_retrieval.reranking import PairReranker
 from ume_retrieval.testing import FakeReasoner, fake_embedder
 from ume_training.egrl import Question, WordsDiscriminator
 from ume_training.egrl.process import choice_prompt
@@ -144,3 +148,33 @@ def test_every_node_comes_once_whatever_is_said(answers: list[str], reply: str, 
     assert len(best) == min(top_n, len(found))
     assert len({one.node_id for one in best}) == len(best)
     assert {one.node_id for one in best} <= {one.node_id for one in found}
+
+
+class Overlap:
+    """Scores a pair by the words that both sides share."""
+
+    info = ModelInfo("overlap", "1", "fake")
+    spec = RerankerSpec(family="cross-encoder")
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> PairScores:
+        def words(parts: object) -> set[str]:
+            assert isinstance(parts, tuple)
+            return {word for part in parts if isinstance(part, TextPart) for word in part.text.split()}
+
+        return PairScores([float(len(words(pair.query) & words(pair.document))) for pair in pairs])
+
+
+async def test_any_reranker_orders_nodes(tmp_path: Path) -> None:
+    gone = NodeWithScore(node=ImageNode(image_path=str(tmp_path / "gone.png")), score=0.3)
+    found = [gone, *nodes("blue star", "red circle small", "red")]
+    rerank = UmeRerank(reranker=PairReranker(Overlap()), top_n=4)
+    with listening() as ear:
+        best = rerank.postprocess_nodes(found, query_str="red circle")
+    assert [one.node.get_content() for one in best[:3]] == ["red circle small", "red", "blue star"]
+    assert [one.score for one in best] == [2, 1, 0, 0.3]
+    [left_out] = ear.of(LeftOutEvent)
+    assert [failure["index"] for failure in left_out.failures] == [0]
+    assert await rerank.apostprocess_nodes(found, query_str="red circle") == best
+    assert rerank.postprocess_nodes([], query_str="red") == []
+    with pytest.raises(InputError, match="needs the query"):
+        rerank.postprocess_nodes(found)

@@ -11,7 +11,6 @@ from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
 from llama_index.core.schema import MetadataMode, Node, QueryBundle, TextNode
 from llama_index.core.vector_stores import (
-    FilterCondition,
     FilterOperator,
     MetadataFilter,
     MetadataFilters,
@@ -119,19 +118,20 @@ def test_grouping_filters_and_modes(store: EdgeStore) -> None:
 
 
 def test_filters_that_cannot_be_expressed() -> None:
-    page = MetadataFilter(key="page", value=1)
-    for filters, where in (
-        (MetadataFilters(filters=[MetadataFilter(key="author", value="x")]), None),
-        (MetadataFilters(filters=[MetadataFilter(key="page", value=1, operator=FilterOperator.NE)]), None),
-        (MetadataFilters(filters=[page, page], condition=FilterCondition.OR), None),
-        (MetadataFilters(filters=[page, page]), None),
-        (MetadataFilters(filters=[page], condition=FilterCondition.NOT), None),
-        (MetadataFilters(filters=[MetadataFilters(filters=[page])]), None),
-        (MetadataFilters(filters=[MetadataFilter(key="end_s", value="x", operator=">")]), None),
-        (MetadataFilters(filters=[page]), Filter(pages=(2,))),
+    deep = MetadataFilters(filters=[MetadataFilter(key="page", value=1)])
+    for _ in range(40):
+        deep = MetadataFilters(filters=[deep])
+    for one in (
+        MetadataFilter(key="end_s", value="x", operator=">"),
+        MetadataFilter(key="owner", value=None),
+        MetadataFilter(key="owner", value="x", operator=">"),
+        MetadataFilter(key="owner", value=1, operator=FilterOperator.TEXT_MATCH),
+        MetadataFilter(key="owner[0]", value=1),
+        MetadataFilter(key="kind", value="sound"),
+        deep,
     ):
         with pytest.raises(InputError):
-            filter_of(filters, where)
+            filter_of(MetadataFilters(filters=[one]))
     assert filter_of(None) is None
     time = [
         MetadataFilter(key="start_s", value=20, operator="<"),

@@ -220,8 +220,8 @@ def test_diversity_and_what_is_not_possible(opener: Opener, tmp_path: Path) -> N
         ask(mode=VectorStoreQueryMode.HYBRID)
     with pytest.raises(InputError, match="embedding"):
         vectors.query(VectorStoreQuery())
-    with pytest.raises(InputError, match="which part of which file"):
-        vectors.add(made([ImageNode(image_path=str(picture(tmp_path / "x.png", RED)))]))
+    with pytest.raises(InputError, match="not base64"):
+        vectors.add([ImageNode(image="§", embedding=vector)])
     with pytest.raises(InputError, match="length 16"):
         vectors.add(embedding(truncate_dim=16, reasoning="never")([TextNode(text="x")]))
     other = UmeEmbedding(embedder=ReasoningEmbedder(HashEmbedder(revision="2"), FakeReasoner()))

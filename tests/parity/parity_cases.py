@@ -86,7 +86,7 @@ def item_of(family: str, case: dict[str, Any]) -> Item:
 
 def ids_of(family: str, expected: dict[str, Any]) -> list[int]:
     """Published ids, runs of equal ones spelled out; of Embed-RL's up to the token that is pooled."""
-    ids = [t for x in expected["input_ids"] for t in ([x[0]] * x[1] if isinstance(x, list) else [x])]
+    ids = spread(expected["input_ids"])
     if family == "embed-rl":
         (pooled,) = json.loads((HERE / family / "checkpoint" / "config.json").read_text())["emb_token_ids"]
         ids = ids[: len(ids) - ids[::-1].index(pooled)]
@@ -101,3 +101,32 @@ def cosine(vector: npt.NDArray[np.float32], expected: dict[str, Any]) -> float:
 def least_cosine(case: dict[str, Any]) -> float:
     """Frames of files are resized by Pillow here and by torchvision there."""
     return 0.9999 if "file" in case["input"].get("video", ()) else 0.99999
+
+
+RERANKER = "qwen3-vl-reranker"
+RERANKED = json.loads((HERE / RERANKER / "cases.json").read_text(encoding="utf-8"))
+"""Queries with documents, and the scores that the published reranker gives them."""
+
+
+def reranked(case: dict[str, Any]) -> tuple[Item, list[Item]]:
+    """Query, with the instruction, and documents of a case."""
+    given = case["input"]
+    query = item_of(RERANKER, {"input": {**_spelled(given["query"]), "instruction": given.get("instruction")}})
+    return query, [item_of(RERANKER, {"input": _spelled(one)}) for one in given["documents"]]
+
+
+def _spelled(given: dict[str, Any]) -> dict[str, Any]:
+    """Texts may be pieces with how often they are repeated."""
+    if not isinstance(given.get("text"), list):
+        return given
+    return {**given, "text": "".join(words * count for words, count in given["text"])}
+
+
+def spread(ids: list[Any]) -> list[int]:
+    """Token ids, runs of equal ones spelled out."""
+    return [t for x in ids for t in ([x[0]] * x[1] if isinstance(x, list) else [x])]
+
+
+def score_tolerance(case: dict[str, Any]) -> float:
+    """Frames of files are resized by Pillow here and by torchvision there."""
+    return 3e-4 if any("file" in one.get("video", ()) for one in case["input"]["documents"]) else 1e-4

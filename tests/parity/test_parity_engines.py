@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from parity_cases import EXACT, FAMILIES, Recording, copy_checkpoints, cosine, ids_of, item_of, least_cosine, profile_of
-from vllm_server import start, wait_for
+from vllm_server import Started, ended, start, wait_for
 from widened import widen_heads
 
 from ume_retrieval import Embedder, ReasoningEmbedder
@@ -40,26 +40,28 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def vllm(folders: dict[str, Path]) -> dict[str, Embedder]:
+def vllm(folders: dict[str, Path], started: dict[str, Started]) -> dict[str, Embedder]:
+    """Engines in this process, which load while the servers start."""
+    assert started.keys() == folders.keys()
     return {family: load("vllm", folder, LoadOptions("cpu", "float32")) for family, folder in folders.items()}
 
 
 @pytest.fixture(scope="module")
-def server(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Embedder]]:
+def started(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Started]]:
     logs = tmp_path_factory.mktemp("servers")
-    started = {family: start(str(folder), KEY, logs / family, *SWITCHES) for family, folder in folders.items()}
-    try:
-        for family, (process, url) in started.items():
-            wait_for(process, url, logs / family)
-        yield {
-            family: load("server", folders[family], LoadOptions(server=ServerOptions(embedder_url=url, api_key=KEY)))
-            for family, (_, url) in started.items()
-        }
-    finally:
-        for process, _ in started.values():
-            process.terminate()
-        for process, _ in started.values():
-            process.wait(timeout=60)
+    servers = {family: start(str(folder), KEY, logs / family, *SWITCHES) for family, folder in folders.items()}
+    with ended(servers.values()):
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def server(folders: dict[str, Path], started: dict[str, Started]) -> dict[str, Embedder]:
+    for one in started.values():
+        wait_for(one)
+    return {
+        family: load("server", folders[family], LoadOptions(server=ServerOptions(embedder_url=one.url, api_key=KEY)))
+        for family, one in started.items()
+    }
 
 
 def load(engine: str, folder: Path, options: LoadOptions) -> Embedder:

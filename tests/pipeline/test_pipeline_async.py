@@ -122,7 +122,7 @@ async def test_a_cancelled_call_asks_nothing_more_and_keeps_its_traces(
     with pytest.raises(asyncio.CancelledError):
         await encoding
     reasoner.goes_on.set()
-    with embedder._reasoner_lock:  # the stage is through with what it was at
+    with embedder.reasoner_lock:  # the stage is through with what it was at
         first = reasoner.calls
     await asyncio.sleep(0.2)
     assert first == reasoner.calls == len(cache) == min(count, chunk_items, ASKED_AT_ONCE)

@@ -155,10 +155,10 @@ async def test_a_caller_who_goes_costs_no_model_call() -> None:
     await asyncio.sleep(0.02)
     for task in (first, waiting):
         task.cancel()
-    reasoner.goes_on.set()
     assert all(
         isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(first, waiting, return_exceptions=True)
     )
+    reasoner.goes_on.set()
     await embedder.aencode_query("after them")
     assert (reasoner.sizes, engine.sizes) == ([1, 1], [1])
 

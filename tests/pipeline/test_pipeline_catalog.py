@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from ume_retrieval import EmbedderSpec, ModelError, ReasoningEmbedder
+from ume_retrieval.checkpoint import RerankerSpec
 from ume_retrieval.engines import load as engines
 from ume_retrieval.engines import memory
 from ume_retrieval.engines.load import LoadOptions, find_room, require_room
-from ume_retrieval.engines.registry import Resolved, presets, resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import Resolved, presets, resolve_embedder, resolve_reasoner, resolve_reranker
 from ume_retrieval.errors import ModelTooLarge
 from ume_retrieval.models.catalog import FIGURES, Published, cards, find_cards, read_card
 from ume_retrieval.tcot import DEFAULT_PROMPTS
@@ -79,7 +80,8 @@ def test_a_reranker_is_refused_by_name(name: str) -> None:
     for resolve in (resolve_embedder, resolve_reasoner):
         with pytest.raises(ModelError, match="is a reranker") as raised:
             resolve(name)
-        assert "for later" in raised.value.hint
+        assert "Reranker.from_pretrained" in raised.value.hint
+    assert resolve_reranker(name).spec == RerankerSpec(family="qwen3-vl-reranker")
 
 
 CARD: dict[str, Any] = {

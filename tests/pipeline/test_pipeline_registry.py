@@ -17,7 +17,7 @@ from ume_retrieval.checkpoint import write_spec
 from ume_retrieval.engines import load as engines_module
 from ume_retrieval.engines import registry
 from ume_retrieval.engines.load import ENGINES, Engine, LoadOptions, choose_engine
-from ume_retrieval.engines.registry import Resolved, presets, resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import Resolved, presets, resolve_embedder, resolve_reasoner, resolve_reranker
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.testing import PLAIN_PROMPTS, FakeReasoner, HashEmbedder, fake_embedder
 
@@ -37,7 +37,9 @@ def test_every_preset_resolves_by_any_case_and_by_its_hub_id() -> None:
     for preset in presets():
         if preset.model == "bundled":
             continue
-        resolve = resolve_embedder if preset.role == "embedder" else resolve_reasoner
+        resolve = {"embedder": resolve_embedder, "reasoner": resolve_reasoner, "reranker": resolve_reranker}[
+            preset.role
+        ]
         for name in (preset.name, preset.name.upper(), preset.model, preset.model.lower()):
             resolved = resolve(name)
             assert (resolved.model, resolved.spec, resolved.reasoner) == (preset.model, preset.spec, preset.reasoner)

@@ -164,3 +164,19 @@ def test_threads_share_one_store_while_the_alias_moves(tmp_path: Path) -> None:
             thread.join()
         assert wrong == []
         assert [hit.id for hit in films.search("direct", ONE, limit=9)] == [IDS[1]]
+
+
+@pytest.mark.parametrize("content", [b"../../elsewhere", b"/etc", b"", b"a\0b", b"\xff\xfe", b".aliases", b"x" * 300])
+def test_an_alias_that_holds_no_name_is_a_typed_error(tmp_path: Path, content: bytes) -> None:
+    """The content was taken for a path, so an alias could lead out of the folder."""
+    with made(EdgeStore(tmp_path, "one"), IDS[0]) as store:
+        store.set_alias("films")
+    (tmp_path / ".aliases" / "films").write_bytes(content)
+    with EdgeStore(tmp_path, "films") as store, pytest.raises(StoreError, match="holds no name") as caught:
+        store.count()
+    assert caught.value.hint
+    with EdgeStore(tmp_path, "one") as store:
+        assert set(store.aliases()) == {"films"}
+        store.set_alias("films")
+    with EdgeStore(tmp_path, "films") as store:
+        assert store.count() == 1

@@ -168,6 +168,7 @@ async def test_a_busy_or_lost_server_is_asked_again(stub: Stub, status: int) -> 
     async def nap(seconds: float) -> None:
         naps.append(seconds)
 
+    stub.described = info(META.to_dict())
     count = (200, {"result": {"count": 7}, **OK}, {})
     stub.script = [(status, {"status": {"error": "not now"}}, {})] * 2 + [count]
     retry = Retry(attempts=4, asleep=nap, uniform=lambda: 1.0)
@@ -230,6 +231,7 @@ async def test_a_closed_store_opens_again(tmp_path: Path) -> None:
 
 
 async def test_a_closed_client_is_made_anew(stub: Stub) -> None:
+    stub.described = info(META.to_dict())
     stub.script = [(200, {"result": {"count": 7}, **OK}, {})] * 2
     store = open_async_store(stub.url, "films", retry=Retry(attempts=1))
     assert await store.count() == 7
@@ -239,6 +241,7 @@ async def test_a_closed_client_is_made_anew(stub: Stub) -> None:
 
 
 async def test_requests_run_side_by_side_and_can_be_cancelled(stub: Stub) -> None:
+    stub.described = info(META.to_dict())
     stub.script, stub.delay_s = [(200, {"result": {"count": 7}, **OK}, {})], 0.5
     async with open_async_store(stub.url, "films", retry=Retry(attempts=1)) as store:
         started = time.perf_counter()

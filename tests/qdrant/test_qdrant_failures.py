@@ -17,7 +17,7 @@ from qdrant_client import QdrantClient
 from qdrant_stub import OK, Stub, info
 
 from ume_qdrant import ClientStore, CollectionMeta, EdgeStore, Point, Store, open_store
-from ume_qdrant.stores.edge import META_FILE
+from ume_qdrant.stores.edge_folder import META_FILE
 from ume_retrieval import InputError, StoreError
 from ume_retrieval.errors import CollectionNotFound, StoreLocked, StoreMismatch
 from ume_retrieval.util.retry import Retry
@@ -51,14 +51,16 @@ WRITTEN = (200, {"result": {"operation_id": 1, "status": "completed"}, **OK}, {}
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, 0])
 def test_a_busy_or_lost_server_is_asked_again(stub: Stub, naps: list[float], status: int) -> None:
+    stub.described = info(META.to_dict())
     stub.script = [(status, {"status": {"error": "not now"}}, {})] * 2 + [COUNT]
     with connect(stub, naps) as store:
         assert store.count() == 7
     assert naps == [0.5, 1.0]
-    assert len(stub.seen) == 3
+    assert [command for command, *_ in stub.seen] == ["GET", "POST", "POST", "POST"]
 
 
 def test_the_wait_that_a_server_asks_for_is_kept(stub: Stub, naps: list[float]) -> None:
+    stub.described = info(META.to_dict())
     stub.script = [(429, {"status": {"error": "slow down"}}, {"Retry-After": "3"}), COUNT]
     with connect(stub, naps) as store:
         assert store.count() == 7
@@ -240,6 +242,7 @@ def test_the_port_that_is_named_is_the_one_that_is_asked(address: str) -> None:
 
 
 def test_a_closed_store_opens_again(stub: Stub) -> None:
+    stub.described = info(META.to_dict())
     stub.script = [COUNT, COUNT]
     store = open_store(stub.url, "films", retry=Retry(attempts=1))
     assert store.count() == 7
@@ -256,8 +259,9 @@ def test_names_that_cannot_be_a_folder(tmp_path: Path, name: str) -> None:
 
 
 HOLD = """
-import sys
+import socket, sys
 from ume_qdrant.stores.edge import EdgeStore
+del socket.AF_UNIX
 store = EdgeStore(sys.argv[1], "films")
 store.count()
 print("held", flush=True)
@@ -265,7 +269,7 @@ sys.stdin.read()
 """
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_one_process_at_a_time_where_none_can_share(tmp_path: Path) -> None:
     with EdgeStore(tmp_path, "films") as store:
         store.create(META)
         store.upsert([POINT])

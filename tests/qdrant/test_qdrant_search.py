@@ -85,7 +85,7 @@ def test_pictures_and_clips_are_found_by_likeness(indexed: Store, tmp_path: Path
 def test_a_hit_is_json_as_agreed(indexed: Store) -> None:
     [hit] = search(models(), indexed, "blue", limit=1, where=Filter(kinds=("video",), time=(17.0, 18.0))).hits
     said = json.loads(json.dumps(hit.to_dict()))
-    assert list(said) == ["source", "score", "start_s", "end_s", "page", "answer", "evidence"]
+    assert list(said) == ["source", "score", "start_s", "end_s", "page", "answer", "evidence", "meta"]
     assert list(said["evidence"]) == ["keywords", "boxes", "key_frames"]
     [frame] = said["evidence"]["key_frames"]
     assert said["start_s"] <= frame["time_s"] < said["end_s"]

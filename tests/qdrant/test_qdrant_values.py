@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ume_qdrant import Filter, SearchParams, open_store
 from ume_qdrant.searching.fusion import Place, diversify, fuse, group
 from ume_qdrant.stores.client_errors import BusyError
-from ume_qdrant.stores.filters import any_of
+from ume_qdrant.stores.filters import as_qdrant_filter
 from ume_qdrant.stores.schema import clean, evidence_of, point_id, tcot_of, to_payload, within
 from ume_qdrant.stores.sources import item_of, source_path
 from ume_retrieval import Clip, InputError, Item, Page, StoreError, TCot, Trace
@@ -242,5 +242,6 @@ def test_a_filter_that_no_point_can_match_is_refused(wrong: dict[str, Any]) -> N
 def test_folders_of_a_filter_count_from_the_root_too() -> None:
     typed = Filter(under=("photos/", Path("photos"), Path("/data/./a/"), "s3://shelf/a/"))
     assert typed.from_here().under == ("photos", str(Path("photos").absolute()), "/data/a", "s3://shelf/a/")
-    assert any_of(typed) == [("within", ["photos", "photos", "/data/a", "s3://shelf/a"])]
+    folders = {"key": "within", "match": {"any": ["photos", "photos", "/data/a", "s3://shelf/a"]}}
+    assert as_qdrant_filter(typed, None, "films") == {"must": [folders]}
     assert SearchParams(where=typed).where == typed.from_here()

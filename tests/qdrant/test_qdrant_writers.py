@@ -42,7 +42,7 @@ while left:
 
 def stray_files(folder: Path) -> list[Path]:
     """Temporary files and folders of a writer."""
-    return [path for path in folder.rglob(".*") if path.name not in {".lock", ".aliases"}]
+    return [path for path in folder.rglob(".*") if path.name not in {".lock", ".seal", ".aliases"}]
 
 
 def at_once(call: Callable[[int], None]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ume_qdrant import IndexReport
+from ume_qdrant.indexing.objects import places_of
 from ume_ray import Models, StoreAddress
 from ume_ray.ingest import IndexStats, clear_away
-from ume_ray.sources import places_of
 from ume_ray.stages import Compare, Decode, Embed, Job, List, Reason, Write, folders_left_out
 from ume_ray.stores import Shared
 from ume_ray.units import Outcome, batch_of, rows_of

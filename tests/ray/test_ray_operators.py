@@ -14,8 +14,8 @@ from small_media import BLUE, RED, YELLOW, clip, document, fill, picture
 
 from ume_qdrant import EdgeStore, Sharding, index, open_store
 from ume_qdrant.indexing.ingest import IndexReasoning
+from ume_qdrant.indexing.objects import places_of
 from ume_ray import Models, StoreAddress
-from ume_ray.sources import places_of
 from ume_ray.stages import Job
 from ume_ray.stores import Shared
 from ume_ray.units import batch_of, rows_of

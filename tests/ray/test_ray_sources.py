@@ -12,9 +12,9 @@ from ray_world import here
 from small_media import fill
 
 from ume_qdrant import EdgeStore, Sharding
+from ume_qdrant.indexing.objects import listed, places_of
 from ume_ray import Models, StoreAddress, WorkerPools, WorkersLost
 from ume_ray.cluster import own_error
-from ume_ray.sources import listed, places_of
 from ume_retrieval import Failure, InputError, Limits, StoreError
 from ume_retrieval.testing import FakeReasoner, HashEmbedder
 

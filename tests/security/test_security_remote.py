@@ -27,7 +27,11 @@ PRIVATE = [
     *("127.0.0.1", "127.255.0.3", "10.0.0.7", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
     *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "fd12:3456::1", "fec0::1", "ff02::1"),
     *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::10.0.0.1", "2002:7f00:1::"),
-    *("2002:a00:1::", "0.0.0.1"),
+    *("2002:a00:1::", "0.0.0.1", "::ffff:0:10.0.0.1", "::ffff:0:169.254.169.254"),
+    # Of a site's own translators (RFC 8215), whatever the embedded address is.
+    *("64:ff9b:1::a00:1", "64:ff9b:1::808:808", "64:ff9b:1:ffff::1"),
+    # Teredo with a private client (inverted), and with a private server.
+    *("2001:0:808:808::f5ff:fffe", "2001:0:a00:1::f7f7:f7f7"),
 ]
 
 
@@ -135,6 +139,9 @@ def test_wrapping_an_address_changes_nothing(address: ipaddress.IPv4Address) -> 
     assert plain == (address.is_global and not address.is_multicast)
     assert verdict(f"::ffff:{address}") == plain
     assert verdict(f"64:ff9b::{address}") == plain
+    assert verdict(f"::ffff:0:{address}") == plain
+    assert verdict(str(ipaddress.IPv6Address(0x2002 << 112 | int(address) << 80))) == plain
+    assert not verdict(str(ipaddress.IPv6Address((0x64FF9B0001 << 80) | int(address))))
 
 
 @pytest.mark.parametrize(

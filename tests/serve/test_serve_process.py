@@ -18,8 +18,9 @@ import httpx
 import numpy as np
 import pytest
 from serve_world import make_media
+from typer.testing import CliRunner
 
-from ume_cli import main
+from ume_cli.app import app
 from ume_qdrant import index, open_store
 from ume_retrieval import ReasoningEmbedder
 
@@ -124,8 +125,7 @@ def test_sigterm_while_indexing_leaves_a_whole_store_and_a_restart_goes_on(tmp_p
         (["--api-key-file", "no-such-file"], "API keys"),
     ],
 )
-def test_what_is_not_safe_is_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["serve", *arguments, "--json"])
-    assert ended.value.code == 1
-    assert words in json.loads(capsys.readouterr().out)["message"]
+def test_what_is_not_safe_is_refused(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, ["serve", *arguments, "--json"])
+    assert result.exit_code == 1
+    assert words in json.loads(result.stdout)["message"]

@@ -61,6 +61,13 @@ def test_a_file_that_cannot_be_used_is_refused_by_line_or_field(tmp_path: Path, 
         Prompts.from_file(path)
 
 
+def test_a_misspelt_field_is_named_before_the_one_that_it_leaves_missing(tmp_path: Path) -> None:
+    fields = {name.replace("corpus_text", "corpus_txt"): wording for name, wording in WORDING.items()}
+    with pytest.raises(InputError, match="corpus_txt is not a prompt") as caught:
+        Prompts.from_file(write(tmp_path / "prompts.json", fields))
+    assert caught.value.hint == "did you mean corpus_text?"
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "broken.toml").write_text("query_text = 'a\n")

@@ -13,13 +13,14 @@ import socket
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from contrastive_world import small, source, write_start
 from transformers import Trainer
 
+from ume_retrieval.util.progress import Progress
 from ume_training.contrastive import LoraSettings, train_contrastive, trainer
 
 assert Trainer  # imported once, for every child
@@ -47,8 +48,8 @@ def ended(*processes: int) -> list[int]:
 def long_run(start: Path, out: Path, *, kill_at_step: int = 0, kill_at_mark: int = 0) -> None:
     """Five steps, killed after a step, or after a checkpoint's files and before it is called whole."""
 
-    def watch(done: int, _: int, __: Mapping[str, float]) -> None:
-        if done == kill_at_step:
+    def watch(step: Progress) -> None:
+        if step.done == kill_at_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def mark(checkpoint: Path, log: Any) -> None:
@@ -60,7 +61,7 @@ def long_run(start: Path, out: Path, *, kill_at_step: int = 0, kill_at_mark: int
     settings = small(
         start, steps=5, checkpoint_every=2, log_every=2, lora=LoraSettings(r=4, alpha=8, dropout=0.1), workers=1
     )
-    train_contrastive(settings, [source("text_to_image", 3), source("image_change", 2)], out, watch=watch)
+    train_contrastive(settings, [source("text_to_image", 3), source("image_change", 2)], out, on_progress=watch)
 
 
 def shared_run(start: Path, out: Path) -> None:

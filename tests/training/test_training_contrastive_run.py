@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from ume_retrieval import InputError
 from ume_retrieval.errors import TrainingError
+from ume_retrieval.util.progress import Progress
 from ume_training.contrastive import train_contrastive
 from ume_training.contrastive.plan import plan_run
 from ume_training.contrastive.records import newest_checkpoint, skipped_pairs
@@ -33,12 +34,12 @@ def data(broken: frozenset[int] = frozenset()) -> list[MemorySource]:
 def test_a_run_learns_logs_and_is_not_done_twice(start: Path, tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def watch(done: int, total: int, _: Mapping[str, float]) -> None:
-        assert total == 12
-        seen.append(done)
+    def watch(step: Progress) -> None:
+        assert step.total == 12
+        seen.append(step.done)
 
     settings = small(start, steps=12, sub_batch=8, learning_rate=3e-3, log_every=4, checkpoint_every=5, logit_scale=10)
-    trained = train_contrastive(settings, data(), tmp_path, watch=watch)
+    trained = train_contrastive(settings, data(), tmp_path, on_progress=watch)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8, 12]
     assert {"loss", "direct", "reasoned", "pairs", "traced", "learning_rate", "pairs_per_s", "peak_memory_gb"} < set(
@@ -49,7 +50,7 @@ def test_a_run_learns_logs_and_is_not_done_twice(start: Path, tmp_path: Path) ->
     assert trained.figures == lines[-1]
     assert (trained.steps, trained.skipped) == (12, 0)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-10", "checkpoint-12"]
-    assert train_contrastive(settings, data(), tmp_path, watch=watch) == trained
+    assert train_contrastive(settings, data(), tmp_path, on_progress=watch) == trained
     assert seen == list(range(1, 13))
     # Killed after the last checkpoint: what is missing is written, and nothing is learned twice.
     before = load_file(trained.folder / "adapter_model.safetensors")

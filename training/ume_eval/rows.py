@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Final
 from ume_eval.tasks import Task
 from ume_retrieval.errors import InputError, MediaNotFound, MissingExtra
 from ume_retrieval.media import display_name
+from ume_retrieval.util.json_text import parse_json
 
 SUFFIXES: Final = (".parquet", ".jsonl", ".json")
 BATCH_ROWS: Final = 256
@@ -155,7 +155,7 @@ def _parquet(file: Path) -> Iterator[Row]:
 def _json(file: Path) -> Iterator[Row]:
     name = display_name(file.name)
     if file.suffix == ".json":
-        whole = json.loads(file.read_text(encoding="utf-8"))
+        whole = parse_json(file.read_text(encoding="utf-8"))
         rows = whole if isinstance(whole, list) else [whole]
         yield from (Row(f"{name}:{n}", row if isinstance(row, dict) else None) for n, row in enumerate(rows))
         return
@@ -167,7 +167,7 @@ def _json(file: Path) -> Iterator[Row]:
 
 def _object(line: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.util.files import atomic_write, display_name
 
 LOG = "log.jsonl"
 """Name of a run's log: one JSON object per line, with its `step`."""
-
-ProgressFn: TypeAlias = Callable[[int, int | None, Mapping[str, float]], None]
-"""Receives the finished steps, all steps if known, and figures to show."""
 
 
 def make_folder(folder: Path) -> None:
@@ -81,7 +78,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read the lines of a JSONL file, without those cut off by a kill; no lines if the file does not exist."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return rows
 

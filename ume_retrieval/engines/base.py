@@ -13,8 +13,8 @@ from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar, runtime
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.chat import Chat, TextPart, images_of, videos_of
-from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, ReasonerSpec
+from ume_retrieval.chat import Chat, Pair, TextPart, images_of, videos_of
+from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo, ReasonerSpec, RerankerSpec
 from ume_retrieval.engines.outcomes import attempt, in_order, require_all
 from ume_retrieval.errors import UmeError
 
@@ -77,7 +77,7 @@ class Source:
     trust_remote_code: bool = False
 
 
-Spec = TypeVar("Spec", EmbedderSpec, ReasonerSpec)
+Spec = TypeVar("Spec", EmbedderSpec, ReasonerSpec, RerankerSpec)
 
 
 class Pretrained(ABC, Generic[Spec]):
@@ -142,6 +142,44 @@ class SupportsPartialEmbedding(Protocol):
 
     def embed_partial(self, chats: Sequence[Chat]) -> PartialEmbeddings:
         """Embed each chat; a chat that fails has its error in the place of its vector."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """Outcomes of a list of pairs.
+
+    Attributes:
+        rows: For each pair its score, higher for a better match, or its error.
+        tokens: Tokens that were read for the scores, visual ones included; 0 where the engine does not say.
+        shortened: Positions of pairs that were longer than the model reads and lost words at their end.
+    """
+
+    rows: Sequence[float | UmeError]
+    tokens: int = 0
+    shortened: tuple[int, ...] = ()
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """An engine that scores pairs of a query and an item."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Name, revision and engine of the model, for reports."""
+        ...
+
+    @property
+    def spec(self) -> RerankerSpec:
+        """Family and visual budget of the model."""
+        ...
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> PairScores:
+        """Score each pair; the outcome of `pairs[i]` is row i, whatever the other pairs are.
+
+        Raises:
+            UmeError: When the call as a whole is refused.
+        """
         ...
 
 

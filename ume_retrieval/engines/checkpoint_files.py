@@ -6,7 +6,6 @@ foreign one is refused by the name of what is wrong with it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Any
 
 from ume_retrieval.errors import IncompatibleModel, ModelError
 from ume_retrieval.profiles import Family
+from ume_retrieval.util.json_text import parse_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTERS, MODULES, ROUTER = "adapter_config.json", "modules.json", "router_config.json"
 TOKENIZER = "tokenizer.json"
+STOCK = "config_sentence_transformers.json"
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 OPTIONAL = (
@@ -177,6 +178,14 @@ def is_qwen3_vl(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("model_type") == "qwen3_vl"
 
 
+def is_cross_encoder(folder: Path) -> bool:
+    """Whether a folder holds a sentence-transformers CrossEncoder, or a classifier of one label that makes one."""
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    stock = read_json(folder / STOCK) if (folder / STOCK).is_file() else {}
+    classifiers = [str(name) for name in config.get("architectures") or () if "SequenceClassification" in str(name)]
+    return stock.get("model_type") == "CrossEncoder" or bool(classifiers)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read an object from a JSON file of a checkpoint.
 
@@ -184,7 +193,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: When the file is missing or holds something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise _damaged(path, "is missing") from error
     except (OSError, ValueError) as error:
@@ -263,7 +272,7 @@ def modules_of(folder: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))
+        named = parse_json(path.read_text(encoding="utf-8"))
         modules = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in named]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path, "names no modules") from error

@@ -1,21 +1,44 @@
-"""Families: how each kind of Embedder wants its input written. Pure functions from an item to a chat."""
+"""Families: how each kind of Embedder or reranker wants its input written. Pure functions from items to chats."""
 
 from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from ume_retrieval.chat import Chat, ImagePart, Message, Part, TextPart, VideoPart
-from ume_retrieval.checkpoint import EmbedderSpec
+from ume_retrieval.chat import Chat, ImagePart, Message, Pair, Part, TextPart, VideoPart
+from ume_retrieval.checkpoint import EmbedderSpec, RerankerSpec
 from ume_retrieval.engines.resize import fit_frames, fit_image
-from ume_retrieval.errors import ReasoningError
+from ume_retrieval.errors import InputError, ReasoningError
 from ume_retrieval.inputs import Frames, LoadedItem, Side
 from ume_retrieval.tcot.evidence import Evidence, extract
-from ume_retrieval.tcot.grammar import is_usable, neutralise, parse, split_for_evidence, split_reply, validate
+from ume_retrieval.tcot.grammar import (
+    break_tags,
+    is_usable,
+    neutralise,
+    parse,
+    split_for_evidence,
+    split_reply,
+    validate,
+)
 
 if TYPE_CHECKING:
     from ume_retrieval.tcot.trace import TCot
+
+Written: TypeAlias = EmbedderSpec | RerankerSpec
+"""A description of how a model's pictures and words are written."""
+
+JUDGE: Final = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
+    'Note that the answer can only be "yes" or "no".'
+)
+"""System turn of Qwen3-VL-Reranker, as published."""
+
+OWN_PICTURES: Final = ("sentence-transformers", "cross-encoder")
+"""Families whose models resize pictures themselves."""
+
+MOST_ASPECT: Final = 200
+"""Longest side of a picture in its shortest one, above which the published reranker does not see it."""
 
 HALF_SECOND = 0.5
 """Seconds that qwen-vl-utils assumes between frames when there is only one."""
@@ -117,21 +140,60 @@ def embedding_chat(
     return (Message("system", (TextPart(_safe(spec, instruction)),)), user) if instruction else (user,)
 
 
-def _is_several(spec: EmbedderSpec, item: LoadedItem) -> bool:
+def reranking_pair(spec: RerankerSpec, query: LoadedItem, item: LoadedItem) -> Pair:
+    """Write a query and an item for a reranker: on each side videos, pictures, text, as published; nothing is stripped.
+
+    Args:
+        spec: The model's description.
+        query: What is searched for; its instruction is the retrieval task.
+        item: What may answer it; its instruction is not used.
+
+    Returns:
+        A pair whose pictures are fitted to the budget, unless the model resizes them itself.
+
+    Raises:
+        InputError: When a picture is more than 200 times as long as wide, which the published model does not see.
+    """
+    return Pair(_side(spec, query), _side(spec, item), query.instruction or None)
+
+
+def pair_chat(spec: RerankerSpec, pair: Pair) -> Chat:
+    """Write a pair as the chat of Qwen3-VL-Reranker, whose answer would be "yes" or "no".
+
+    QwenLM/Qwen3-VL-Embedding 8ce3aab, src/models/qwen3_vl_reranker.py.
+    """
+    task = TextPart(f"<Instruct>: {_safe(spec, pair.instruction or spec.default_instruction)}")
+    asked = (task, TextPart("<Query>:"), *pair.query, TextPart("\n<Document>:"), *pair.document)
+    return (Message("system", (TextPart(JUDGE),)), Message("user", asked))
+
+
+def _side(spec: RerankerSpec, item: LoadedItem) -> tuple[Part, ...]:
+    if spec.family == "qwen3-vl-reranker":
+        for image in (*item.images, *(frame for video in item.videos for frame in video.images)):
+            if max(image.size) > MOST_ASPECT * min(image.size):
+                raise InputError(
+                    f"a picture of {image.width} x {image.height} pixels is too long for this reranker",
+                    hint=f"cut it: its longest side may be {MOST_ASPECT} times its shortest",
+                )
+    words = [TextPart(_safe(spec, item.text))] if item.text else []
+    return (*_videos(spec, item), *_images(spec, item), *words)
+
+
+def _is_several(spec: Written, item: LoadedItem) -> bool:
     """Whether an item counts as several pictures: a video part does, a single frame shown as an image does not."""
     as_images = spec.profile.videos == "images"
     return len(item.images) + sum(len(video.images) if as_images else 2 for video in item.videos) > 1
 
 
-def _frame_bounds(spec: EmbedderSpec, item: LoadedItem) -> tuple[int, int] | None:
+def _frame_bounds(spec: Written, item: LoadedItem) -> tuple[int, int] | None:
     """Bounds of all pictures of an item that is shown like the frames of a video; None for any other item."""
     if spec.profile.several_as_frames and _is_several(spec, item):
         return spec.budget.frame_min_pixels, spec.budget.frame_max_pixels
     return None
 
 
-def _images(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
-    if spec.family == "sentence-transformers":
+def _images(spec: Written, item: LoadedItem) -> list[Part]:
+    if spec.family in OWN_PICTURES:
         return [*map(ImagePart, item.images)]
     bounds = _frame_bounds(spec, item) or (spec.budget.image_min_pixels, spec.budget.image_max_pixels)
     images = item.images
@@ -140,9 +202,9 @@ def _images(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
     return [ImagePart(fit_image(image, *bounds)) for image in images]
 
 
-def _videos(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
+def _videos(spec: Written, item: LoadedItem) -> list[Part]:
     profile, budget = spec.profile, spec.budget
-    if spec.family == "sentence-transformers":
+    if spec.family in OWN_PICTURES:
         return [*map(VideoPart, item.videos)]
     if profile.videos == "images":
         return []
@@ -176,7 +238,7 @@ def _words(spec: EmbedderSpec, item: LoadedItem) -> list[Part]:
     text = spec.profile.instruction_joiner.join(words for words in (instruction, item.text) if words)
     if spec.profile.strip_text:
         text = text.strip()
-    return [TextPart(_safe(spec, text))] if text else []
+    return [TextPart(_inert(spec, text))] if text else []
 
 
 def _instruction(item: LoadedItem) -> str | None:
@@ -216,11 +278,17 @@ def _trace(spec: EmbedderSpec, tcot: TCot | None, crops: list[ImagePart]) -> lis
     return [TextPart(thinking), *crops, *([TextPart(conclusion)] if conclusion else [])]
 
 
-def _safe(spec: EmbedderSpec, words: str) -> str:
+def _safe(spec: Written, words: str) -> str:
     return neutralise(words, spec.profile.control_tokens)
+
+
+def _inert(spec: EmbedderSpec, words: str) -> str:
+    """Words of an item, which must not look like its trace to an Embedder that reads traces with their tags."""
+    safe = neutralise(words, spec.profile.control_tokens)
+    return safe if spec.family == "sentence-transformers" else break_tags(safe)
 
 
 def _sentence(spec: EmbedderSpec, instruction: str) -> str:
     """The published code closes an instruction with a full stop when it ends in no punctuation."""
-    text = _safe(spec, instruction.strip())
+    text = _inert(spec, instruction.strip())
     return text if not text or unicodedata.category(text[-1]).startswith("P") else text + "."

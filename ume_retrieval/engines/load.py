@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec
-from ume_retrieval.engines.base import Embedder, Pretrained, Reasoner, Spec
+from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, RerankerSpec
+from ume_retrieval.engines.base import Embedder, PairScorer, Pretrained, Reasoner, Spec
 from ume_retrieval.engines.memory import gigabytes, room_of
 from ume_retrieval.engines.registry import Resolved
 from ume_retrieval.engines.replicas import ReplicatedEmbedder, ReplicatedReasoner, devices_of
@@ -48,19 +48,25 @@ def _elsewhere(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:
     return options
 
 
+def _no_scorer(resolved: Resolved, options: LoadOptions) -> PairScorer:  # noqa: ARG001  # one of Engine.load_scorer
+    raise InputError(f"this engine does not load rerankers such as {resolved.model}", hint="use engine='transformers'")
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How one engine loads the two kinds of model.
+    """How one engine loads each kind of model.
 
     Attributes:
         load_embedder: From a resolved name to an Embedder.
         load_reasoner: From a resolved name to a Reasoner.
         place: Checks, before anything is loaded, that models fit the device together, and may choose it.
+        load_scorer: From a resolved name to a reranker of pairs.
     """
 
     load_embedder: Callable[[Resolved, LoadOptions], Embedder]
     load_reasoner: Callable[[Resolved, LoadOptions], Reasoner]
     place: Callable[[Sequence[Resolved], LoadOptions], LoadOptions] = _elsewhere
+    load_scorer: Callable[[Resolved, LoadOptions], PairScorer] = _no_scorer
 
 
 def require_room(models: Sequence[Resolved], options: LoadOptions) -> LoadOptions:
@@ -133,6 +139,10 @@ def _reasoner_spec(resolved: Resolved) -> ReasonerSpec:
     return cast("ReasonerSpec", resolved.spec)
 
 
+def _reranker_spec(resolved: Resolved) -> RerankerSpec:
+    return cast("RerankerSpec", resolved.spec)
+
+
 def _replicas(kind: type[Pretrained[Spec]], resolved: Resolved, options: LoadOptions, spec: Spec) -> list[Any]:
     """Load a model once on each device that the options name."""
     return [_in_process(kind, resolved, replace(options, device=one), spec) for one in devices_of(options.device)]
@@ -171,6 +181,21 @@ def _transformers_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner
     return ReplicatedReasoner(several) if several[1:] else several[0]
 
 
+def _transformers_scorer(resolved: Resolved, options: LoadOptions) -> PairScorer:
+    spec = _reranker_spec(resolved)
+    kind: type[Pretrained[RerankerSpec]]
+    if spec.family == "cross-encoder":
+        from ume_retrieval.engines.cross_encoder import CrossEncoderScorer
+
+        kind = CrossEncoderScorer
+    else:
+        from ume_retrieval.engines.transformers.reranker import TransformersReranker
+
+        kind = TransformersReranker
+    scorer: PairScorer = _in_process(kind, resolved, options, spec)
+    return scorer
+
+
 def _vllm_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
     from ume_retrieval.engines.vllm.embedder import VllmEmbedder
 
@@ -183,6 +208,13 @@ def _vllm_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
 
     reasoner: Reasoner = _in_process(VllmReasoner, resolved, options, _reasoner_spec(resolved))
     return reasoner
+
+
+def _vllm_scorer(resolved: Resolved, options: LoadOptions) -> PairScorer:
+    from ume_retrieval.engines.vllm.reranker import VllmReranker
+
+    scorer: PairScorer = _in_process(VllmReranker, resolved, options, _reranker_spec(resolved))
+    return scorer
 
 
 def _server_embedder(resolved: Resolved, options: LoadOptions) -> Embedder:
@@ -199,11 +231,18 @@ def _server_reasoner(resolved: Resolved, options: LoadOptions) -> Reasoner:
     return ServerReasoner.connect(resolved.model, spec=spec, options=server, revision=resolved.revision)
 
 
+def _server_scorer(resolved: Resolved, options: LoadOptions) -> PairScorer:
+    from ume_retrieval.engines.server.reranker import ServerReranker
+
+    server, spec = options.server or ServerOptions.from_environment(), _reranker_spec(resolved)
+    return ServerReranker.connect(resolved.model, spec=spec, options=server, revision=resolved.revision)
+
+
 ENGINES: Mapping[str, Engine] = MappingProxyType(
     {
-        "transformers": Engine(_transformers_embedder, _transformers_reasoner, find_room),
-        "vllm": Engine(_vllm_embedder, _vllm_reasoner, require_room),  # built for a GPU or for a processor
-        "server": Engine(_server_embedder, _server_reasoner),
+        "transformers": Engine(_transformers_embedder, _transformers_reasoner, find_room, _transformers_scorer),
+        "vllm": Engine(_vllm_embedder, _vllm_reasoner, require_room, _vllm_scorer),  # for a GPU or a processor
+        "server": Engine(_server_embedder, _server_reasoner, load_scorer=_server_scorer),
     }
 )
 """Every engine that exists; "auto" takes the first."""

@@ -1,20 +1,22 @@
-"""Outcomes as values: one result or one error for each chat of a call, in order."""
+"""Outcomes as values: one result or one error for each chat (or pair) of a call, in order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from ume_retrieval.chat import Chat
 from ume_retrieval.errors import UmeError
 
+Asked = TypeVar("Asked")
 Result = TypeVar("Result")
 
-EngineCall = Callable[[Sequence[Chat]], Sequence[Result | UmeError]]
+EngineCall = Callable[[Sequence[Asked]], Sequence[Result | UmeError]]
 """An engine's call: an outcome for each chat, or a `UmeError` for the whole call."""
 
 
-def attempt(call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool = False) -> list[Result | UmeError]:
+def attempt(
+    call: EngineCall[Asked, Result], chats: Sequence[Asked], *, strict: bool = False
+) -> list[Result | UmeError]:
     """Call an engine; when it refuses the whole call, find the chats at fault by halves.
 
     Args:
@@ -46,7 +48,7 @@ def attempt(call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool = F
 
 
 def isolate(
-    error: UmeError, call: EngineCall[Result], chats: Sequence[Chat], *, strict: bool
+    error: UmeError, call: EngineCall[Asked, Result], chats: Sequence[Asked], *, strict: bool
 ) -> list[Result | UmeError]:
     """Bisect a batch that an engine refused, and call the engine on each half; see `attempt`."""
     # A temporary error strikes all chats alike; trying again would only add load.

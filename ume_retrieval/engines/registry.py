@@ -12,14 +12,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from ume_retrieval.checkpoint import EmbedderSpec, Prompts, ReasonerSpec, read_spec
-from ume_retrieval.engines.checkpoint_files import family_of, is_qwen3_vl, refuse_adapters
+from ume_retrieval.checkpoint import EmbedderSpec, Prompts, ReasonerSpec, RerankerSpec, read_spec
+from ume_retrieval.engines.checkpoint_files import family_of, is_cross_encoder, is_qwen3_vl, refuse_adapters
 from ume_retrieval.errors import IncompatibleModel, InputError, ModelError
-from ume_retrieval.models.catalog import BUNDLED, ModelCard, cards, find_cards
+from ume_retrieval.models.catalog import BUNDLED, ModelCard, cards
 from ume_retrieval.profiles import PROFILES, Family
 from ume_retrieval.tcot.prompts import DEFAULT_PROMPTS
 
-Role: TypeAlias = Literal["embedder", "reasoner"]
+Role: TypeAlias = Literal["embedder", "reasoner", "reranker"]
+
+Spec: TypeAlias = EmbedderSpec | ReasonerSpec | RerankerSpec
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -30,7 +32,7 @@ class Preset:
 
     Attributes:
         name: The short name, lower case.
-        role: Whether it embeds or reasons.
+        role: Whether it embeds, reasons or reranks.
         model: Hub id, or "bundled" when the weights are in the package.
         spec: How it wants its input, or None when its folder says so itself.
         dimension: Length of its vectors, or None (a Reasoner, or as its folder says).
@@ -43,7 +45,7 @@ class Preset:
     name: str
     role: Role
     model: str
-    spec: EmbedderSpec | ReasonerSpec | None = None
+    spec: Spec | None = None
     dimension: int | None = None
     reasoner: str | None = None
     revision: str | None = None
@@ -65,7 +67,7 @@ class Resolved:
 
     model: str
     revision: str | None
-    spec: EmbedderSpec | ReasonerSpec
+    spec: Spec
     reasoner: str | None = None
     parameters: int | None = None
 
@@ -75,15 +77,17 @@ SPECS: Mapping[Family, EmbedderSpec] = MappingProxyType({family: EmbedderSpec(fa
 
 INSTRUCT = ReasonerSpec(prompts=DEFAULT_PROMPTS)
 
-FAMILIES: Mapping[str, EmbedderSpec | ReasonerSpec] = MappingProxyType(
-    {**{str(family): spec for family, spec in SPECS.items()}, "instruct": INSTRUCT}
+RERANKER = RerankerSpec(family="qwen3-vl-reranker")
+
+FAMILIES: Mapping[str, Spec] = MappingProxyType(
+    {**{str(family): spec for family, spec in SPECS.items()}, "instruct": INSTRUCT, RERANKER.family: RERANKER}
 )
 """How models of a family want their input, by the name that cards of the catalogue use."""
 
 
 @cache
 def presets() -> tuple[Preset, ...]:
-    """Every model of the catalogue that can be loaded, Embedders and Reasoners, bundled ones first."""
+    """Every model of the catalogue: Embedders, Reasoners and rerankers, bundled ones first."""
     return tuple(
         Preset(
             card.name,
@@ -97,11 +101,10 @@ def presets() -> tuple[Preset, ...]:
             card.note,
         )
         for card in cards()
-        if card.role != "reranker"
     )
 
 
-def spec_of(card: ModelCard) -> EmbedderSpec | ReasonerSpec | None:
+def spec_of(card: ModelCard) -> Spec | None:
     """How a catalogued model wants its input; None where its folder says so itself.
 
     Example:
@@ -176,6 +179,35 @@ def resolve_reasoner(name: str) -> Resolved:
     return Resolved(name, None, INSTRUCT)
 
 
+def resolve_reranker(name: str) -> Resolved:
+    """Understand the name of a reranker; reads local files only.
+
+    In this order: a preset (any case) or the hub id of one, a Reasoner's included; a folder that describes itself as a
+    Reasoner (`ume.json`) or holds a pair, that is a sentence-transformers CrossEncoder, or that holds a Qwen3-VL; any
+    other hub id, which is taken for a CrossEncoder unless its name says Qwen3-VL-Reranker. A Reasoner reranks by
+    reading T-CoTs (`reranking.tcot`).
+
+    Argument and errors are those of `resolve_embedder`.
+
+    Returns:
+        Model, revision and description: a `RerankerSpec` for an engine, or the `ReasonerSpec` of a Reasoner.
+
+    Example:
+        >>> resolve_reranker("Qwen3-VL-Reranker-2B").model, resolve_reranker("qwen3-vl-2b").spec.role
+        ('Qwen/Qwen3-VL-Reranker-2B', 'reasoner')
+        >>> resolve_reranker("cross-encoder/ms-marco-MiniLM-L6-v2").spec.family
+        'cross-encoder'
+    """
+    if preset := _preset(name, "reranker", "reasoner"):
+        return _from_preset(preset)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _reranker_folder(folder)
+    _require_hub_id(name, "reranker")
+    is_qwen = RERANKER.family in name.lower()
+    return Resolved(name, None, RERANKER if is_qwen else RerankerSpec(family="cross-encoder"))
+
+
 def with_prompts(reasoner: Resolved | None, prompts: Prompts | str | Path) -> Resolved:
     """Let a Reasoner that is yet to be loaded be asked with other prompts than its own.
 
@@ -192,17 +224,19 @@ def with_prompts(reasoner: Resolved | None, prompts: Prompts | str | Path) -> Re
     return replace(reasoner, spec=reasoner.spec.model_copy(update={"prompts": worded}))
 
 
-def _preset(name: str, role: Role) -> Preset | None:
-    if any(card.role == "reranker" for card in find_cards(name)):
-        raise ModelError(
-            f"{name} is a reranker, and this version loads Embedders and Reasoners only",
-            hint="it is in the catalogue for later; `ume models` lists those that load now",
-        )
+def _preset(name: str, *roles: Role) -> Preset | None:
     known = [preset for preset in presets() if name.lower() in {preset.name, preset.model.lower()} - {BUNDLED}]
-    fitting = [preset for preset in known if preset.role == role]
+    fitting = [preset for preset in known if preset.role in roles]
     if known and not fitting:
-        raise ModelError(f"{name} is a {known[0].role}, not a {role}", hint=f"hand it in as the {known[0].role}")
+        raise _other_role(name, known[0].role, roles[0])
     return fitting[0] if fitting else None
+
+
+def _other_role(name: str, is_a: Role, role: Role) -> ModelError:
+    hint = f"hand it in as the {is_a}"
+    if is_a == "reranker":
+        hint = "load it with Reranker.from_pretrained, or search with --rerank"
+    return ModelError(f"{name} is a {is_a}, not a {role}", hint=hint)
 
 
 def _from_preset(preset: Preset) -> Resolved:
@@ -254,6 +288,22 @@ def _reasoner_folder(folder: Path) -> Resolved:
     raise ModelError(
         f"the folder {folder} holds no model (neither ume.json nor config.json)",
         hint="name the checkpoint's own folder",
+    )
+
+
+def _reranker_folder(folder: Path) -> Resolved:
+    refuse_adapters(folder)
+    if read_spec(folder) is not None or (folder / "reasoner").is_dir():
+        return _reasoner_folder(folder)
+    if is_cross_encoder(folder):
+        return Resolved(str(folder), None, RerankerSpec(family="cross-encoder"))
+    if (family := family_of(folder)) is not None:
+        raise _other_role(f"the model in {folder} ({family})", "embedder", "reranker")
+    if is_qwen3_vl(folder):
+        return Resolved(str(folder), None, RERANKER)
+    raise ModelError(
+        f"the folder {folder} holds no reranker",
+        hint="name a folder with a Qwen3-VL-Reranker, a sentence-transformers CrossEncoder, or a Reasoner",
     )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, VideoPart
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Embeddings, Pretrained, Source
 from ume_retrieval.engines.checkpoint_files import locate, require_safetensors
+from ume_retrieval.engines.control_tokens import token_breaker
+from ume_retrieval.engines.forks import home_of
 from ume_retrieval.engines.transformers.loading import (
     cannot_load,
     check_sentence_transformer,
@@ -76,6 +78,9 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
     def __init__(self, model: Any, *, info: ModelInfo, spec: EmbedderSpec) -> None:
         self.model = model
         self.info = info
+        self._home = home_of(info.name, model.device.type)
+        readers = [getattr(reader, name, None) for reader in _readers(model) for name in ("tokenizer", "processor")]
+        self._broken = token_breaker(readers)
         self._apart = model.supports("image") and not model.supports(("image", "text"))
         self.spec = (
             spec.model_copy(update={"trace_part": "answer"}) if self._apart and spec.trace_part is None else spec
@@ -83,30 +88,8 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
 
     @classmethod
     def _load(cls, source: Source, spec: EmbedderSpec) -> Self:
-        name = source.name
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise MissingExtra(
-                f"{name} needs sentence-transformers",
-                hint="pip install 'ume-retrieval[sentence-transformers]'",
-            ) from error
-        target = choose_device(source.device)
-        located = locate(name, source.revision, code=source.trust_remote_code)
-        require_safetensors(located.folder)
-        try:
-            model = SentenceTransformer(
-                str(located.folder),
-                device=str(target),
-                trust_remote_code=source.trust_remote_code,
-                # Other weights than safetensors are pickles, which may run code.
-                model_kwargs={"dtype": choose_dtype(source.dtype, target), "use_safetensors": True},
-            )
-            check_sentence_transformer(name, located.folder, model)
-        except Exception as error:  # files of strangers make it raise almost any type
-            raise cannot_load(name, error) from error
-        known = known_revision(str(located.folder), located.commit)
-        return cls(model, info=ModelInfo(short_name(name), known, "sentence-transformers"), spec=spec)
+        model, info = load_stock("SentenceTransformer", source)
+        return cls(model, info=info, spec=spec)
 
     @property
     def dimension(self) -> int:
@@ -121,6 +104,8 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
             IncompatibleModel: When the model cannot read a modality of an item.
             ModelError: When the model refuses an input.
         """
+        if self._home is not None:
+            self._home.require()
         inputs = [self._inputs(chat) for chat in chats]
         flat = [one for several in inputs for one in several]
         vectors = np.empty((len(flat), self.dimension), dtype=np.float32)
@@ -144,9 +129,9 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
     def _inputs(self, chat: Chat) -> list[_Input]:
         """Return the inputs of a chat: one, or several to fuse where the model reads one modality at a time."""
         parts = chat[-1].parts
-        words = [part.text for part in parts if isinstance(part, TextPart)]
+        words = [self._broken(part.text) for part in parts if isinstance(part, TextPart)]
         media = [one for part in parts for one in self._media(part)]
-        instruction = chat[0].parts[0].text if chat[0].role == "system" else None  # type: ignore[union-attr]  # words
+        instruction = self._broken(chat[0].parts[0].text) if chat[0].role == "system" else None  # type: ignore[union-attr]  # words
         if self._apart:
             pieces = [[one] for one in (*media, *(("text", text) for text in words))]
             if instruction and not words:
@@ -265,6 +250,41 @@ class SentenceTransformersEmbedder(Pretrained[EmbedderSpec]):
                 f"an input takes {length} tokens, {self.info.name} reads {limit}",
                 hint="shorten or split the text, or use a model that reads more",
             )
+
+
+def load_stock(kind: Literal["SentenceTransformer", "CrossEncoder"], source: Source) -> tuple[Any, ModelInfo]:
+    """Load a model of sentence-transformers, whole or not at all, from safetensors only.
+
+    Raises:
+        MissingExtra: When sentence-transformers is not installed.
+        ModelError: When the model cannot be found or loaded.
+        IncompatibleModel: When its weights are pickled, missing or damaged.
+    """
+    name = source.name
+    try:
+        import sentence_transformers
+    except ImportError as error:
+        raise MissingExtra(
+            f"{name} needs sentence-transformers",
+            hint="pip install 'ume-retrieval[sentence-transformers]'",
+        ) from error
+    classes: Any = sentence_transformers
+    target = choose_device(source.device)
+    located = locate(name, source.revision, code=source.trust_remote_code)
+    require_safetensors(located.folder)
+    try:
+        model = getattr(classes, kind)(
+            str(located.folder),
+            device=str(target),
+            trust_remote_code=source.trust_remote_code,
+            # Other weights than safetensors are pickles, which may run code.
+            model_kwargs={"dtype": choose_dtype(source.dtype, target), "use_safetensors": True},
+        )
+        check_sentence_transformer(name, located.folder, model)
+    except Exception as error:  # files of strangers make it raise almost any type
+        raise cannot_load(name, error) from error
+    known = known_revision(str(located.folder), located.commit)
+    return model, ModelInfo(short_name(name), known, "sentence-transformers")
 
 
 def fuse(pieces: npt.NDArray[np.float32], words: Sequence[bool], words_share: float) -> npt.NDArray[np.float32]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from ume_retrieval.media.files import HEAD_BYTES, local_path, open_file, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.pages import PAGE_PIXELS, render_page
 from ume_retrieval.util.files import display_name
+from ume_retrieval.util.threads import fork_safe_lock
 
 _PLUGINS = {
     "jpeg": ("JPEG", "MPO"),
@@ -42,9 +44,55 @@ _UPRIGHT = {
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _BROKEN_HINT = "copy, download or export the image again"
-_WARNINGS = threading.Lock()
-_IN_USE = tuple(threading.Lock() for _ in range(64))
+_WARNINGS = fork_safe_lock()
+_IN_USE = tuple(fork_safe_lock() for _ in range(64))
 """Pillow decodes a lazily opened image in place on first access: only one thread at a time may access it."""
+
+
+class PixelRoom:
+    """The pixels that are being decoded in this process, over all threads and calls."""
+
+    def __init__(self) -> None:
+        self.renew()
+        if hasattr(os, "register_at_fork"):  # a child has none of the threads that hold room
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        """Forget who holds room."""
+        self._held = 0
+        self._turn = threading.Lock()
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def hold(self, pixels: int, name: str, limits: Limits) -> Iterator[None]:
+        """Wait until there is room within `limits.pixels_at_once`, in the order of asking, and hold it for the block.
+
+        Args:
+            pixels: Width x height of what is decoded.
+            name: Name of it in the error.
+            limits: The limit.
+
+        Raises:
+            MediaTooLarge: When it needs more room than there is.
+        """
+        if pixels > limits.pixels_at_once:
+            raise MediaTooLarge(
+                f"{name} has {pixels} pixels, more than the {limits.pixels_at_once} that are decoded at once",
+                hint="make it smaller or raise Limits.pixels_at_once",
+            )
+        # Whoever waits keeps the turn, so that small images cannot pass a large one for ever.
+        with self._turn, self._freed:
+            self._freed.wait_for(lambda: self._held + pixels <= limits.pixels_at_once)
+            self._held += pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._held -= pixels
+                self._freed.notify_all()
+
+
+PIXEL_ROOM: Final = PixelRoom()
 
 
 def open_image(
@@ -79,9 +127,11 @@ def open_image(
     if isinstance(source, PIL.Image.Image):
         _check_size(source, "the image", limits)
         with _IN_USE[id(source) // 64 % len(_IN_USE)]:
-            return _pixels(source, "the image")
+            return _pixels(source, "the image", limits)
     if isinstance(source, Page):
-        return render_page(source, page_pixels, limits)
+        most = min(page_pixels, limits.max_pixels, limits.pixels_at_once)
+        with PIXEL_ROOM.hold(most, "the page", limits):
+            return render_page(source, page_pixels, limits)
     if isinstance(source, bytes):
         return _decode(io.BytesIO(check_bytes(source, limits)), "the image", limits)
     if not isinstance(source, (str, Path)):
@@ -142,7 +192,7 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _decode(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
-    return _pixels(_header(handle, name, limits), name)
+    return _pixels(_header(handle, name, limits), name, limits)
 
 
 def _header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
@@ -181,10 +231,13 @@ def _check_size(image: PIL.Image.Image, name: str, limits: Limits) -> None:
         )
 
 
-def _pixels(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+def _pixels(image: PIL.Image.Image, name: str, limits: Limits) -> PIL.Image.Image:
     try:
-        image.load()
-        return to_rgb(image)
+        with PIXEL_ROOM.hold(image.width * image.height, name, limits):
+            image.load()
+            return to_rgb(image)
+    except MediaTooLarge:
+        raise
     except Exception as error:  # as above: decoders raise almost any type
         raise _broken(name, error) from error
 

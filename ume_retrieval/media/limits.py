@@ -51,6 +51,8 @@ class Limits:
 
     Attributes:
         max_pixels: Most pixels (width x height) of one image, video frame or rendered page.
+        pixels_at_once: Most pixels that all threads of this process decode at the same time; others wait for room. One
+            image, frame or page with more is refused.
         max_bytes: Most bytes of a file, of encoded bytes, or of a download.
         max_frames: Most frames that are decoded to sample one video segment.
         max_pages: Most pages of one PDF.
@@ -67,6 +69,7 @@ class Limits:
     """
 
     max_pixels: int = 178_956_970 // 2
+    pixels_at_once: int = 178_956_970
     max_bytes: int = 2 * 1024**3
     max_frames: int = 20_000
     max_pages: int = 2_000

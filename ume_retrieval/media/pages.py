@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from ume_retrieval.inputs import Page
 from ume_retrieval.media.files import HEAD_BYTES, open_file, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.util.files import display_name
+from ume_retrieval.util.threads import fork_safe_lock
 
 PAGE_PIXELS = 4 * 768 * 32 * 32
 """Default size of a rendered page: four times what the model sees (about 190 dpi on A4), to keep crops readable."""
@@ -25,7 +25,7 @@ MAX_DPI = 300.0
 """Highest resolution, which limits the size of small pages."""
 
 _TAIL_BYTES = 2048
-_PDFIUM = threading.Lock()
+_PDFIUM = fork_safe_lock()
 """PDFium is not thread-safe."""
 
 

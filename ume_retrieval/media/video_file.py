@@ -28,7 +28,7 @@ from PIL.Image import Transpose
 from ume_retrieval.errors import BrokenMedia, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.media.containers import check_whole
 from ume_retrieval.media.files import HEAD_BYTES, VIDEO_FORMATS, VideoFormat, open_file, sniff
-from ume_retrieval.media.images import to_rgb
+from ume_retrieval.media.images import PIXEL_ROOM, to_rgb
 from ume_retrieval.media.limits import Limits
 from ume_retrieval.util.files import display_name
 
@@ -228,6 +228,10 @@ class VideoFile:
         self._check_pixels(frame.width, frame.height)
         if frame.is_corrupt:
             raise BrokenMedia(f"{self._name} has damaged frames", hint=_DAMAGED_HINT)
+        with PIXEL_ROOM.hold(frame.width * frame.height, f"a frame of {self._name}", self._limits):
+            return self._upright(frame)
+
+    def _upright(self, frame: VideoFrame) -> PIL.Image.Image:
         form = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
         picture = PIL.Image.fromarray(np.asarray(frame.to_ndarray(format=form)))
         aspect = float(self._stream.sample_aspect_ratio or 1)

@@ -7,6 +7,7 @@ batches grow with the load; the last model works on one batch while the first wo
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -164,6 +165,46 @@ class Lane:
         )
 
 
+class Lanes:
+    """The lanes of one embedder, by kind of call; a copy, or a forked process, begins without any."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[object, ...], Lane] = {}
+
+    def __reduce__(self) -> tuple[type[Lanes], tuple[()]]:
+        return Lanes, ()
+
+    async def encode(
+        self,
+        make: partial[list[StageRun]],
+        loader: Callable[[Sequence[StageRun]], ItemLoader],
+        inputs: Sequence[Input],
+        options: EncodeOptions,
+        *,
+        dimension: int,
+        batching: Batching,
+    ) -> EncodeResult:
+        """Encode inputs in the lane of their kind; cancelling the task takes them out of it.
+
+        Args:
+            make: Makes the stages of a batch; its arguments are the kind of the call.
+            loader: Makes the loader for stages.
+            inputs: At least one.
+            options: Of the call.
+            dimension: Length of a vector.
+            batching: Size of the batches of a new lane.
+        """
+        count, stopped = len(make()), options.stopped or threading.Event()
+        kind = (*make.args, os.getpid())
+        if kind not in self._lanes:
+            self._lanes[kind] = Lane(lambda: (loader(stages := make()), stages), count, dimension, batching)
+        try:
+            return await asyncio.wrap_future(self._lanes[kind].submit(inputs, options, stopped))
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+
 def _work(number: int, work: tuple[Batch, Chunk]) -> tuple[Batch, Chunk]:
     """Run a stage over the items that someone still waits for; whatever it raises ends the batch, never the lane."""
     batch, chunk = work
@@ -199,30 +240,24 @@ class Coalesces(Protocol):
         ...
 
 
-def coalesced(call: Callable[P, T], side: Side) -> Callable[P, Coroutine[Any, Any, T]]:
+def coalesced(side: Side) -> Callable[[Callable[P, T]], Callable[P, Coroutine[Any, Any, T]]]:
     """Derive the async form of `encode_query` or `encode_corpus`; concurrent calls become batches.
 
     Cancelling the task takes its inputs out of the batch, or out of the stages that have not begun.
     """
 
-    @wraps(call)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        return_traces = kwargs.pop("return_traces", False)
-        embedder, inputs = _receiver(*args, **{name: kwargs.pop(name) for name in ("inputs",) if name in kwargs})
-        result = await embedder.encode_together(inputs, side, EncodeOptions(**cast("dict[str, Any]", kwargs)))
-        return cast("T", result if return_traces else result.vectors)
+    def derive(call: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+        @wraps(call)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            return_traces = kwargs.pop("return_traces", False)
+            embedder, inputs = _receiver(*args, **{name: kwargs.pop(name) for name in ("inputs",) if name in kwargs})
+            result = await embedder.encode_together(inputs, side, EncodeOptions(**cast("dict[str, Any]", kwargs)))
+            return cast("T", result if return_traces else result.vectors)
 
-    return run
+        return run
+
+    return derive
 
 
 def _receiver(embedder: Any, inputs: Any) -> tuple[Coalesces, Inputs]:
     return embedder, inputs
-
-
-async def result_of(future: Future[EncodeResult], stopped: threading.Event) -> EncodeResult:
-    """Await a submitted call; cancelling the task sets `stopped`."""
-    try:
-        return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        stopped.set()
-        raise

@@ -22,7 +22,7 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote.allowlist import AllowedHosts
-from ume_retrieval.pipeline.batching import DEFAULT_BATCHING, Batching, Lane, LoadedStages, coalesced, result_of
+from ume_retrieval.pipeline.batching import DEFAULT_BATCHING, Batching, Lanes, coalesced
 from ume_retrieval.pipeline.encode_options import (
     CorpusOptions,
     EncodeOptions,
@@ -36,11 +36,12 @@ from ume_retrieval.pipeline.encode_options import (
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS, Input, ItemLoader, as_sequence
 from ume_retrieval.pipeline.reasoning import ReasonStage
 from ume_retrieval.pipeline.run import EncodeStream, run_side_by_side, stream_inputs
+from ume_retrieval.pipeline.spare_traces import LastSpareable, open_cache
 from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, StageRun, run_in_turn
 from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, default_cache_path
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
-from ume_retrieval.util.threads import awaitable
+from ume_retrieval.util.threads import awaitable, fork_safe_lock
 from ume_retrieval.vectors import cosine
 
 NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
@@ -97,9 +98,17 @@ class ReasoningEmbedder:
         self.sampling = sampling
         self.chunk_items = chunk_items
         self.batching = batching
-        self._reasoner_lock = threading.Lock()
-        self._embedder_lock = threading.Lock()
-        self._lanes: dict[tuple[Side, ReasoningMode, Modality | None], Lane] = {}
+        self._lanes = Lanes()
+        self._spareable = LastSpareable()
+        self.reasoner_lock = fork_safe_lock()
+        self._embedder_lock = fork_safe_lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return everything but the locks, which a copy has of its own; whether engines can be copied, they know."""
+        return {name: value for name, value in vars(self).items() if not name.endswith("_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, reasoner_lock=fork_safe_lock(), _embedder_lock=fork_safe_lock())
 
     @classmethod
     def from_pretrained(
@@ -131,7 +140,8 @@ class ReasoningEmbedder:
             engine: What runs the models; "auto" or a name in `engines.ENGINES`.
             device: "auto" (a GPU where the models fit it), "cpu", "cuda"; "cuda:all" or "cuda:0,cuda:1" for replicas.
             dtype: "auto" (bfloat16 on a GPU, else float32), "float32", "bfloat16", "float16".
-            cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None.
+            cache: Where T-CoTs are kept: "auto" is `cache.default_cache_path()`; else a path, a cache, or None. A file
+                that is damaged or cannot be written is left alone: after a warning, T-CoTs are kept in memory.
             limits: Limits on what is decoded.
             allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
             sampling: How the Reasoner decodes; greedily by default.
@@ -144,7 +154,6 @@ class ReasoningEmbedder:
         Raises:
             ModelError: When a name means nothing, or a model does not fit the device or cannot be loaded.
             InputError: When the engine does not exist, the family lacks the profile, or the prompts cannot be used.
-            CacheError: When the cache cannot be used.
         """
         chosen = choose_engine(engine)
         options = LoadOptions(device, dtype, trust_remote_code, server, profile)
@@ -159,7 +168,7 @@ class ReasoningEmbedder:
         return cls(
             chosen.load_embedder(resolved, options),
             chosen.load_reasoner(wanted, options) if wanted else given,
-            cache=TraceCache(cache) if isinstance(cache, (str, Path)) else cache,
+            cache=open_cache(cache) if isinstance(cache, (str, Path)) else cache,
             limits=limits,
             allow_remote=allow_remote,
             sampling=sampling,
@@ -205,7 +214,6 @@ class ReasoningEmbedder:
             InputError: When an argument or, if strict, an item cannot be used.
             MediaError: If strict, when an item's media cannot be decoded; `ModelError` when a model refused it.
             ReasoningError: If strict, when the Reasoner wrote no usable trace. Nothing falls back to direct embedding.
-            CacheError: When the cache cannot be used.
             Stopped: When the call is cancelled.
         """
         result = self._encode(inputs, "query", EncodeOptions(**options))
@@ -227,8 +235,8 @@ class ReasoningEmbedder:
         return result if return_traces else result.vectors
 
     encode_document = encode_corpus
-    aencode_query = coalesced(encode_query, "query")
-    aencode_corpus = coalesced(encode_corpus, "corpus")
+    aencode_query = coalesced("query")(encode_query)
+    aencode_corpus = coalesced("corpus")(encode_corpus)
     aencode_document = aencode_corpus
 
     def stream_corpus(
@@ -266,7 +274,7 @@ class ReasoningEmbedder:
             (1000, 1000)
         """
         stages = self._stages(reasoning, "corpus", None)
-        call = Call(Failures(strict=False), total, on_progress and as_listener(on_progress))
+        call = Call(Failures(strict=False), total, as_listener(on_progress))
         loader = replace(self._loader(stages), chunk_items=chunk_items or self.chunk_items)
         chunks = loader.chunks(stream_inputs(inputs), call)
         return EncodeStream(run_side_by_side(chunks, stages, call), call)
@@ -296,7 +304,7 @@ class ReasoningEmbedder:
             UmeError: As `encode_query` does.
         """
         items, _ = as_sequence(inputs)
-        call = Call(Failures(strict), len(items), on_progress and as_listener(on_progress))
+        call = Call(Failures(strict), len(items), as_listener(on_progress))
         traces: list[Trace | None] = [None] * len(items)
         for chunk in self._run(items, [self._reason_stage(side, target)], call):
             for item in chunk.items:
@@ -311,7 +319,7 @@ class ReasoningEmbedder:
         """
         if self.reasoner is None:
             raise InputError("questions need a Reasoner, and this embedder has none", hint=NO_REASONER)
-        with self._reasoner_lock:
+        with self.reasoner_lock:
             return self.reasoner.generate(chats, sampling)
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -319,9 +327,7 @@ class ReasoningEmbedder:
         return cosine(a, b)
 
     async def encode_together(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
-        """Encode inputs in a batch with those of other calls that wait now; `aencode_*` are based on it.
-
-        Calls with more than `batching.items` inputs or with `on_progress` run on their own.
+        """Encode inputs together with those of other calls; above `batching.items` or with `on_progress`, on their own.
 
         Raises:
             UmeError: As `encode_query` does; `QueueFull` when more inputs wait than `batching` allows.
@@ -331,16 +337,10 @@ class ReasoningEmbedder:
             alone = awaitable(lambda *, stopped: self._encode(inputs, side, replace(options, stopped=stopped)))
             return await alone(stopped=options.stopped)
         options.check(self.dimension)
-        count = len(self._stages(options.reasoning, side, options.target))
-        lane, stopped = (side, options.reasoning, options.target), options.stopped or threading.Event()
-        if lane not in self._lanes:
-            self._lanes[lane] = Lane(partial(self._loaded_stages, *lane), count, self.dimension, self.batching)
-        result = await result_of(self._lanes[lane].submit(items, options, stopped), stopped)
+        make = partial(self._stages, options.reasoning, side, options.target)
+        encode = partial(self._lanes.encode, dimension=self.dimension, batching=self.batching)
+        result = await encode(make, self._loader, items, options)
         return replace(result, vectors=options.stored(result.vectors, single=single))
-
-    def _loaded_stages(self, side: Side, mode: ReasoningMode, target: Modality | None) -> LoadedStages:
-        stages = self._stages(mode, side, target)
-        return self._loader(stages), stages
 
     def _encode(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
         stages = self._stages(options.reasoning, side, options.target)
@@ -349,7 +349,7 @@ class ReasoningEmbedder:
         call = Call(
             Failures(options.strict),
             len(items),
-            options.on_progress and as_listener(options.on_progress),
+            as_listener(options.on_progress),
             options.stopped or threading.Event(),
         )
         vectors = np.full((len(items), self.embedder.dimension), np.nan, dtype=np.float32)
@@ -392,9 +392,9 @@ class ReasoningEmbedder:
         return ReasonStage(
             reasoner=self.reasoner,
             sampling=self.sampling or tcot_sampling(self.reasoner),
-            traces=self.cache if self.cache is not None else InMemoryTraceCache(),
+            traces=InMemoryTraceCache() if self.cache is None else self._spareable.of(self.cache),
             embedder=self.embedder.spec,
             side=side,
             target=target,
-            lock=self._reasoner_lock,
+            lock=self.reasoner_lock,
         )

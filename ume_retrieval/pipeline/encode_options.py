@@ -87,6 +87,6 @@ class EncodeOptions:
         return kept[0] if single else kept
 
 
-def as_listener(on_progress: EncodeProgress) -> OnProgress:
-    """Return a listener of the stages that calls a caller's own."""
-    return lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage))
+def as_listener(on_progress: EncodeProgress | None) -> OnProgress | None:
+    """Return a listener of the stages that calls a caller's own, if there is one."""
+    return on_progress and (lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage)))

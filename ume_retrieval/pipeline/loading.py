@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import PIL.Image
 
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, UmeError
+from ume_retrieval.errors import InputError, typed_error
 from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page
 from ume_retrieval.media import load
 from ume_retrieval.media.files import is_remote
@@ -113,7 +113,8 @@ class ItemLoader:
                         items.append(load_now())
                         if not isinstance(value, str):
                             pixels += _pixels(items[-1])
-                    except UmeError as error:
+                    except BaseException as foreign:  # noqa: BLE001  # interrupts are raised again
+                        error = typed_error(foreign, InputError, "the input cannot be loaded", hint="check its values")
                         call.failures.add(error, index=stop, source=_source(value))
                     stop += 1
                 if stop == start:

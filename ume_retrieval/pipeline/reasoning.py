@@ -15,12 +15,14 @@ from ume_retrieval.engines.families import evidence_of, parse_about
 from ume_retrieval.engines.outcomes import isolate
 from ume_retrieval.errors import InputError, ModelError, ReasoningError, Stopped, UmeError
 from ume_retrieval.inputs import Modality, Side
+from ume_retrieval.pipeline.spare_traces import SpareableTraces
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
 from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, TraceRecord, trace_key
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import validate
 from ume_retrieval.tcot.prompts import reasoner_chat
 from ume_retrieval.tcot.trace import TCot
+from ume_retrieval.util.threads import fork_safe_lock
 
 KEEP_EVERY_S = 1.0
 """Longest time in seconds before finished replies are written to the cache while others are being generated."""
@@ -28,7 +30,7 @@ KEEP_EVERY_S = 1.0
 ASKED_AT_ONCE = 64
 """Chats per call to an engine without streaming; an interrupt loses at most these."""
 
-Traces: TypeAlias = TraceCache | InMemoryTraceCache
+Traces: TypeAlias = TraceCache | InMemoryTraceCache | SpareableTraces
 
 
 @dataclass(slots=True)
@@ -159,7 +161,7 @@ class ReasonStage:
     embedder: EmbedderSpec
     side: Side
     target: Modality | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=fork_safe_lock)
     unusable: InMemoryTraceCache = field(default_factory=InMemoryTraceCache)
 
     def __post_init__(self) -> None:

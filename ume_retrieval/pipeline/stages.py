@@ -22,6 +22,7 @@ from ume_retrieval.inputs import LoadedItem, Side
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.evidence import Evidence
 from ume_retrieval.util.progress import OnProgress, Progress
+from ume_retrieval.util.threads import fork_safe_lock
 
 Stage: TypeAlias = Literal["load", "reason", "embed"]
 """The stages that an item passes, in this order."""
@@ -210,7 +211,7 @@ class EmbedStage:
 
     embedder: Embedder
     side: Side
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=fork_safe_lock)
 
     def run(self, chunk: Chunk, call: Call) -> Chunk:
         """Return the items that could be embedded, in order, each with its vector."""

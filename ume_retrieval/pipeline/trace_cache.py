@@ -1,13 +1,15 @@
 """Traces on disk, so that a second run makes no model call.
 
 The cache keeps raw replies, so that a better parser can read old ones. It does not keep a reply without words to embed:
-later runs would fail on it without asking the Reasoner again.
+later runs would fail on it without asking the Reasoner again. Each record has a digest, since SQLite does not notice a
+flipped bit in a text: a damaged record counts as missing, and a run whose cache fails goes on without it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sqlite3
 import time
@@ -25,18 +27,45 @@ from ume_retrieval.checkpoint import ModelInfo, Prompts, VisualBudget
 from ume_retrieval.engines.base import Generation, Sampling
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.tcot.grammar import is_usable, parse
+from ume_retrieval.util.files import display_name
 from ume_retrieval.util.sqlite import SQLiteStore
+
+logger = logging.getLogger(__name__)
 
 REMEMBERED = 16_384
 """Traces that a call keeps in memory without a cache on disk: some 50 MB where traces are long."""
 
-KEEP = """
-INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)
+MOST_BYTES = 4 * 1024**3
+"""Size of a cache's file from which on the oldest traces go: some three million traces."""
+
+COLUMNS = "key, text, prompt_tokens, completion_tokens, finish, reasoner, created_at"
+
+DIGEST = (
+    "digest(CAST(key AS BLOB), CAST(text AS BLOB), prompt_tokens, completion_tokens, CAST(finish AS BLOB),"
+    " CAST(reasoner AS BLOB), created_at)"
+)
+"""A record's digest in SQL; of bytes, since a damaged text may not be UTF-8, which no function of Python takes."""
+
+KEEP = f"""
+INSERT INTO traces ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET
     text = excluded.text, prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
     finish = excluded.finish, reasoner = excluded.reasoner, created_at = excluded.created_at
-WHERE NOT has_words(traces.text)
+WHERE NOT has_words(CAST(text AS BLOB)) OR 'blob' IN (typeof(text), typeof(finish), typeof(reasoner))
+    OR {DIGEST} IS NOT (SELECT digest FROM digests WHERE digests.key = traces.key)
+"""  # noqa: S608  # constants
+
+DIGESTS = """
+CREATE TABLE IF NOT EXISTS digests (key TEXT PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID
 """
+"""A table of its own, so that an earlier version can still write to the file."""
+
+FORGET_DIGESTS = """
+CREATE TRIGGER IF NOT EXISTS forget_digests AFTER DELETE ON traces
+BEGIN DELETE FROM digests WHERE key = old.key; END
+"""
+
+NOTE_DIGESTS = f"INSERT OR REPLACE INTO digests SELECT key, {DIGEST} FROM traces WHERE "  # noqa: S608  # constants
 
 FORGET_OLDEST = """
 DELETE FROM traces WHERE key IN (
@@ -139,6 +168,7 @@ class TraceCache(SQLiteStore):
 
     Args:
         path: The SQLite file; made, with its folders, when it is not there.
+        max_bytes: Size from which on the oldest traces are forgotten, > 0, or None for no limit.
 
     Raises:
         CacheError: When the file is damaged, belongs to another program, or cannot be opened.
@@ -167,14 +197,34 @@ class TraceCache(SQLiteStore):
     application_id = 0x756D6531  # "ume1"
     when_damaged = "move the file away or delete it; traces are generated again when they are needed"
 
+    def __init__(self, path: str | Path, *, max_bytes: int | None = MOST_BYTES) -> None:
+        super().__init__(path)
+        self.max_bytes = max_bytes
+
+    def _upgrade(self, database: sqlite3.Connection) -> None:
+        database.execute(DIGESTS)
+        database.execute(FORGET_DIGESTS)
+        [version] = database.execute("PRAGMA user_version").fetchone()
+        if version < 1:
+            _add_functions(database)
+            database.execute(NOTE_DIGESTS + "key NOT IN (SELECT key FROM digests)")  # noqa: S608  # constants
+            database.execute("PRAGMA user_version = 1")
+
     def get_many(self, keys: Iterable[str]) -> dict[str, TraceRecord]:
-        """Return the records of known keys; unknown keys, and replies without text to embed, are left out.
+        """Return the records of known keys; damaged ones, and replies without text to embed, are left out.
 
         Raises:
             CacheError: When the file cannot be read.
         """
-        rows = self._select("key, text, prompt_tokens, completion_tokens, finish, reasoner, created_at", keys)
-        records = {key: TraceRecord(*values) for key, *values in rows}
+        expected = "(SELECT digest FROM digests WHERE digests.key = traces.key)"
+        rows = [*self._select(f"{COLUMNS}, {expected}", keys)]
+        records = {
+            key: TraceRecord(*values)
+            for key, *values, digest in rows
+            if digest == _digest(key, *values) and bytes not in map(type, values)
+        }
+        if damaged := len(rows) - len(records):
+            logger.warning("%s: %d damaged traces are generated again", display_name(self.path), damaged)
         # Earlier versions kept such replies.
         return {key: record for key, record in records.items() if _has_words(record.text)}
 
@@ -186,16 +236,27 @@ class TraceCache(SQLiteStore):
         Raises:
             CacheError: When the file cannot be written.
         """
-        rows = [
-            (key, r.text, r.prompt_tokens, r.completion_tokens, r.finish, r.reasoner, r.created_at)
+        rows = {
+            key: (key, r.text, r.prompt_tokens, r.completion_tokens, r.finish, r.reasoner, r.created_at)
             for key, r in records.items()
             if _has_words(r.text)
-        ]
+        }
         if not rows:
             return
         with self._transaction() as database:
-            database.create_function("has_words", 1, _has_words, deterministic=True)
-            database.executemany(KEEP, rows)
+            _add_functions(database)
+            database.executemany(KEEP, rows.values())
+            database.executemany(NOTE_DIGESTS + "key = ?", [(key,) for key in rows])
+            self._evict(database)
+
+    def _evict(self, database: sqlite3.Connection) -> None:
+        """Forget the oldest tenth once the file is full; their space is used again, so the file stops growing."""
+        pages, free, page_bytes = (
+            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        if self.max_bytes is not None and (size := (pages - free) * page_bytes) > self.max_bytes:
+            forgotten = database.execute(FORGET_OLDEST, (0.9 * self.max_bytes / size,)).rowcount
+            logger.info("%s is full: the oldest %d traces are forgotten", display_name(self.path), forgotten)
 
     @property
     def size_bytes(self) -> int:
@@ -279,6 +340,17 @@ class InMemoryTraceCache:
 
 def _has_words(text: str) -> bool:
     return is_usable(parse(text))
+
+
+def _digest(*values: object) -> bytes:
+    """Return the digest of a record: its key and its fields, in the types that SQLite returns."""
+    fields = [value.encode() if isinstance(value, str) else value for value in values]
+    return hashlib.blake2b(repr(fields).encode(), digest_size=16).digest()
+
+
+def _add_functions(database: sqlite3.Connection) -> None:
+    database.create_function("has_words", 1, lambda text: _has_words(text.decode("utf-8", "replace")))
+    database.create_function("digest", -1, _digest, deterministic=True)
 
 
 def _packed_bytes(database: sqlite3.Connection) -> int:

@@ -6,7 +6,9 @@ Also holds what all parts of the parser share: the names of problems, and the es
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from ume_retrieval.tcot.trace import Problem
@@ -25,6 +27,12 @@ _SPELLINGS: Final = {
 }
 # No space after "<": that is how `clean` breaks a tag up. re.ASCII keeps look-alike letters from matching without case.
 _TAG = re.compile(rf"<(?P<slash>/?)(?P<name>{'|'.join(_SPELLINGS)})\s{{0,4}}>", re.IGNORECASE | re.ASCII)
+
+
+break_tags: Final[Callable[[str], str]] = partial(
+    re.compile(rf"<(?=/?(?:{'|'.join(_SPELLINGS)})\s{{0,4}}>)", re.IGNORECASE | re.ASCII).sub, "< "
+)
+"""Breaks up the tags of a T-CoT, so that a text cannot write a trace: `<answer>` becomes `< answer>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ def clean(text: str) -> str:
         >>> clean(" a </answer> b <|im_end|>")
         'a < /answer> b < |im_end|>'
     """
-    return _TAG.sub(lambda tag: "< " + tag[0][1:], neutralise(text)).strip()
+    return break_tags(neutralise(text)).strip()
 
 
 def cut(text: str, findings: Findings) -> Blocks:

@@ -12,7 +12,17 @@ import re
 from collections.abc import Sequence
 
 from ume_retrieval.inputs import Modality
-from ume_retrieval.tcot.blocks import BLOCKS, PROBLEMS, Blocks, Findings, clean, cut, has_special_token, neutralise
+from ume_retrieval.tcot.blocks import (
+    BLOCKS,
+    PROBLEMS,
+    Blocks,
+    Findings,
+    break_tags,
+    clean,
+    cut,
+    has_special_token,
+    neutralise,
+)
 from ume_retrieval.tcot.cues import read_boxes, read_frames, read_keywords, take
 from ume_retrieval.tcot.pattern import pattern
 from ume_retrieval.tcot.scan import Value
@@ -21,6 +31,7 @@ from ume_retrieval.tcot.trace import Box, Problem, TCot
 __all__ = [
     "PROBLEMS",
     "is_usable",
+    "break_tags",
     "neutralise",
     "parse",
     "pattern",

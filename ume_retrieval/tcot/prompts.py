@@ -9,7 +9,7 @@ from ume_retrieval.chat import Chat, ImagePart, Message, Part, TextPart, VideoPa
 from ume_retrieval.checkpoint import Prompts
 from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import LoadedItem, Modality, Side
-from ume_retrieval.tcot.blocks import neutralise
+from ume_retrieval.tcot.blocks import clean
 
 _KEYWORDS = """\
 <thinking>THOUGHT {"text_keywords": ["KEYWORD", "KEYWORD"]}</thinking><rethink>CHECK</rethink><answer>ANSWER</answer>
@@ -149,7 +149,8 @@ def reasoner_chat(item: LoadedItem, side: Side, prompts: Prompts, target: Modali
 def fill(template: str, values: dict[str, str]) -> str:
     r"""Fill in a template in one pass, so that braces inside values stay literal.
 
-    A line whose placeholder lacks a value is omitted, label included. Control tokens in values are broken up.
+    A line whose placeholder lacks a value is omitted, label included. Control tokens and T-CoT tags in values are
+    broken up, so that an item cannot write its own trace.
 
     Args:
         template: Text with `{text}`, `{instruction}` and `{frames}`; all other braces are literal.
@@ -160,4 +161,4 @@ def fill(template: str, values: dict[str, str]) -> str:
         'Find this.\nQuery: {instruction}< |im_end|>'
     """
     lines = [line for line in template.split("\n") if all(values.get(place[1]) for place in _PLACE.finditer(line))]
-    return _PLACE.sub(lambda place: neutralise(values[place[1]]), "\n".join(lines)).strip()
+    return _PLACE.sub(lambda place: clean(values[place[1]]), "\n".join(lines)).strip()

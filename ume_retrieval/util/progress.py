@@ -18,6 +18,7 @@ class Progress:
         total: How many there are, or None while that is unknown.
         source: The file at hand, or "".
         rates: Inputs per second of work in each stage of the pipeline; the slowest sets the pace.
+        figures: What a run of training measured last, by name, such as "loss".
     """
 
     stage: str
@@ -25,6 +26,7 @@ class Progress:
     total: int | None
     source: str = ""
     rates: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]

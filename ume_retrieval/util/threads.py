@@ -7,7 +7,9 @@ compute, files are read and pictures are decoded outside of Python's lock, so th
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -197,6 +199,32 @@ def _outcome(position: int, call: Call[T], stopped: threading.Event) -> tuple[in
         return position, call(stopped)
     except BaseException as error:  # noqa: BLE001 - it is raised again where the results are read
         return error
+
+
+def fork_safe_lock() -> threading.Lock:
+    """Return a lock that is free in a forked child, whoever held it in the parent.
+
+    A plain lock that another thread holds at the time of the fork stays locked in the child for ever.
+
+    Example:
+        >>> with fork_safe_lock():
+        ...     pass
+    """
+    lock = threading.Lock()
+    _LOCKS.add(lock)
+    return lock
+
+
+_LOCKS: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_LOCKS):
+        lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001  # as the standard library's modules do
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def awaitable(call: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ import typer
 from ume_cli.options import DeviceOption, JsonOption, quiet_libraries
 from ume_cli.output import command
 from ume_cli.training.shared import PairsArgument, facts_table, failures_data, progress_bar, read_settings
+from ume_retrieval.util.progress import Progress
 
 
 def contrastive(
@@ -82,10 +82,10 @@ def contrastive(
         # Libraries print on standard output, which is for the result.
         with progress_bar(output, "steps", total) as tell, redirect_stdout(sys.stderr):
 
-            def show(done: int, _: int | None, figures: Mapping[str, float]) -> None:
-                tell(done, f"loss {figures['loss']:.3f}" if "loss" in figures else None)
+            def show(step: Progress) -> None:
+                tell(step.done, f"loss {step.figures['loss']:.3f}" if "loss" in step.figures else None)
 
-            trained = train_contrastive(chosen, sources, out, watch=show, device=device)
+            trained = train_contrastive(chosen, sources, out, on_progress=show, device=device)
         if int(os.environ.get("RANK", "0")):
             return
         facts = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -20,6 +19,7 @@ from ume_cli.training.shared import (
     progress_bar,
     read_settings,
 )
+from ume_retrieval.util.progress import Progress
 
 if TYPE_CHECKING:
     from ume_retrieval.checkpoint import ReasonerSpec
@@ -78,8 +78,8 @@ def egrl(
         quiet_libraries()
         with progress_bar(output, "steps", count_steps(chosen, sources)) as tell, redirect_stdout(sys.stderr):
 
-            def show(done: int, _: int | None, figures: Mapping[str, float]) -> None:
-                tell(done, f"reward {figures['reward']:.3f}")
+            def show(step: Progress) -> None:
+                tell(step.done, f"reward {step.figures['reward']:.3f}")
 
             result = run_egrl(chosen, sources, out, on_progress=show)
         facts = {

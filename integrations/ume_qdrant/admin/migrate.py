@@ -8,6 +8,7 @@ from typing import Any
 
 from ume_qdrant.reports import OnProgress, Progress
 from ume_qdrant.stores.base import VECTORS, Store, batches
+from ume_qdrant.stores.filters import EVERYTHING
 from ume_qdrant.stores.layout import Layout
 from ume_retrieval.errors import InputError, StoreError
 
@@ -74,14 +75,14 @@ def migrate(
     if (source.location, source.collection) == (target.location, target.collection):
         raise InputError("source and target are the same collection", hint="give the target another name or place")
     meta = source.meta()
-    total = source.count()
+    total = source.count(EVERYTHING)
     target.create(meta, layout if layout is not None or target.exists() else source.layout())
     held = target.meta()
     held.check(meta, target.collection)
     if meta.reasoner and not held.reasoner:
         target.set_metadata(meta)
     copied = done = 0
-    for batch in batches(source.scroll(), batch_size):
+    for batch in batches(source.scroll(EVERYTHING), batch_size):
         there = {point.id: point.payload for point in target.retrieve([point.id for point in batch])}
         lacking = [point.id for point in batch if there.get(point.id) != point.payload]
         if lacking:
@@ -90,10 +91,10 @@ def migrate(
         done += len(batch)
         if on_progress is not None:
             on_progress(Progress("migrate", done, total, batch[-1].payload.get("source", "")))
-    others = target.count() - done
+    others = target.count(EVERYTHING) - done
     if others < 0:
         raise StoreError(
-            f"{target.location} holds {target.count()} of {done} points of collection {source.collection!r}",
+            f"{target.location} holds {target.count(EVERYTHING)} of {done} points of collection {source.collection!r}",
             hint="something else removes points from the target; stop it and run this again",
         )
     target.optimize()

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ume_qdrant.indexing.plan import entry_id
+from ume_qdrant.indexing.locate import Locator, Queued
+from ume_qdrant.indexing.plan import CONTENT_FIELDS, Part
 from ume_qdrant.reports import EnrichReport, OnProgress, Progress, error_of, once_a_source
 from ume_qdrant.stores.base import Point, Store, Vector, batches
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.filters import EVERYTHING, Filter, ReasoningState, for_all_tenants
 from ume_qdrant.stores.schema import MAX_TEXT, clean, meta_of, to_payload
-from ume_qdrant.stores.sources import source_path
+from ume_qdrant.stores.sources import DOCUMENT_FIELD
 from ume_retrieval.errors import Failure, InputError, ServerError
 from ume_retrieval.inputs import Item
-from ume_retrieval.media import OVERLAP_S, SEGMENT_S, Entry, discover
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS
 from ume_retrieval.pipeline.run import Encoded
@@ -29,7 +29,8 @@ BUDGETED_ITEMS: Final = 16
 VECTORS_READ: Final = 256
 """Points whose vectors are read per call."""
 
-CHANGED: Final = "its content has changed since it was indexed"
+WAITING: Final = frozenset({"later", "never"})
+"""States of reasoning in which a point has neither a `reasoned` vector nor failed to get one."""
 
 
 def enrich(
@@ -42,6 +43,7 @@ def enrich(
     strict: bool = False,
     batch_size: int = CHUNK_ITEMS,
     relative_to: str | Path | None = None,
+    remote: bool = False,
     on_progress: OnProgress | None = None,
 ) -> EnrichReport:
     """Add `reasoned` vectors and traces to points that are queued for reasoning.
@@ -56,13 +58,14 @@ def enrich(
     Args:
         embedder: The models that the collection was made with, including a Reasoner.
         store: The collection.
-        where: Which points to process; its `reasoning` is ignored.
+        where: Which points to process, of all tenants unless it chooses one; its `reasoning` is ignored.
         retry_failed: Also process points that are marked as failed.
         budget: Approximate number of tokens that the Reasoner may write. The most ambiguous files come first, the rest
             stays queued. None processes all.
         strict: Raise the first failure. Points written before it are kept.
         batch_size: Points that are reasoned over and written together, >= 1.
         relative_to: Folder of files with relative names; None uses `sources.MEDIA_ROOT`, or the working folder.
+        remote: Whether addresses of object stores are fetched again, into a temporary folder.
         on_progress: Called after each batch.
 
     Raises:
@@ -78,29 +81,29 @@ def enrich(
     held, wanted = store.meta(), meta_of(embedder, reasoned=True)
     held.check(wanted, store.collection)
     states: tuple[ReasoningState, ...] = ("later", "failed") if retry_failed else ("later",)
-    waiting = replace(where or Filter(), reasoning=states)
+    waiting = replace(for_all_tenants(where), reasoning=states)
     pending: dict[str, list[Point]] = {}
-    for point in store.scroll(waiting, fields=("source", "cut")):
+    for point in store.scroll(waiting, fields=(*CONTENT_FIELDS, "source", "cut", DOCUMENT_FIELD)):
         pending.setdefault(point.payload["source"], []).append(point)
     if pending and not held.reasoner:
         store.set_metadata(wanted)
-    run = _Run(embedder, store, strict, relative_to)
     total = sum(map(len, pending.values()))
+    run = ReasonWriter(embedder, store, strict=strict)
+    locator = Locator(store, embedder.limits, relative_to, remote, run.fail)
     # The next items are located, decoded, reasoned over and embedded while a batch is written.
-    ahead: deque[_Located] = deque()
+    ahead: deque[Queued] = deque()
     order = dict(sorted(pending.items())) if budget is None else prioritise_ambiguous(store, pending)
-    items = _items(run.locate(order), ahead)
+    items = _items(locator.locate(order), ahead)
     if budget is not None:
         items = affordable(items, budget, lambda: stream.usage)
         batch_size = min(batch_size, BUDGETED_ITEMS)
-    with embedder.stream_corpus(items, total=total, chunk_items=batch_size) as stream:
+    with locator, embedder.stream_corpus(items, total=total, chunk_items=batch_size) as stream:
         results = ((ahead.popleft(), one) for one in stream)
         for batch in batches(results, batch_size):
             run.write(batch)
+            locator.release([queued.source for queued, _ in batch])
             if on_progress is not None:
-                on_progress(
-                    Progress("reason", run.written + run.missed, total, batch[-1][0].entry.source, stream.rates)
-                )
+                on_progress(Progress("reason", run.settled, total, batch[-1][0].source, stream.rates))
         run.usage += stream.usage
     return EnrichReport(
         enriched=run.enriched,
@@ -109,6 +112,28 @@ def enrich(
         usage=run.usage,
         seconds=time.perf_counter() - started,
     )
+
+
+def reason_now(writer: ReasonWriter, parts: Sequence[tuple[str, Part]], batch_size: int) -> None:
+    """Reason over those of the parts, each with its name in reports, whose points exist and wait for it.
+
+    Points that are excluded from reasoning are included; those that have failed are not tried again.
+    """
+    states = {
+        point.id: point.payload["reasoning"]
+        for some in batches([part.id for _, part in parts], VECTORS_READ)
+        for point in writer.store.retrieve(some, fields=("reasoning",))
+    }
+    queued = [Queued(part.id, name, part.entry.item) for name, part in parts if states.get(part.id) in WAITING]
+    if not queued:
+        return
+    if not writer.store.meta().reasoner:
+        writer.store.set_metadata(meta_of(writer.embedder, reasoned=True))
+    items = [one.item for one in queued]
+    with writer.embedder.stream_corpus(items, total=len(items), chunk_items=batch_size) as stream:
+        for batch in batches(zip(queued, stream, strict=True), batch_size):
+            writer.write(batch)
+        writer.usage += stream.usage
 
 
 def need_reasoner(embedder: ReasoningEmbedder) -> None:
@@ -124,65 +149,49 @@ def need_reasoner(embedder: ReasoningEmbedder) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Located:
-    """A queued point with its media."""
-
-    key: str
-    entry: Entry
-
-
 @dataclass(slots=True)
-class _Run:
-    """Locates, writes and counts the points of one run."""
+class ReasonWriter:
+    """Writes and counts the results of reasoning.
+
+    Args:
+        embedder: The models.
+        store: The collection.
+        strict: Raise the first failure, after its batch is written.
+
+    Attributes:
+        enriched: Points that got a `reasoned` vector.
+        settled: Points that got one or failed.
+        failures: Points that got none.
+        usage: Cost of the models.
+    """
 
     embedder: ReasoningEmbedder
     store: Store
     strict: bool
-    folder: str | Path | None
     enriched: int = 0
-    written: int = 0
-    missed: int = 0
+    settled: int = 0
     failures: list[Failure] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
 
-    def locate(self, pending: Mapping[str, Sequence[Point]]) -> Iterator[_Located]:
-        """Find the media of points again, file by file; fails for files whose content has changed."""
-        for source, points in pending.items():
-            segment_s, overlap_s = points[0].payload.get("cut", (SEGMENT_S, OVERLAP_S))
-            found: dict[str, Entry] = {}
-            failure = Failure(0, source, "media_error", CHANGED, "index its folder again", retryable=True)
-            path = source_path(source, self.folder)
-            for entry in discover([path], limits=self.embedder.limits, segment_s=segment_s, overlap_s=overlap_s):
-                if isinstance(entry, Failure):
-                    failure = replace(entry, source=source)
-                else:
-                    named = replace(entry, source=source)
-                    found[entry_id(named)] = named
-            for point in points:
-                if point.id in found:
-                    yield _Located(point.id, found[point.id])
-                else:
-                    self._fail(failure)
-
-    def write(self, batch: Sequence[tuple[_Located, Encoded]]) -> None:
+    def write(self, batch: Sequence[tuple[Queued, Encoded]]) -> None:
         """Write the results of a batch."""
         updates: list[Point] = []
-        for located, one in batch:
+        for queued, one in batch:
             if one.vector is not None and one.trace is not None:
-                text = one.trace.tcot.answer if located.entry.item.text is None else None
-                updates.append(reasoned_update(located.key, one.vector, one.trace, self.embedder.info, text=text))
+                text = one.trace.tcot.answer if queued.item.text is None else None
+                updates.append(reasoned_update(queued.id, one.vector, one.trace, self.embedder.info, text=text))
                 self.enriched += 1
             elif one.failure is not None:
-                updates.append(refused_update(located.key, one.failure))
-                self.failures.append(replace(one.failure, source=located.entry.source))
+                updates.append(refused_update(queued.id, one.failure))
+                self.failures.append(replace(one.failure, source=queued.source))
         self.store.update(updates)
-        self.written += len(batch)
+        self.settled += len(batch)
         self._stop_if_strict()
 
-    def _fail(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
+        """Count a point whose media are not there."""
         self.failures.append(failure)
-        self.missed += 1
+        self.settled += 1
         self._stop_if_strict()
 
     def _stop_if_strict(self) -> None:
@@ -227,11 +236,11 @@ def reasoned_update(key: str, vector: Vector, trace: Trace, info: PipelineInfo, 
     return Point(key, {"reasoned": vector}, payload)
 
 
-def _items(found: Iterable[_Located], ahead: deque[_Located]) -> Iterator[Item]:
-    """Yield the items of located points, and queue the points in `ahead` for their results."""
-    for located in found:
-        ahead.append(located)
-        yield located.entry.item
+def _items(found: Iterable[Queued], ahead: deque[Queued]) -> Iterator[Item]:
+    """Yield the items of points, and queue the points in `ahead` for their results."""
+    for queued in found:
+        ahead.append(queued)
+        yield queued.item
 
 
 def prioritise_ambiguous(store: Store, pending: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
@@ -245,7 +254,7 @@ def prioritise_ambiguous(store: Store, pending: Mapping[str, list[Point]]) -> di
     ids = [point.id for points in pending.values() for point in points]
     for batch in batches(ids, VECTORS_READ):
         for point in store.retrieve(batch, vectors=("direct",), fields=()):
-            near = store.search("direct", point.vectors["direct"], limit=2, fields=())
+            near = store.search("direct", point.vectors["direct"], limit=2, where=EVERYTHING, fields=())
             nearest[point.id] = max((hit.score for hit in near if hit.id != point.id), default=-1.0)
     ambiguity = {source: max(nearest.get(point.id, -1.0) for point in points) for source, points in pending.items()}
     return {source: pending[source] for source in sorted(pending, key=lambda source: (-ambiguity[source], source))}

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ume_qdrant.indexing.labels import Label, Labels
 from ume_qdrant.reports import OnProgress, Progress
-from ume_qdrant.stores.base import Point, Store, Vector
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.base import Payload, Point, Store, Vector
+from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
+from ume_qdrant.stores.metadata import META_FIELD, Metadata
 from ume_qdrant.stores.schema import MAX_TEXT, clean, point_id, within
 from ume_qdrant.stores.sources import Naming, is_relative
 from ume_retrieval.errors import Failure, InputError, UmeError
 from ume_retrieval.media import Entry, FoundFile, Limits, display_name, entries, walk
 from ume_retrieval.media.files import is_remote
 
-FIELDS = ("source", "kind", "file_digest", "size", "mtime_ns", "parts", "cut", "reasoning")
+CONTENT_FIELDS = ("file_digest", "kind", "start_s", "end_s", "page")
+"""Payload fields that identify the content of a point."""
 
 REASONING_FIELDS = ("trace", "reasoner", "prompt_version", "reasoning_error", "text")
 """Payload fields that reasoning writes."""
@@ -30,14 +33,25 @@ ContentKey: TypeAlias = tuple[str, str, float | None, float | None, int | None]
 """Identity of an entry's content, independent of file names: digest, kind, start, end, page."""
 
 
-def entry_id(entry: Entry) -> str:
+FileKey: TypeAlias = tuple[str, str | None]
+"""Name of a file or document, and its tenant, or None in a collection without tenants."""
+
+
+def entry_id(entry: Entry, tenant: str | None = None) -> str:
     """Return the id of an entry's point."""
-    return point_id(entry.source, entry.file_digest, start_s=entry.start_s, end_s=entry.end_s, page=entry.page)
+    source, digest = entry.source, entry.file_digest
+    return point_id(source, digest, start_s=entry.start_s, end_s=entry.end_s, page=entry.page, tenant=tenant)
 
 
 def entry_key(entry: Entry) -> ContentKey:
     """Return the content key of an entry."""
     return entry.file_digest, entry.kind, entry.start_s, entry.end_s, entry.page
+
+
+def content_key(payload: Payload) -> ContentKey:
+    """Return the content key of a point from its `CONTENT_FIELDS`."""
+    place = (payload.get("start_s"), payload.get("end_s"), payload.get("page"))
+    return payload["file_digest"], payload["kind"], *place
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +62,29 @@ class Part:
         entry: The entry.
         parts: Number of points of the file; fewer in the store mean that indexing is incomplete.
         cut: How videos are cut.
+        meta: The user's metadata.
+        tenant: The tenant that owns the point, or None in a collection without tenants.
     """
 
     entry: Entry
     parts: int
     cut: Cut
+    meta: Metadata = field(default_factory=dict)
+    tenant: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Id of the point."""
+        return entry_id(self.entry, self.tenant)
+
+    @property
+    def key(self) -> ContentKey:
+        """Identity of the content."""
+        return entry_key(self.entry)
+
+    def changing(self) -> tuple[str, ...]:
+        """Names of payload fields that may change while the content stays."""
+        return ("size", "mtime_ns", "parts", "cut")
 
     def payload(self, state: ReasoningState) -> dict[str, Any]:
         """Return the point's fields, without None, which only some engines keep."""
@@ -74,50 +106,56 @@ class Part:
             "text": clean((entry.item.text or "")[:MAX_TEXT]),
             "reasoning": state,
             "reasoning_error": "",
+            META_FIELD: self.meta or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
     def point(self, vector: Vector, state: ReasoningState) -> Point:
         """Return a new point with its direct vector."""
-        return Point(entry_id(self.entry), {"direct": vector}, self.payload(state))
+        return Point(self.id, {"direct": vector}, self.payload(state))
 
     def copy_of(self, donor: Point, state: ReasoningState) -> Point:
-        """Return a point with the vectors and the trace of a point with the same content."""
+        """Return a point with the vectors and the trace, but not the metadata, of a point with the same content."""
         if "reasoned" in donor.vectors:
             kept: ReasoningState = "done"
         else:
             kept = "failed" if donor.payload["reasoning"] == "failed" and state != "never" else state
         inherited = {name: donor.payload[name] for name in REASONING_FIELDS if name in donor.payload}
         payload = {**self.payload(kept), **(inherited if kept in {"done", "failed"} else {}), "reasoning": kept}
-        return Point(entry_id(self.entry), dict(donor.vectors), payload)
+        return Point(self.id, dict(donor.vectors), payload)
+
+
+FIELDS = ("source", *CONTENT_FIELDS, "size", "mtime_ns", "parts", "cut", "reasoning", META_FIELD)
 
 
 class Holdings:
-    """The points of some files or folders in a collection, by source.
+    """The points of some files or folders in a collection, by file.
 
     Args:
         store: The collection.
         roots: Files or folders, named as sources are.
         cut: How videos are cut now.
+        tenant_key: Name of the metadata that holds a point's tenant, or None.
     """
 
-    def __init__(self, store: Store, roots: Sequence[str], cut: Cut) -> None:
+    def __init__(self, store: Store, roots: Sequence[str], cut: Cut, tenant_key: str | None = None) -> None:
         self.cut = cut
-        self._points: dict[str, list[Point]] = {}
-        for point in store.scroll(Filter(under=tuple(roots)), fields=FIELDS):
-            self._points.setdefault(point.payload["source"], []).append(point)
+        self._points: dict[FileKey, list[Point]] = {}
+        for point in store.scroll(Filter(under=tuple(roots), tenant=ANY_TENANT), fields=FIELDS):
+            tenant = None if tenant_key is None else point.payload.get(META_FIELD, {}).get(tenant_key)
+            self._points.setdefault((point.payload["source"], tenant), []).append(point)
 
-    def sources(self) -> list[str]:
-        """List the sources by name."""
-        return sorted(self._points)
+    def files(self) -> list[FileKey]:
+        """List the files by name."""
+        return sorted(self._points, key=lambda file: (file[0], file[1] or ""))
 
-    def points(self, source: str) -> list[Point]:
-        """Return the points of a source, without vectors."""
-        return self._points.get(source, [])
+    def points(self, source: str, tenant: str | None = None) -> list[Point]:
+        """Return the points of a file, without vectors."""
+        return self._points.get((source, tenant), [])
 
-    def is_current(self, source: str, size: int, mtime_ns: int) -> bool:
+    def is_current(self, source: str, size: int, mtime_ns: int, tenant: str | None = None) -> bool:
         """Return whether all points of a file with this size and time exist, so that it need not be read."""
-        points = self.points(source)
+        points = self.points(source, tenant)
         digests = {point.payload["file_digest"] for point in points}
         return (
             len(digests) == 1
@@ -134,12 +172,55 @@ class Explored:
     Attributes:
         entries: Parts of each file that was opened, by source.
         current: Files that were skipped because all of their points exist.
+        labels: Metadata and tenant of each file; a missing one keeps what its points have.
         failures: Files that could not be opened.
     """
 
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     current: set[str] = field(default_factory=set)
+    labels: dict[str, Label] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+
+    def label(self, source: str) -> Label:
+        """Return the label of a file."""
+        return self.labels.get(source, Label())
+
+    def look(self, found: FoundFile, path: str, holdings: Holdings, labels: Labels, limits: Limits) -> None:
+        """Add a file: its label, and its entries unless all of its points exist."""
+        try:
+            label = labels.of(path)
+            if holdings.is_current(found.source, found.size, found.mtime_ns, label.tenant):
+                self.skip(found.source, label)
+            else:
+                self.open(found, label, holdings.cut, limits)
+        except UmeError as error:
+            self.fail(error, found.source)
+
+    def skip(self, source: str, label: Label) -> None:
+        """Add a file of which all points exist."""
+        self.labels[source] = label
+        self.current.add(source)
+
+    def open(self, found: FoundFile | Failure, label: Label, cut: Cut, limits: Limits) -> None:
+        """Add the entries of a file.
+
+        Raises:
+            MediaError: If it cannot be used.
+        """
+        if isinstance(found, Failure):
+            self.failures.append(found)
+            return
+        segment_s, overlap_s = cut
+        self.entries[found.source] = entries(found, limits=limits, segment_s=segment_s, overlap_s=overlap_s)
+        self.labels[found.source] = label
+
+    def fail(self, error: UmeError, source: str) -> None:
+        """Add a file that cannot be used."""
+        self.failures.append(Failure.of(error, index=len(self.failures), source=source))
+
+    def keys(self) -> set[FileKey]:
+        """Return the files that were found and are usable."""
+        return {(source, self.label(source).tenant) for source in (*self.entries, *self.current)}
 
 
 def roots_of(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
@@ -163,6 +244,7 @@ def explore(
     follow_symlinks: bool,
     leave_out: Sequence[Path],
     naming: Naming,
+    labels: Labels,
     on_progress: OnProgress,
 ) -> Explored:
     """List the files; those of unchanged size and time are not read beyond their first bytes.
@@ -174,6 +256,7 @@ def explore(
         follow_symlinks: Follow links out of the given folders.
         leave_out: Folders to skip.
         naming: How files are named.
+        labels: Metadata of the files.
         on_progress: Called for each file.
     """
     explored = Explored()
@@ -183,24 +266,13 @@ def explore(
         if found.source.startswith(own):
             continue
         if isinstance(found, FoundFile):
-            named = replace(found, source=naming.of(found.source))
-            _explore_file(named, holdings, explored, limits)
+            explored.look(replace(found, source=naming.of(found.source)), str(found.path), holdings, labels, limits)
         else:
+            labels.note(found.source)
             explored.failures.append(naming.of_failure(found))
         done += 1
         on_progress(Progress("discover", done, None, naming.of(found.source)))
     return explored
-
-
-def _explore_file(found: FoundFile, holdings: Holdings, explored: Explored, limits: Limits) -> None:
-    if holdings.is_current(found.source, found.size, found.mtime_ns):
-        explored.current.add(found.source)
-        return
-    segment_s, overlap_s = holdings.cut
-    try:
-        explored.entries[found.source] = entries(found, limits=limits, segment_s=segment_s, overlap_s=overlap_s)
-    except UmeError as error:
-        explored.failures.append(Failure.of(error, index=len(explored.failures), source=found.source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +284,19 @@ class FileWork:
         missing: Parts that the collection lacks.
         stale: Ids of points of its former content or cut; removed once the missing parts are written.
         present: Whether the collection has some of its parts.
+        tenant: Its tenant, or None in a collection without tenants.
     """
 
     source: str
     missing: tuple[Part, ...]
     stale: tuple[str, ...]
     present: bool
+    tenant: str | None = None
+
+    @property
+    def key(self) -> FileKey:
+        """Its name and tenant."""
+        return self.source, self.tenant
 
 
 @dataclass(slots=True)
@@ -227,56 +306,79 @@ class Plan:
     Attributes:
         work: Files to index, by name.
         unchanged: Number of files that need no model.
+        relabelled: Those of them that get other metadata.
         refreshed: Payload fields to set on existing points.
-        gone: Ids of the points of each deleted file.
         failures: Files that could not be opened.
     """
 
     work: list[FileWork] = field(default_factory=list)
     unchanged: int = 0
+    relabelled: int = 0
     refreshed: list[Point] = field(default_factory=list)
-    gone: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+
+    def add(self, source: str, held: Sequence[Point], parts: Sequence[Part], tenant: str | None = None) -> None:
+        """Add the work on a file or document, given its points in the collection and the parts that it has now."""
+        wanted = {part.id: part for part in parts}
+        same = {
+            point.id: point
+            for point in held
+            if point.id in wanted and content_key(point.payload) == wanted[point.id].key
+        }
+        stale = tuple(point.id for point in held if point.id not in wanted)
+        missing = tuple(part for key, part in wanted.items() if key not in same)
+        changed = [Point(key, {}, _changes(point.payload, wanted[key])) for key, point in same.items()]
+        self._refresh(changed)
+        if missing or stale:
+            self.work.append(FileWork(source, missing, stale, bool(same), tenant))
+        else:
+            self._keep(changed)
+
+    def keep(self, held: Sequence[Point], label: Label) -> None:
+        """Count a file that need not be read; its points get its metadata."""
+        known = [(point.id, point.payload.get(META_FIELD, {})) for point in held]
+        changed = [Point(key, {}, {META_FIELD: label.meta}) for key, meta in known if label.meta not in (None, meta)]
+        self._refresh(changed)
+        self._keep(changed)
+
+    def _refresh(self, changed: Sequence[Point]) -> None:
+        self.refreshed += [point for point in changed if point.payload]
+
+    def _keep(self, changed: Sequence[Point]) -> None:
+        self.unchanged += 1
+        self.relabelled += any(META_FIELD in point.payload for point in changed)
 
 
 def make_plan(holdings: Holdings, found: Explored) -> Plan:
-    """Compare the files with the collection.
-
-    A file counts as deleted if it has points but was neither found nor covered by a failure of its own or of a folder
-    above it: an unreadable file is not a deleted one.
-    """
-    plan = Plan(unchanged=len(found.current), failures=list(found.failures))
-    failed_parts = Counter(failure.source for failure in found.failures)
-    for source, parts in sorted(found.entries.items()):
-        count = len(parts) + failed_parts[source]
-        _plan_file(plan, holdings.points(source), source, [Part(entry, count, holdings.cut) for entry in parts])
-    for source in holdings.sources():
-        seen = source in found.entries or source in found.current
-        if not seen and not any(_is_above(name, source) for name in failed_parts):
-            plan.gone[source] = tuple(point.id for point in holdings.points(source))
+    """Compare the files that were found with the collection."""
+    plan = Plan(failures=list(found.failures))
+    for source in sorted(found.current):
+        label = found.label(source)
+        plan.keep(holdings.points(source, label.tenant), label)
+    rows: dict[str, list[Part]] = {source: [] for source in sorted(found.entries)}
+    for source, part in parts_of(holdings, found):
+        rows[source].append(part)
+    for source, parts in rows.items():
+        tenant = found.label(source).tenant
+        plan.add(source, holdings.points(source, tenant), parts, tenant)
     return plan
 
 
-def _plan_file(plan: Plan, held: Sequence[Point], source: str, parts: Sequence[Part]) -> None:
-    wanted = {entry_id(part.entry): part for part in parts}
-    present = {point.id: point for point in held if point.id in wanted}
-    stale = tuple(point.id for point in held if point.id not in wanted)
-    missing = tuple(part for key, part in wanted.items() if key not in present)
-    for key, point in present.items():
-        changes = _changes(point.payload, wanted[key])
-        if changes:
-            plan.refreshed.append(Point(key, {}, changes))
-    if missing or stale:
-        plan.work.append(FileWork(source, missing, stale, bool(present)))
-    else:
-        plan.unchanged += 1
+def parts_of(holdings: Holdings, found: Explored) -> list[tuple[str, Part]]:
+    """Return the parts of the files that were opened, each with the file's name."""
+    failed = Counter(failure.source for failure in found.failures)
+    parts: list[tuple[str, Part]] = []
+    for source, rows in sorted(found.entries.items()):
+        label = found.label(source)
+        meta = label.merged(holdings.points(source, label.tenant))
+        count = len(rows) + failed[source]
+        parts += [(source, Part(entry, count, holdings.cut, meta, label.tenant)) for entry in rows]
+    return parts
 
 
-def _changes(held: Mapping[str, Any], part: Part) -> dict[str, Any]:
-    """Return the fields that differ for the same content: the file was touched, or other parts of it were readable."""
+def _changes(held: Payload, part: Part) -> dict[str, Any]:
+    """Return the fields that differ for the same content: other metadata, a touched file, other readable parts."""
     wanted = part.payload(held["reasoning"])
-    return {name: wanted[name] for name in ("size", "mtime_ns", "parts", "cut") if wanted.get(name) != held.get(name)}
-
-
-def _is_above(name: str, source: str) -> bool:
-    return name in {source, os.curdir} or source.startswith(name.rstrip(os.sep) + os.sep)
+    changes = {name: wanted[name] for name in part.changing() if wanted.get(name) != held.get(name)}
+    meta = wanted.get(META_FIELD, {})
+    return changes if held.get(META_FIELD, {}) == meta else {**changes, META_FIELD: meta}

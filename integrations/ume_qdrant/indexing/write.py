@@ -9,10 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from ume_qdrant.indexing.plan import ContentKey, FileWork, Part, Plan, entry_key
+from ume_qdrant.indexing.plan import CONTENT_FIELDS, ContentKey, FileKey, FileWork, Part, Plan, content_key, entry_key
 from ume_qdrant.reports import OnProgress, Progress, error_of
-from ume_qdrant.stores.base import VECTORS, Payload, Point, Store, Vector, batches
-from ume_qdrant.stores.filters import Filter, ReasoningState
+from ume_qdrant.stores.base import VECTORS, Point, Store, Vector, batches
+from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
 from ume_retrieval.errors import Failure
 from ume_retrieval.media import Entry
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
@@ -21,10 +21,6 @@ from ume_retrieval.results import Usage
 
 BATCH: Final = 500
 """Points per update or delete call."""
-
-
-CONTENT_FIELDS = ("file_digest", "kind", "start_s", "end_s", "page")
-"""Payload fields that identify the content of a point."""
 
 
 class VectorReuse:
@@ -64,23 +60,12 @@ class VectorReuse:
             self._known[digest] = {}
         if not digests:
             return
-        for point in self._store.scroll(Filter(digests=tuple(sorted(digests))), vectors=VECTORS):
+        for point in self._store.scroll(Filter(digests=tuple(sorted(digests)), tenant=ANY_TENANT), vectors=VECTORS):
             key = content_key(point.payload)
             known = self._known[point.payload["file_digest"]]
             # Prefer a point that was reasoned over.
             if "direct" in point.vectors and (key not in known or "reasoned" in point.vectors):
                 known[key] = point
-
-
-def content_key(payload: Payload) -> ContentKey:
-    """Return the content key of a point from its `CONTENT_FIELDS`."""
-    return (
-        payload["file_digest"],
-        payload["kind"],
-        payload.get("start_s"),
-        payload.get("end_s"),
-        payload.get("page"),
-    )
 
 
 @dataclass(slots=True)
@@ -97,6 +82,7 @@ class Writer:
     Attributes:
         written: Files of which points were written or removed.
         embedded: Those of them for which the Embedder was called.
+        moved: Those of them that got vectors of other points with the same content.
         failures: Items that could not be embedded.
         points: Number of points written.
         usage: Calls of the Embedder.
@@ -107,8 +93,9 @@ class Writer:
     state: ReasoningState
     strict: bool
     report: OnProgress
-    written: set[str] = field(default_factory=set)
-    embedded: set[str] = field(default_factory=set)
+    written: set[FileKey] = field(default_factory=set)
+    embedded: set[FileKey] = field(default_factory=set)
+    moved: set[FileKey] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     points: int = 0
     usage: Usage = field(default_factory=Usage)
@@ -137,14 +124,14 @@ class Writer:
                 self.report(Progress("embed", done, len(units), batch[-1][0].source, stream.rates))
             self.usage += stream.usage
 
-    def remove(self, plan: Plan) -> None:
-        """Remove the points of deleted files."""
-        for some in batches([key for ids in plan.gone.values() for key in ids], BATCH):
+    def remove(self, ids: Iterable[str]) -> None:
+        """Remove points."""
+        for some in batches(ids, BATCH):
             self.store.delete(some)
 
-    def await_reasoning(self, roots: tuple[str, ...]) -> None:
-        """Queue points for reasoning that an earlier run has excluded from it."""
-        where = Filter(under=roots, reasoning=("never",))
+    def await_reasoning(self, where: Filter) -> None:
+        """Queue points of files for reasoning that an earlier run has excluded from it."""
+        where = replace(where, reasoning=("never",))
         # Points without `parts`, such as pieces of a split text, cannot be found again in their file.
         ids = [point.id for point in self.store.scroll(where, fields=("parts",)) if point.payload.get("parts")]
         for some in batches(ids, BATCH):
@@ -165,13 +152,14 @@ class Writer:
             key = entry_key(part.entry)
             if key in known:
                 points.append(part.copy_of(known[key], self.state))
+                self.moved.add(work.key)
             elif key in vectors:
                 points.append(part.point(vectors[key], self.state))
-                self.embedded.add(work.source)
+                self.embedded.add(work.key)
             else:
                 self.failures.append(replace(failures[key], source=work.source))
                 continue
-            self.written.add(work.source)
+            self.written.add(work.key)
             written[key] = points[-1]
         self.store.upsert(points)
         reuse.settle(entries, written)
@@ -186,7 +174,7 @@ class Writer:
             first.setdefault(entry_key(part.entry), part)
         digests = sorted({part.entry.file_digest for part in parts})
         for some in batches(digests, BATCH):
-            for point in self.store.scroll(Filter(digests=tuple(some)), fields=CONTENT_FIELDS):
+            for point in self.store.scroll(Filter(digests=tuple(some), tenant=ANY_TENANT), fields=CONTENT_FIELDS):
                 first.pop(content_key(point.payload), None)
         return first
 
@@ -205,9 +193,9 @@ class Writer:
 
     def _finish(self, work: FileWork) -> None:
         """Remove points of former content once points of the current content exist."""
-        if work.stale and (work.present or work.source in self.written):
+        if work.stale and (work.present or work.key in self.written):
             self.store.delete(work.stale)
-            self.written.add(work.source)
+            self.written.add(work.key)
 
 
 @dataclass(frozen=True, slots=True)

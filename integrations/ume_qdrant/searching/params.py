@@ -12,6 +12,7 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.gate import Gate
 from ume_retrieval.inputs import Modality
 from ume_retrieval.pipeline.encode_options import ReasoningMode
+from ume_retrieval.reranking import Reranker
 
 Mode: TypeAlias = Literal["fused", "direct", "reasoned"]
 """Which vectors of the corpus are compared: both, or one kind."""
@@ -21,6 +22,9 @@ QueryReasoning: TypeAlias = ReasoningMode | Literal["auto"]
 
 REASONED_WEIGHT: Final = 0.5
 """Default share of the reasoned score in a fused one."""
+
+RERANK_CANDIDATES: Final = 20
+"""Points that a reranker looks at unless another number is given."""
 
 CANDIDATES: Final = 100
 """Fewest points that each ranking contributes to fusion."""
@@ -40,6 +44,8 @@ class SearchOptions(TypedDict, total=False):
     weight: float
     candidates: int | None
     effort: SearchEffort
+    rerank: Reranker | None
+    rerank_candidates: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,8 @@ class SearchParams:
         weight: Share of the reasoned score in a fused one, 0..1.
         candidates: Points that each ranking contributes; None is ten times `limit`, at least 100.
         effort: How thoroughly the store searches.
+        rerank: Takes a second look at the best candidates and orders them; `search_vectors` ignores it.
+        rerank_candidates: Points that it looks at, >= 1; at least `limit`.
 
     Raises:
         InputError: If a number is out of range, a choice is unknown, or `reasoning="auto"` lacks a gate.
@@ -82,6 +90,8 @@ class SearchParams:
     weight: float = REASONED_WEIGHT
     candidates: int | None = None
     effort: SearchEffort = DEFAULT_EFFORT
+    rerank: Reranker | None = None
+    rerank_candidates: int = RERANK_CANDIDATES
 
     def __post_init__(self) -> None:
         if self.limit < 1 or not 0 <= self.weight <= 1 or not 0 <= self.diversity <= 1:
@@ -93,6 +103,11 @@ class SearchParams:
             raise InputError(
                 f"where takes a Filter of ume_qdrant, not a {type(self.where).__name__}",
                 hint="write Filter(kinds=…, under=…)",
+            )
+        if self.rerank_candidates < 1 or not isinstance(self.rerank, Reranker | None):
+            raise InputError(
+                "rerank takes a Reranker, and rerank_candidates 1 or more",
+                hint="write rerank=Reranker.from_pretrained(name)",
             )
         object.__setattr__(self, "where", self.where and self.where.from_here())
         if self.group_by not in get_args(Grouping):
@@ -122,6 +137,11 @@ class SearchParams:
     def depth(self) -> int:
         """Points that each ranking contributes."""
         return max(CANDIDATES, 10 * self.limit) if self.candidates is None else max(self.candidates, self.limit)
+
+    @property
+    def first_look(self) -> SearchParams:
+        """The settings of the search that finds what is reranked; these ones without a reranker."""
+        return self if self.rerank is None else replace(self, limit=max(self.limit, self.rerank_candidates))
 
     @property
     def is_plain(self) -> bool:

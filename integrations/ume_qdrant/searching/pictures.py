@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ def report_query(
         note: One line under the query.
     """
     sampling = budget or VisualBudget()
-    query = _load(item, sampling)
+    query = _load(lambda: item, sampling)
     known = [*relevant, *[None] * (len(hits) - len(relevant))]
     return ReportQuery(
         text=item.text,
@@ -56,7 +56,7 @@ def report_query(
 
 
 def _report_hit(hit: Hit, budget: VisualBudget, relevant: bool | None) -> ReportHit:  # noqa: FBT001 a fact, not a mode
-    loaded = _load(hit.item, budget)
+    loaded = _load(lambda: hit.item, budget)
     return ReportHit(
         title="/".join(Path(hit.source).parts[-3:]),
         kind=hit.kind,
@@ -82,8 +82,8 @@ def _numbered_as_shown(hit: Hit, loaded: LoadedItem | None) -> TCot | None:
     return replace(hit.trace, key_frames=tuple(dict.fromkeys(number + 1 for number in nearest)))
 
 
-def _load(item: Item, budget: VisualBudget) -> LoadedItem | None:
+def _load(item: Callable[[], Item], budget: VisualBudget) -> LoadedItem | None:
     try:
-        return load(item, budget)
+        return load(item(), budget)
     except MediaError:
         return None

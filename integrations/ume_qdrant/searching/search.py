@@ -17,6 +17,7 @@ import numpy as np
 from ume_qdrant.searching.fusion import Place, diversify, fuse, group
 from ume_qdrant.searching.hits import FIELDS, Hit, SearchResult
 from ume_qdrant.searching.params import DEFAULT_PARAMS, SearchOptions, SearchParams
+from ume_qdrant.searching.reranking import Candidates
 from ume_qdrant.stores.async_store import AsyncStore, run_inline
 from ume_qdrant.stores.base import VECTORS, Payload, Store, Vector, VectorName
 from ume_qdrant.stores.filters import Filter
@@ -88,13 +89,21 @@ def search(
     async def encode(mode: ReasoningMode, target: Modality | None) -> EncodeResult:
         return embedder.encode_query(item, reasoning=mode, target=target, return_traces=True)
 
-    return run_inline(_search(embedder, _Inline(store), encode, params.merge(**options)))
+    params = params.merge(**options)
+    found = run_inline(_search(embedder, _Inline(store), encode, params.first_look))
+    if params.rerank is None:
+        return found
+    asked = Candidates.of(found, params)
+    second = params.rerank.rerank(item, list(asked.items.values()), known=asked.known)
+    return asked.ordered(second, params.limit)
 
 
 def search_vectors(
     store: Store, query: QueryVectors, params: SearchParams = DEFAULT_PARAMS, **options: Unpack[SearchOptions]
 ) -> tuple[Hit, ...]:
-    """Find what answers an encoded query; settings of encoding (`reasoning`, `gate`, `mode`, `target`) have no effect.
+    """Find what answers an encoded query.
+
+    Settings that need the query itself have no effect: `reasoning`, `gate`, `mode`, `target` and `rerank`.
 
     Hits of equal score are ordered by point id, so that results do not depend on the order of writing.
     """
@@ -115,7 +124,13 @@ async def asearch(
     async def encode(mode: ReasoningMode, target: Modality | None) -> EncodeResult:
         return await embedder.aencode_query(item, reasoning=mode, target=target, return_traces=True)
 
-    return await _search(embedder, store, encode, params.merge(**options))
+    params = params.merge(**options)
+    found = await _search(embedder, store, encode, params.first_look)
+    if params.rerank is None:
+        return found
+    asked = Candidates.of(found, params)
+    second = await params.rerank.arerank(item, list(asked.items.values()), known=asked.known)
+    return asked.ordered(second, params.limit)
 
 
 async def asearch_vectors(
@@ -126,9 +141,9 @@ async def asearch_vectors(
     return await _rank(store, query, params.merge(**options))
 
 
-def direct_view(store: Store, direct: Vector) -> DirectView:
-    """Return a gate's view of a query: its best hits before reasoning."""
-    return run_inline(_direct_view(_Inline(store), direct, DEFAULT_PARAMS))
+def direct_view(store: Store, direct: Vector, params: SearchParams = DEFAULT_PARAMS) -> DirectView:
+    """Return a gate's view of a query: its best hits before reasoning, among those that `params.where` matches."""
+    return run_inline(_direct_view(_Inline(store), direct, params))
 
 
 def embedder_identity(embedder: ReasoningEmbedder) -> str:
@@ -273,8 +288,13 @@ async def _candidates(
         return found
     missing = {name: tuple(key for key in found.payloads if key not in scores[name]) for name in queries}
     missing = {name: ids for name, ids in missing.items() if ids}
+    tenant = None if params.where is None else params.where.tenant
+
+    def chosen(ids: tuple[str, ...]) -> Filter:
+        return Filter(ids=ids, tenant=tenant)
+
     looks = [
-        partial(store.search, name, queries[name], limit=len(ids), where=Filter(ids=ids), effort=effort, fields=())
+        partial(store.search, name, queries[name], limit=len(ids), where=chosen(ids), effort=effort, fields=())
         for name, ids in missing.items()
     ]
     for name, hits in zip(missing, await _together(store, looks), strict=True):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
 
-import httpx
 from qdrant_client import AsyncQdrantClient, models
 
 from ume_qdrant.stores.async_store import AsyncStore
@@ -18,16 +16,28 @@ from ume_qdrant.stores.base import (
     VectorName,
     alias_error,
     batches,
+    check_same_tenants,
+    check_tenants,
     named_vectors,
     payload_selector,
     point_of,
     still_stored,
+    with_metadata,
 )
 from ume_qdrant.stores.client_errors import CLIENT_ERRORS, typed_error
-from ume_qdrant.stores.client_models import filter_model, query_arguments, vectors_config
+from ume_qdrant.stores.client_models import (
+    filter_model,
+    is_in_memory,
+    location_of,
+    meta_indexes,
+    payload_indexes,
+    query_arguments,
+    vectors_config,
+)
+from ume_qdrant.stores.conditions import field_of
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import DEFAULT_EFFORT, Layout, SearchEffort, Sharding
-from ume_qdrant.stores.schema import INDEXES, CollectionMeta
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind, check_index
 from ume_retrieval.errors import CollectionNotFound, StoreError, StoreMismatch, StoreUnsupported
 from ume_retrieval.util.retry import Retry
 
@@ -81,6 +91,7 @@ class AsyncClientStore(AsyncStore):
         self._closed = False
         self._reconnecting = threading.Lock()  # threads may share a ClientStore
         self._known: _Facts | None = None
+        self._stored_layout: Layout | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r}, {self._collection!r})"
@@ -133,14 +144,12 @@ class AsyncClientStore(AsyncStore):
                 if not await self.exists():
                     raise
             if not await self._metadata():
-                raise StoreError(
-                    f"the server at {self.location} does not keep collection metadata", hint="use Qdrant 1.16 or newer"
-                )
+                what = f"the server at {self.location} does not keep collection metadata"
+                raise StoreError(what, hint="use Qdrant 1.16 or newer")
         facts = await self._facts()  # raises before anything is added to a foreign collection
         facts.layout.match(layout, self._collection)
         if not self._in_memory:
-            for name, kind in INDEXES.items():
-                schema = models.PayloadSchemaType(kind)
+            for name, schema in payload_indexes(facts.layout).items():
                 await self._ask(lambda client: client.create_payload_index(self._collection, name, schema, wait=True))  # noqa: B023  # awaited before the loop goes on
 
     async def meta(self) -> CollectionMeta:
@@ -158,6 +167,7 @@ class AsyncClientStore(AsyncStore):
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write whole points."""
         meta, layout = await self._facts()
+        check_tenants(points, layout, self._collection)
         for batch in batches(points, BATCH):
             rows = [
                 models.PointStruct(
@@ -172,6 +182,7 @@ class AsyncClientStore(AsyncStore):
     async def update(self, points: Sequence[Point]) -> None:
         """Set vectors, then payload fields, of existing points."""
         facts = await self._facts()
+        check_tenants(with_metadata(points), facts.layout, self._collection)
         for batch in batches(points, BATCH):
             await self._update(batch, facts)
 
@@ -243,10 +254,11 @@ class AsyncClientStore(AsyncStore):
         self, where: Filter | None, vectors: Sequence[VectorName], fields: Sequence[str] | None, offset: Any
     ) -> tuple[list[Point], Any]:
         """Read one page of a scroll; returns its points and the offset of the next page, None after the last."""
+        condition = filter_model(where, await self._layout(), self._collection)
         records, following = await self._ask(
             lambda client: client.scroll(
                 self._collection,
-                scroll_filter=filter_model(where),
+                scroll_filter=condition,
                 limit=PAGE,
                 offset=offset,
                 with_payload=payload_selector(fields),
@@ -269,7 +281,8 @@ class AsyncClientStore(AsyncStore):
 
         async def with_facts(facts: _Facts) -> list[Scored]:
             facts.meta.check_length(vector, self._collection)
-            query = query_arguments(facts.layout, name, vector, limit=limit, where=where, effort=effort)
+            matching = filter_model(where, facts.layout, self._collection)
+            query = query_arguments(facts.layout, name, vector, limit=limit, condition=matching, effort=effort)
             if self._in_memory:  # always compares with every vector, and warns of parameters
                 query["search_params"] = None
             answer = await self._ask(
@@ -290,9 +303,22 @@ class AsyncClientStore(AsyncStore):
 
     async def count(self, where: Filter | None = None) -> int:
         """Return how many points match."""
-        condition = filter_model(where)
+        condition = filter_model(where, await self._layout(), self._collection)
         answer = await self._ask(lambda client: client.count(self._collection, count_filter=condition, exact=True))
         return answer.count
+
+    async def create_index(self, key: str, kind: IndexKind) -> None:
+        """Create an index on a value of metadata."""
+        check_index(key, kind)
+        await self._layout()  # raises unless the collection exists
+        if not self._in_memory:
+            field, schema = field_of(key), models.PayloadSchemaType(kind)
+            await self._ask(lambda client: client.create_payload_index(self._collection, field, schema, wait=True))
+
+    async def indexes(self) -> dict[str, IndexKind]:
+        """Return the kinds of indexes on metadata, by key."""
+        info = await self._ask(lambda client: client.get_collection(self._collection))
+        return meta_indexes(info.payload_schema)
 
     async def aliases(self) -> dict[str, str]:
         """Return every alias of the server with the collection it points to."""
@@ -308,7 +334,9 @@ class AsyncClientStore(AsyncStore):
                 f"{alias!r} is the name of a collection, so it cannot be an alias",
                 hint="choose another alias, or remove that collection first",
             )
-        await self._facts()  # raises unless the collection exists and is ours
+        layout = (await self._facts()).layout  # raises unless the collection exists and is ours
+        if (former := known.get(alias)) is not None:
+            check_same_tenants(alias, Layout.from_dict(await self._metadata(former), former), layout)
         create = models.CreateAlias(collection_name=target, alias_name=alias)
         await self._change_alias(models.CreateAliasOperation(create_alias=create))
         return known.get(alias)
@@ -325,7 +353,7 @@ class AsyncClientStore(AsyncStore):
         if self._collection in await self.aliases():
             raise alias_error(self._collection)
         await self._ask(lambda client: client.delete_collection(self._collection))
-        self._known = None
+        self._known = self._stored_layout = None
 
     async def optimize(self) -> None:
         """Do nothing: a server optimises its collections in the background."""
@@ -338,14 +366,21 @@ class AsyncClientStore(AsyncStore):
             self._closed = True
         await self._client.close()
 
-    async def _metadata(self) -> dict[str, Any] | None:
-        info = await self._ask(lambda client: client.get_collection(self._collection))
+    async def _metadata(self, collection: str | None = None) -> dict[str, Any] | None:
+        info = await self._ask(lambda client: client.get_collection(collection or self._collection))
         return info.config.metadata
+
+    async def _layout(self) -> Layout:
+        """Return the layout, read from the server once; collections that others made have the plain one."""
+        if self._stored_layout is None:
+            self._stored_layout = Layout.from_dict(await self._metadata(), self._collection)
+        return self._stored_layout
 
     async def _facts(self) -> _Facts:
         """Read the metadata from the server."""
         data = await self._metadata()
         self._known = _Facts(CollectionMeta.from_dict(data, self._collection), Layout.from_dict(data, self._collection))
+        self._stored_layout = self._known.layout
         return self._known
 
     async def _ask(self, request: Callable[[AsyncQdrantClient], Awaitable[T]]) -> T:
@@ -363,20 +398,3 @@ class AsyncClientStore(AsyncStore):
                 raise typed_error(error, self.location, self._collection, key) from None
 
         return await self._retry.acall(once)
-
-
-def location_of(options: Mapping[str, Any]) -> str:
-    """Return the server's address without user, password, key or query, from a client's options."""
-    if is_in_memory(options):
-        return str(options["path"] or options["location"])
-    address = str(options["url"] or options["location"] or f"http://{options['host'] or 'localhost'}")
-    url = httpx.URL(address)
-    # httpx leaves out the scheme's default port; the client connects to it all the same.
-    number = urlsplit(address).port or options["port"]
-    port = f":{number}" if number else ""
-    return f"{url.scheme}://{url.host}{port}{url.path.rstrip('/')}"
-
-
-def is_in_memory(options: Mapping[str, Any]) -> bool:
-    """Return whether the client runs its own engine, without a server."""
-    return bool(options["path"]) or options["location"] == ":memory:"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, update_wrapper
 from itertools import islice
@@ -69,6 +69,8 @@ class AsyncStore(RenamedMethods):
     retrieve = _awaited(Store.retrieve)
     search = _awaited(Store.search)
     count = _awaited(Store.count)
+    create_index = _awaited(Store.create_index)
+    indexes = _awaited(Store.indexes)
     aliases = _awaited(Store.aliases)
     set_alias = _awaited(Store.set_alias)
     drop_alias = _awaited(Store.drop_alias)
@@ -94,6 +96,76 @@ class AsyncStore(RenamedMethods):
     async def _run(self, call: Callable[[], T]) -> T:
         """Make a blocking call; here at once, for `run_inline`."""
         return call()
+
+
+def _blocking(
+    method: Callable[Concatenate[Any, P], T],
+) -> Callable[Concatenate[BlockingStore, P], T]:
+    """Derive the blocking form of a method of `AsyncStore`, with the parameters of that of `Store`."""
+
+    def call(self: BlockingStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: T = self.wait(getattr(self._store, method.__name__)(*args, **kwargs))
+        return result
+
+    update_wrapper(call, method)
+    return call
+
+
+class BlockingStore:
+    """An async store for blocking code in another thread: a `Store` whose calls run in the async store's event loop.
+
+    Args:
+        store: The async store.
+        loop: The running event loop that uses it, in another thread.
+    """
+
+    def __init__(self, store: AsyncStore, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._loop = loop
+
+    def wait(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the event loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    @property
+    def location(self) -> str:
+        """Directory or server address, for messages; never contains a secret."""
+        return self._store.location
+
+    @property
+    def collection(self) -> str:
+        """Name of the collection."""
+        return self._store.collection
+
+    create = _blocking(Store.create)
+    meta = _blocking(Store.meta)
+    layout = _blocking(Store.layout)
+    set_metadata = _blocking(Store.set_metadata)
+    upsert = _blocking(Store.upsert)
+    update = _blocking(Store.update)
+    delete = _blocking(Store.delete)
+    retrieve = _blocking(Store.retrieve)
+    optimize = _blocking(Store.optimize)
+
+    def scroll(
+        self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
+    ) -> Iterator[Point]:
+        """Read every point that matches, ordered by id."""
+        yield from drawn(self._store.scroll(where, vectors=vectors, fields=fields), self._loop)
+
+
+def drawn(values: AsyncIterable[T], loop: asyncio.AbstractEventLoop) -> Iterator[T]:
+    """Draw the values of an async iterable one by one, from another thread than its event loop's."""
+    waiting = aiter(values)
+    while True:
+        try:
+            yield asyncio.run_coroutine_threadsafe(_following(waiting), loop).result()
+        except StopAsyncIteration:
+            return
+
+
+async def _following(values: AsyncIterator[T]) -> T:
+    return await anext(values)
 
 
 class ThreadStore(AsyncStore):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import DEFAULT_EFFORT, TRUNCATED, Layout, SearchEffort
-from ume_qdrant.stores.schema import CollectionMeta
-from ume_retrieval.errors import StoreError
+from ume_qdrant.stores.metadata import META_FIELD
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind
+from ume_retrieval.errors import StoreError, StoreMismatch, TenantRequired
 
 T = TypeVar("T")
 
@@ -69,9 +70,11 @@ class Store(Protocol):
     Every write is idempotent.
 
     Raises:
+        TenantRequired: If the collection has tenants (see `Layout`), and a filter or a point does not name one.
         CollectionNotFound: If the collection does not exist; not raised by `exists`, `create`, `aliases`,
             `drop_alias`, `drop` and `close`.
-        StoreLocked: If another process holds an in-process store.
+        StoreLocked: If another process holds a folder store and cannot share it.
+        StoreDamaged: If files of a folder store are not as they were written.
         StoreError: If the engine refuses a request or cannot be reached; `retryable` says whether a retry can help.
     """
 
@@ -174,6 +177,25 @@ class Store(Protocol):
         """Return how many points match, exactly."""
         ...
 
+    def create_index(self, key: str, kind: IndexKind) -> None:
+        """Create an index on a value of metadata, so that conditions on it need not read every point.
+
+        Conditions mean the same with and without an index, as long as the values are of its kind. An existing index on
+        the key is replaced. The in-memory engine of qdrant-client has no indexes; there, nothing happens.
+
+        Args:
+            key: Name of the value; "camera.maker" for one in a mapping.
+            kind: Type of the values: "keyword", "integer", "float", "bool", "datetime" or "text" (by words).
+
+        Raises:
+            InputError: If the key or the kind is unknown.
+        """
+        ...
+
+    def indexes(self) -> dict[str, IndexKind]:
+        """Return the kinds of indexes on metadata, by key."""
+        ...
+
     def aliases(self) -> dict[str, str]:
         """Return every alias at this location with the collection it points to."""
         ...
@@ -186,6 +208,7 @@ class Store(Protocol):
 
         Raises:
             StoreError: If a collection has that name.
+            StoreMismatch: If the alias points to a collection with other tenants.
         """
         ...
 
@@ -242,6 +265,25 @@ def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+def bounded(rows: Iterable[T], most: int, size: int, size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield rows in order, at most `most` at a time, or until their sizes reach `size`.
+
+    Example:
+        >>> list(bounded(["a", "bcd", "e", "f", "g"], 3, 4, len))
+        [['a', 'bcd'], ['e', 'f', 'g']]
+    """
+    batch: list[T] = []
+    total = 0
+    for row in rows:
+        batch.append(row)
+        total += size_of(row)
+        if len(batch) >= most or total >= size:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
 def payload_selector(fields: Sequence[str] | None) -> bool | list[str]:
     """Return payload fields in the engines' form: True for all of them, False for an empty selection.
 
@@ -265,6 +307,41 @@ def named_vectors(point: Point, meta: CollectionMeta, layout: Layout, collection
         if layout.matryoshka_dim is not None:
             rows[name + TRUNCATED] = floats(vector[: layout.matryoshka_dim])
     return rows
+
+
+def check_tenants(points: Iterable[Point], layout: Layout, collection: str) -> None:
+    """Raise unless each point names its tenant, in a collection that has tenants.
+
+    Raises:
+        TenantRequired: With the point's id.
+    """
+    if layout.tenant is None:
+        return
+    for point in points:
+        tenant = (point.payload.get(META_FIELD) or {}).get(layout.tenant)
+        if not tenant or not isinstance(tenant, str):
+            raise TenantRequired(
+                f"point {point.id} has no {layout.tenant!r} in its metadata, the tenant in collection {collection!r}",
+                hint=f"give metadata with {layout.tenant!r}: a text",
+            )
+
+
+def with_metadata(points: Iterable[Point]) -> list[Point]:
+    """Return those of the points whose payload sets metadata."""
+    return [point for point in points if META_FIELD in point.payload]
+
+
+def check_same_tenants(alias: str, before: Layout, after: Layout) -> None:
+    """Raise if an alias would move to a collection with other tenants, whose readers may leave theirs.
+
+    Raises:
+        StoreMismatch: With both tenant keys.
+    """
+    if before.tenant != after.tenant:
+        raise StoreMismatch(
+            f"alias {alias!r} points to a collection with tenants by {before.tenant!r}, not by {after.tenant!r}",
+            hint="remove the alias first, and open the stores that use it again",
+        )
 
 
 def floats(vector: Vector) -> list[float]:

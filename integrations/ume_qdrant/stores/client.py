@@ -121,6 +121,8 @@ class ClientStore(RenamedMethods):
     retrieve = _blocking(AsyncClientStore.retrieve)
     search = _blocking(AsyncClientStore.search)
     count = _blocking(AsyncClientStore.count)
+    create_index = _blocking(AsyncClientStore.create_index)
+    indexes = _blocking(AsyncClientStore.indexes)
     aliases = _blocking(AsyncClientStore.aliases)
     set_alias = _blocking(AsyncClientStore.set_alias)
     drop_alias = _blocking(AsyncClientStore.drop_alias)

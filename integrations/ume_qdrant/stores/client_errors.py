@@ -6,15 +6,26 @@ import json
 from typing import ClassVar, Final
 
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
+import httpx
 from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from ume_retrieval.errors import CollectionNotFound, StoreError, StoreMismatch, UmeError
+from ume_retrieval.errors import CollectionNotFound, StoreError, StoreMismatch, UmeError, reason_of
+from ume_retrieval.util.json_text import parse_json
 from ume_retrieval.util.retry import BUSY_STATUS, Busy
 
-CLIENT_ERRORS: Final = (ApiException, QdrantException, grpc.RpcError, ValueError)
-"""Exceptions of a failed request; the client's in-memory engine raises ValueError."""
+_OF_AN_ANSWER: Final = (
+    *(ValidationError, UnicodeDecodeError, json.JSONDecodeError, httpx.DecodingError),
+    *(AssertionError, KeyError, IndexError, OverflowError, RecursionError),
+)
+"""What the client raises while it reads an answer that is not Qdrant's."""
+
+CLIENT_ERRORS: Final = (
+    *(ApiException, QdrantException, grpc.RpcError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError),
+    *_OF_AN_ANSWER,
+)
+"""Exceptions of a failed request; the client's in-memory engine raises ValueError, and KeyError for missing points."""
 
 STATUS_OF_CODE: Final = {
     "UNAVAILABLE": 503,
@@ -78,10 +89,10 @@ def _read(error: Exception) -> tuple[int | None, str, float]:
         return 429, error.message, float(error.retry_after_s)
     if isinstance(error, UnexpectedResponse):
         return error.status_code, _reason(error.content) or error.reason_phrase, 0.0
-    if isinstance(getattr(error, "source", error), (ValidationError, json.JSONDecodeError)):
+    if isinstance(getattr(error, "source", error), _OF_AN_ANSWER):
         return 200, "the answer is not Qdrant's; is this the address of a Qdrant server?", 0.0
-    if isinstance(error, ResponseHandlingException):
-        return None, f"{type(error.source).__name__}: {error.source}", 0.0
+    if isinstance(error, (ResponseHandlingException, httpx.HTTPError, OSError)):
+        return None, reason_of(getattr(error, "source", error)), 0.0
     if isinstance(error, grpc.RpcError):
         code = error.code().name
         return STATUS_OF_CODE.get(code, 400), error.details() or code, 0.0
@@ -90,6 +101,6 @@ def _read(error: Exception) -> tuple[int | None, str, float]:
 
 def _reason(content: bytes) -> str:
     try:
-        return str(json.loads(content)["status"]["error"])
+        return str(parse_json(content)["status"]["error"])
     except (ValueError, KeyError, TypeError):
         return content.decode("utf-8", "replace")

@@ -1,15 +1,21 @@
-"""Our values as models of `qdrant_client`."""
+"""Our values as models of `qdrant_client`, and options of its clients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
+import httpx
+from pydantic import ValidationError
 from qdrant_client import models
 
 from ume_qdrant.stores.base import Vector, VectorName, floats
-from ume_qdrant.stores.filters import Filter, any_of, ranges
+from ume_qdrant.stores.conditions import field_of, key_of
+from ume_qdrant.stores.filters import Filter, as_qdrant_filter
 from ume_qdrant.stores.layout import TRUNCATED, Layout, Quantization, SearchEffort
+from ume_qdrant.stores.schema import INDEXES, IndexKind
+from ume_retrieval.errors import InputError
 
 QUANTIZATIONS: Final[Mapping[Quantization, models.QuantizationConfig]] = {
     "scalar": models.ScalarQuantization(
@@ -36,24 +42,50 @@ def vectors_config(dimension: int, layout: Layout) -> dict[str, models.VectorPar
     return {"direct": full, "reasoned": full, "direct" + TRUNCATED: short, "reasoned" + TRUNCATED: short}
 
 
-def filter_model(where: Filter | None) -> models.Filter | None:
-    """Convert a filter."""
-    if where is None:
+def payload_indexes(layout: Layout) -> dict[str, models.PayloadSchemaType | models.KeywordIndexParams]:
+    """Return the payload indexes of a new collection, by field."""
+    named: dict[str, models.PayloadSchemaType | models.KeywordIndexParams]
+    named = {field: models.PayloadSchemaType(kind) for field, kind in INDEXES.items()}
+    if layout.tenant is not None:
+        kind = models.KeywordIndexType.KEYWORD
+        named[field_of(layout.tenant)] = models.KeywordIndexParams(type=kind, is_tenant=True)
+    return named
+
+
+def meta_indexes(schema: Mapping[str, models.PayloadIndexInfo]) -> dict[str, IndexKind]:
+    """Return the indexes on metadata, by key."""
+    found = {key_of(field): cast("IndexKind", info.data_type.value) for field, info in schema.items()}
+    return {key: kind for key, kind in sorted(found.items(), key=str) if key is not None}
+
+
+def filter_model(where: Filter | None, layout: Layout, collection: str) -> models.Filter | None:
+    """Convert a filter.
+
+    Raises:
+        TenantRequired: If the collection has tenants and the filter does not choose one.
+        InputError: If the filter's raw part is not a filter of Qdrant.
+    """
+    filtered = as_qdrant_filter(where, layout.tenant, collection)
+    if filtered is None:
         return None
-    must: list[models.Condition] = [
-        models.FieldCondition(key=name, match=models.MatchAny(any=values)) for name, values in any_of(where)
-    ]
-    must += [models.FieldCondition(key=name, range=models.Range(**limits)) for name, limits in ranges(where)]
-    if where.ids is not None:
-        must.append(models.HasIdCondition(has_id=list(where.ids)))
-    return models.Filter(must=must)
+    try:
+        return models.Filter.model_validate(filtered)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(f"the raw filter is not one of Qdrant: {error.errors()[0]['msg']} at {place[:200]}") from error
 
 
 def query_arguments(
-    layout: Layout, name: VectorName, vector: Vector, *, limit: int, where: Filter | None, effort: SearchEffort
+    layout: Layout,
+    name: VectorName,
+    vector: Vector,
+    *,
+    limit: int,
+    condition: models.Filter | None,
+    effort: SearchEffort,
 ) -> dict[str, Any]:
     """Return keyword arguments of `query_points`: one stage, or candidates by truncated vectors first."""
-    condition, params = filter_model(where), search_params(layout, effort)
+    params = search_params(layout, effort)
     query: dict[str, Any] = {"query": floats(vector), "using": name, "limit": limit}
     if layout.matryoshka_dim is None or effort.exact:
         return {**query, "query_filter": condition, "search_params": params}
@@ -79,3 +111,20 @@ def search_params(layout: Layout, effort: SearchEffort) -> models.SearchParams |
     if effort.exact:
         return models.SearchParams(exact=True, quantization=quantization)
     return models.SearchParams(hnsw_ef=effort.ef, quantization=quantization) if quantization or effort.ef else None
+
+
+def location_of(options: Mapping[str, Any]) -> str:
+    """Return the server's address without user, password, key or query, from a client's options."""
+    if is_in_memory(options):
+        return str(options["path"] or options["location"])
+    address = str(options["url"] or options["location"] or f"http://{options['host'] or 'localhost'}")
+    url = httpx.URL(address)
+    # httpx leaves out the scheme's default port; the client connects to it all the same.
+    number = urlsplit(address).port or options["port"]
+    port = f":{number}" if number else ""
+    return f"{url.scheme}://{url.host}{port}{url.path.rstrip('/')}"
+
+
+def is_in_memory(options: Mapping[str, Any]) -> bool:
+    """Return whether the client runs its own engine, without a server."""
+    return bool(options["path"]) or options["location"] == ":memory:"

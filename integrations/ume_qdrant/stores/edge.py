@@ -1,15 +1,12 @@
-"""`EdgeStore`: a collection in this process, on Qdrant Edge, the Rust engine on a directory."""
+"""`EdgeStore`: a collection in a folder, on Qdrant Edge, the Rust engine."""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
-
-import qdrant_edge as qe
+from typing import Any, Self
 
 from ume_qdrant.stores.base import (
     Point,
@@ -18,53 +15,27 @@ from ume_qdrant.stores.base import (
     Vector,
     VectorName,
     alias_error,
-    floats,
-    named_vectors,
-    payload_selector,
-    point_of,
-    still_stored,
+    check_same_tenants,
 )
-from ume_qdrant.stores.edge_folder import META_FILE, EdgeDirectory, FileLock, check_disk_space, check_name
-from ume_qdrant.stores.filters import Filter, any_of, ranges
-from ume_qdrant.stores.layout import DEFAULT_EFFORT, TRUNCATED, Layout, Quantization, SearchEffort
-from ume_qdrant.stores.schema import INDEXES, CollectionMeta
-from ume_retrieval.errors import StoreError, StoreLocked, StoreMismatch
-
-INDEX_TYPES: Final = {
-    "keyword": qe.PayloadSchemaType.Keyword,
-    "integer": qe.PayloadSchemaType.Integer,
-    "float": qe.PayloadSchemaType.Float,
-}
-
-QUANTIZATIONS: Final[Mapping[Quantization, Any]] = {
-    "scalar": qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True),
-    "binary": qe.BinaryQuantizationConfig(always_ram=True),
-    "product": qe.ProductQuantizationConfig(qe.CompressionRatio.X16, always_ram=True),
-}
-
-UNINDEXED: Final = qe.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
-
-PAGE: Final = 1000
-"""Points per scroll request."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """An open collection: its lock, its engine and its metadata."""
-
-    name: str
-    lock: FileLock
-    shard: qe.EdgeShard
-    meta: CollectionMeta
-    layout: Layout
+from ume_qdrant.stores.edge_engine import create_shard
+from ume_qdrant.stores.edge_folder import EdgeDirectory, check_disk_space, check_name, is_collection
+from ume_qdrant.stores.filters import Filter
+from ume_qdrant.stores.layout import DEFAULT_EFFORT, Layout, SearchEffort
+from ume_qdrant.stores.schema import CollectionMeta, IndexKind
+from ume_qdrant.stores.served import OwnerGone
+from ume_qdrant.stores.sharing import Lease, exclusive, lease
+from ume_retrieval.errors import StoreError
 
 
 class EdgeStore(RenamedMethods):
     """One collection on Qdrant Edge, kept in `directory/collection`.
 
-    The engine has a write-ahead log: what a call has written survives a killed process. One process at a time can open
-    a collection; it is opened at its first use and locked until `close`. Threads of that process may share the store.
-    Metadata and aliases are small files next to the engine's, which cannot store them.
+    The engine has a write-ahead log: what a call has written survives a killed process. Any number of threads, stores
+    and processes of one user may use a collection at once: the first one opens it, the others' calls go to that process
+    (see `ume_qdrant.stores.sharing`). Metadata and aliases are small files next to the engine's, which cannot store
+    them.
+
+    A store that is pickled or forked carries its address only, and opens the collection again where it is used.
 
     Args:
         directory: Folder of collections; created with the first collection.
@@ -78,11 +49,13 @@ class EdgeStore(RenamedMethods):
         check_name(collection)
         self._folder = EdgeDirectory(Path(directory))
         self._collection = collection
-        self._opened: _Opened | None = None
-        self._lock = threading.RLock()
+        self._opened: tuple[str, Lease] | None = None
 
     def __repr__(self) -> str:
         return f"EdgeStore({self.location!r}, {self._collection!r})"
+
+    def __reduce__(self) -> tuple[type[EdgeStore], tuple[Path, str]]:
+        return EdgeStore, (self._folder.directory, self._collection)
 
     @property
     def location(self) -> str:
@@ -95,13 +68,18 @@ class EdgeStore(RenamedMethods):
         return self._collection
 
     @property
+    def folder(self) -> Path:
+        """Folder of the collection, or of the one that the alias points to now."""
+        return self._folder.folder(self._collection)
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """Folders of all collections in the directory."""
-        return tuple(path.parent.absolute() for path in self._folder.directory.glob(f"*/{META_FILE}"))
+        return tuple(folder.absolute() for folder in self._folder.folders())
 
     def exists(self) -> bool:
         """Return whether the collection exists."""
-        return (self._folder.folder(self._collection) / META_FILE).is_file()
+        return is_collection(self.folder)
 
     def create(self, meta: CollectionMeta, layout: Layout | None = None) -> None:
         """Create the collection unless it exists."""
@@ -110,9 +88,7 @@ class EdgeStore(RenamedMethods):
         try:
             if not self.exists():
                 check_disk_space(self._folder.directory, self._collection)
-                self._folder.create(
-                    self._collection, meta, wanted, lambda folder: self._create_shard(folder, meta, wanted)
-                )
+                self._folder.create(self._collection, meta, wanted, lambda folder: create_shard(folder, meta, wanted))
         except OSError as error:
             if not self.exists():
                 raise StoreError(
@@ -120,14 +96,6 @@ class EdgeStore(RenamedMethods):
                     hint="check that the folder is writable and the disk has space",
                 ) from error
         self.layout().match(layout, self._collection)
-
-    def _create_shard(self, folder: Path, meta: CollectionMeta, layout: Layout) -> None:
-        with self._engine():
-            config = qe.EdgeConfig(vectors=_vectors_config(meta.dimension, layout))
-            shard = qe.EdgeShard.create(str(folder / "shard"), config)
-            for field, kind in INDEXES.items():
-                shard.update(qe.UpdateOperation.create_field_index(field, INDEX_TYPES[kind]))
-            shard.close()
 
     def meta(self) -> CollectionMeta:
         """Return which models made the collection."""
@@ -139,85 +107,35 @@ class EdgeStore(RenamedMethods):
 
     def set_metadata(self, meta: CollectionMeta) -> None:
         """Replace the metadata about models."""
-        check_disk_space(self._folder.directory, self._collection)
-        opened = self._open()
-        self._folder.write(self._folder.directory / opened.name, meta, opened.layout)
+        self._call("set_metadata", meta)
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write whole points."""
-        check_disk_space(self._folder.directory, self._collection)
-        opened = self._open()
-        rows = [
-            qe.Point(point.id, named_vectors(point, opened.meta, opened.layout, self._collection), dict(point.payload))
-            for point in points
-        ]
-        if rows:
-            with self._engine():
-                opened.shard.update(qe.UpdateOperation.upsert_points(rows))
+        self._call("upsert", list(points))
 
     def update(self, points: Sequence[Point]) -> None:
         """Set vectors, then payload fields, of existing points."""
-        check_disk_space(self._folder.directory, self._collection)
-        try:
-            self._update(points)
-        except StoreMismatch:
-            raise
-        except StoreError:
-            # The engine refuses the whole batch if another thread has removed one of its points.
-            left = still_stored(points, self.retrieve([point.id for point in points], fields=()))
-            if len(left) == len(points):
-                raise
-            self.update(left)
-
-    def _update(self, points: Sequence[Point]) -> None:
-        opened = self._open()
-        shard = opened.shard
-        rows = [
-            qe.PointVectors(point.id, named_vectors(point, opened.meta, opened.layout, self._collection))
-            for point in points
-            if point.vectors
-        ]
-        with self._engine():
-            if rows:
-                shard.update(qe.UpdateOperation.update_vectors(rows))
-            for point in points:
-                if point.payload:
-                    shard.update(qe.UpdateOperation.set_payload([point.id], dict(point.payload)))
+        self._call("update", list(points))
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points."""
-        shard = self._open().shard
-        if ids:
-            with self._engine():
-                shard.update(qe.UpdateOperation.delete_points(list(ids)))
+        self._call("delete", list(ids))
 
     def retrieve(
         self, ids: Sequence[str], *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
     ) -> list[Point]:
         """Read points by id."""
-        shard = self._open().shard
-        with self._engine():
-            records = shard.retrieve(list(ids), payload_selector(fields), list(vectors) or False)
-            found = {str(record.id): record for record in records}
-        return [point_of(found[key]) for key in ids if key in found]
+        points: list[Point] = self._call("retrieve", list(ids), vectors=vectors, fields=fields)
+        return points
 
     def scroll(
         self, where: Filter | None = None, *, vectors: Sequence[VectorName] = (), fields: Sequence[str] | None = None
     ) -> Iterator[Point]:
         """Read every point that matches, ordered by id."""
-        offset: Any = None
+        offset: str | None = None
         while True:
-            request = qe.ScrollRequest(
-                offset=offset,
-                limit=PAGE,
-                filter=_filter(where),
-                with_payload=payload_selector(fields),
-                with_vector=list(vectors) or False,
-            )
-            shard = self._open().shard
-            with self._engine():
-                records, offset = shard.scroll(request)
-            yield from map(point_of, records)
+            points, offset = self._call("page", offset, where, vectors=vectors, fields=fields)
+            yield from points
             if offset is None:
                 return
 
@@ -232,34 +150,26 @@ class EdgeStore(RenamedMethods):
         fields: Sequence[str] | None = None,
     ) -> list[Scored]:
         """Return the points nearest to `vector`, best first."""
-        opened = self._open()
-        opened.meta.check_length(vector, self._collection)
-        short, params = opened.layout.matryoshka_dim, _params(opened.layout, effort)
-        stages: dict[str, Any] = {"filter": _filter(where), "params": params}
-        if short is not None and not effort.exact:
-            first = qe.Query.Nearest(floats(vector[:short]), name + TRUNCATED)
-            stages = {
-                "prefetches": [qe.Prefetch(effort.candidates(limit), first, params=params, filter=_filter(where))],
-                "params": _params(opened.layout, SearchEffort(exact=True)),
-            }
-        nearest = qe.Query.Nearest(floats(vector), name)
-        request = qe.QueryRequest(limit=limit, query=nearest, with_payload=payload_selector(fields), **stages)
-        with self._engine():
-            return [Scored(str(hit.id), hit.score, hit.payload or {}) for hit in opened.shard.query(request)]
+        hits: list[Scored] = self._call("search", name, vector, limit=limit, where=where, effort=effort, fields=fields)
+        return hits
 
     def count(self, where: Filter | None = None) -> int:
         """Return how many points match."""
-        shard = self._open().shard
-        with self._engine():
-            return shard.count(qe.CountRequest(exact=True, filter=_filter(where)))
+        number: int = self._call("count", where)
+        return number
+
+    def create_index(self, key: str, kind: IndexKind) -> None:
+        """Create an index on a value of metadata."""
+        self._call("create_index", key, kind)
+
+    def indexes(self) -> dict[str, IndexKind]:
+        """Return the kinds of indexes on metadata, by key."""
+        found: dict[str, IndexKind] = self._call("indexes")
+        return found
 
     def optimize(self) -> None:
         """Merge segments, and build the vector index if the engine finds it worthwhile (some thousand points)."""
-        check_disk_space(self._folder.directory, self._collection)
-        shard = self._open().shard
-        with self._engine():
-            shard.optimize()
-            shard.flush()
+        self._call("optimize")
 
     def aliases(self) -> dict[str, str]:
         """Return every alias in the directory with the collection it points to."""
@@ -268,10 +178,12 @@ class EdgeStore(RenamedMethods):
     def set_alias(self, alias: str) -> str | None:
         """Point `alias` at this collection, atomically, and return the collection it pointed to before.
 
-        A process that has opened the former collection by the alias opens this one at its next call, and locks it; so
-        close this store.
+        A store that has opened the former collection by the alias opens this one at its next call.
         """
         self.meta()  # raises unless the collection exists
+        former = self._folder.aliases().get(alias)
+        if former and is_collection(self._folder.directory / former):
+            check_same_tenants(alias, Layout.from_dict(self._folder.read(former), former), self.layout())
         return self._folder.set_alias(alias, self._folder.resolve(self._collection))
 
     def drop_alias(self, alias: str) -> None:
@@ -283,21 +195,13 @@ class EdgeStore(RenamedMethods):
         if self._folder.resolve(self._collection) != self._collection:
             raise alias_error(self._collection)
         if self.exists():
-            self._open()  # raises if another process has it open
             self.close()
-            self._folder.remove(self._collection)
+            with exclusive(self.folder):
+                self._folder.remove(self._collection)
 
     def close(self) -> None:
-        """Flush the engine and release the lock."""
-        with self._lock:
-            if self._opened is not None:
-                opened, self._opened = self._opened, None
-                try:
-                    with self._engine():
-                        opened.shard.flush()
-                        opened.shard.close()
-                finally:
-                    opened.lock.release()
+        """End the use of the collection; the last use in this process flushes and closes it."""
+        self._exchange(self._opened, None)
 
     def __enter__(self) -> Self:
         return self
@@ -305,67 +209,43 @@ class EdgeStore(RenamedMethods):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _open(self) -> _Opened:
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the opened collection, wherever it is open.
+
+        Every call may be made twice: reading changes nothing, and every write is idempotent.
+        """
+        while True:
+            opened = self._open()
+            try:
+                return opened.call(method, *args, **kwargs)
+            except OwnerGone:
+                continue  # `_open` waits for the next owner, or fails
+
+    def _open(self) -> Lease:
         """Open the collection, or the one that the alias points to now."""
-        with self._lock:
-            name = self._folder.resolve(self._collection)
-            if self._opened is None or self._opened.name != name:
-                if self._opened is not None:
-                    # Another thread may be searching the former one, so it is closed by garbage collection.
-                    self._opened.shard.flush()
-                    self._opened = None
-                meta, layout = self.meta(), self.layout()
-                folder = self._folder.directory / name
-                with self._engine():
-                    lock = FileLock(folder)
-                    try:
-                        shard = qe.EdgeShard.load(str(folder / "shard"))
-                    except BaseException:
-                        lock.release()
-                        raise
-                self._opened = _Opened(name, lock, shard, meta, layout)
-            return self._opened
+        seen, name = self._opened, self._folder.resolve(self._collection)
+        if seen is not None and seen[0] == name and seen[1].usable:
+            return seen[1]
+        self.meta()  # raises unless the collection exists
+        fresh = lease(self._folder.directory / name)
+        if not self._exchange(seen, (name, fresh)):
+            fresh.release()  # another thread was faster
+            return self._open()
+        return fresh
 
-    @contextmanager
-    def _engine(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            # The engine raises bare Exceptions, which differ only in their text.
-            text = str(error)
-            if isinstance(error, BlockingIOError) or "WouldBlock" in text:
-                raise StoreLocked(
-                    f"collection {self._collection!r} in {self.location} is in use by another process",
-                    hint="close the store that has it open, or wait; a Qdrant server can be shared by processes",
-                    retryable=True,
-                ) from error
-            raise StoreError(f"Qdrant Edge, collection {self._collection!r}: {text.splitlines()[0]}") from error
+    def _exchange(self, seen: tuple[str, Lease] | None, new: tuple[str, Lease] | None) -> bool:
+        """Replace what is opened, unless another thread has done so since it was `seen`, and release the former."""
+        with _EXCHANGE:
+            if self._opened is not seen:
+                return False
+            self._opened = new
+        if seen is not None:
+            seen[1].release()
+        return True
 
 
-def _filter(where: Filter | None) -> qe.Filter | None:
-    if where is None:
-        return None
-    must: list[Any] = [qe.FieldCondition(field, match=qe.MatchAny(values)) for field, values in any_of(where)]
-    must += [qe.FieldCondition(field, range=qe.RangeFloat(**limits)) for field, limits in ranges(where)]
-    if where.ids is not None:
-        must.append(qe.HasIdCondition(set(where.ids)))
-    return qe.Filter(must=must)
+_EXCHANGE = threading.RLock()
+"""Held for two instructions by all stores, and by a fork, so that no process begins with it locked."""
 
-
-def _vectors_config(dimension: int, layout: Layout) -> dict[str, qe.EdgeVectorParams]:
-    quantization = QUANTIZATIONS[layout.quantization] if layout.quantization else None
-    cosine, on_disk = qe.Distance.Cosine, layout.on_disk or None
-    if layout.matryoshka_dim is None:
-        full = qe.EdgeVectorParams(dimension, cosine, on_disk=on_disk, quantization_config=quantization)
-        return {"direct": full, "reasoned": full}
-    # Full vectors only rescore the candidates of the truncated ones, so they need no index.
-    full = qe.EdgeVectorParams(dimension, cosine, on_disk=on_disk, hnsw_config=UNINDEXED)
-    short = qe.EdgeVectorParams(layout.matryoshka_dim, cosine, quantization_config=quantization)
-    return {"direct": full, "reasoned": full, "direct" + TRUNCATED: short, "reasoned" + TRUNCATED: short}
-
-
-def _params(layout: Layout, effort: SearchEffort) -> qe.SearchParams:
-    if effort.exact:
-        return qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
-    rescored = qe.QuantizationSearchParams(rescore=True, oversampling=effort.oversampling)
-    return qe.SearchParams(hnsw_ef=effort.ef, quantization=rescored if layout.quantization else None)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_EXCHANGE.acquire, after_in_parent=_EXCHANGE.release, after_in_child=_EXCHANGE.release)

@@ -1,4 +1,4 @@
-"""How a collection stores its vectors (quantization, truncation, shards), and how thoroughly it is searched."""
+"""How a collection stores its points (quantization, truncation, tenants, shards), and how thoroughly it is searched."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from ume_qdrant.stores.metadata import clean_name
 from ume_retrieval.errors import InputError, StoreMismatch
 
 Quantization: TypeAlias = Literal["scalar", "binary", "product"]
@@ -18,7 +19,7 @@ TRUNCATED: Final = "_short"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a collection stores its vectors; chosen when the collection is created.
+    """How a collection stores its points; chosen when the collection is created.
 
     If the layout has a compact form (truncated vectors, quantized vectors, or both: then the truncated ones are
     quantized), a search has two stages. The first compares compact vectors and returns more candidates than needed;
@@ -32,6 +33,9 @@ class Layout:
         on_disk: Keep full vectors on disk only instead of also in memory. Saves memory if there is a compact form.
         short: Deprecated name of `matryoshka_dim`.
         full: Deprecated: "disk" for `on_disk=True`, "memory" for False.
+        tenant: Key of metadata that names the tenant of a point, such as "customer"; None if there are no tenants.
+            With tenants, every point needs that key with a text, and every search, scroll and count chooses a tenant
+            (`Filter.tenant`). Points are found by id in any tenant.
 
     Raises:
         InputError: If a value is unknown.
@@ -46,6 +50,7 @@ class Layout:
     on_disk: bool = False
     short: InitVar[int | None] = None
     full: InitVar[str | None] = None
+    tenant: str | None = None
 
     def __post_init__(self, short: int | None, full: str | None) -> None:
         if short is not None or full is not None:
@@ -62,6 +67,8 @@ class Layout:
             raise InputError(f"unknown quantization {self.quantization!r}", hint="use scalar, binary or product")
         if not isinstance(self.on_disk, bool):
             raise InputError(f"unknown place {self.on_disk!r} for full vectors", hint="use on_disk=True or False")
+        if self.tenant is not None:
+            clean_name(self.tenant)
 
     @property
     def compact(self) -> bool:
@@ -95,7 +102,10 @@ class Layout:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values under one key, to be stored with the collection's other metadata."""
         place = "disk" if self.on_disk else "memory"
-        return {"ume_layout": {"short": self.matryoshka_dim, "quantization": self.quantization, "full": place}}
+        stored = {"short": self.matryoshka_dim, "quantization": self.quantization, "full": place}
+        if self.tenant is not None:  # unknown to former versions, which then do not open the collection
+            stored["tenant"] = self.tenant
+        return {"ume_layout": stored}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None, collection: str) -> Layout:
@@ -120,7 +130,8 @@ class Layout:
             f"{self.quantization} quantization" if self.quantization else "",
         ]
         form = " and ".join(filter(None, parts))
-        return f"{form or 'full vectors'}{' on disk' if self.on_disk else ''}"
+        tenants = f", tenants by {self.tenant!r}" if self.tenant else ""
+        return f"{form or 'full vectors'}{' on disk' if self.on_disk else ''}{tenants}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.errors import StoreMismatch
+from ume_qdrant.stores.conditions import check_key
+from ume_retrieval.errors import InputError, StoreMismatch
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import render
 from ume_retrieval.tcot.trace import Box, Problem, TCot
@@ -26,7 +27,10 @@ SCHEMA_VERSION: Final = 1
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "ume_qdrant")
 """Namespace of all point ids (uuid5)."""
 
-INDEXES: Final[Mapping[str, Literal["keyword", "integer", "float"]]] = {
+IndexKind: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
+"""Kind of a payload index: of texts that are compared whole, numbers, booleans, dates, or words of texts."""
+
+INDEXES: Final[Mapping[str, IndexKind]] = {
     "source": "keyword",
     "doc_id": "keyword",
     "within": "keyword",
@@ -148,11 +152,28 @@ def meta_of(embedder: ReasoningEmbedder, *, reasoned: bool) -> CollectionMeta:
     )
 
 
+def check_index(key: str, kind: IndexKind) -> None:
+    """Raise unless metadata can have an index of this kind under this key.
+
+    Raises:
+        InputError: With the known kinds.
+    """
+    check_key(key)
+    if kind not in get_args(IndexKind):
+        raise InputError(f"unknown kind of index {kind!r}", hint=f"use {', '.join(get_args(IndexKind))}")
+
+
 REASONER_FIELDS: Final = ("reasoner", "reasoner_revision", "prompt_version")
 
 
 def point_id(
-    source: str, digest: str, *, start_s: float | None = None, end_s: float | None = None, page: int | None = None
+    source: str,
+    digest: str,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    page: int | None = None,
+    tenant: str | None = None,
 ) -> str:
     """Return the id of a point: uuid5 of source, place in the source and content.
 
@@ -165,13 +186,34 @@ def point_id(
         start_s: First second of a segment, or None.
         end_s: Last second of a segment, or None.
         page: Page number, 1-based, or None.
+        tenant: The tenant that owns the point, so that each has its own; None in a collection without tenants.
 
     Example:
         >>> point_id("a.pdf", "00ff", page=1)
         '5c238ce5-5f2e-57c1-b3f6-b9051d94dd35'
     """
     seconds = [None if second is None else float(second) for second in (start_s, end_s)]
-    return str(uuid.uuid5(NAMESPACE, json.dumps([source, digest, *seconds, page])))
+    owner = [] if tenant is None else [tenant]
+    return str(uuid.uuid5(NAMESPACE, json.dumps([source, digest, *seconds, page, *owner])))
+
+
+def document_point_id(document_id: str, tenant: str | None = None) -> str:
+    """Return the id of a document's point: the document's id if it is a UUID, otherwise a UUID derived from it.
+
+    Args:
+        document_id: The caller's id.
+        tenant: The tenant that owns the document; then the id is always derived, so that tenants never share a point.
+
+    Example:
+        >>> document_point_id("doc-1") == document_point_id("doc-1") != document_point_id("doc-1", "acme")
+        True
+    """
+    if tenant is not None:
+        return str(uuid.uuid5(NAMESPACE, json.dumps([document_id, tenant])))
+    try:
+        return str(uuid.UUID(document_id))
+    except ValueError:
+        return str(uuid.uuid5(NAMESPACE, document_id))
 
 
 def within(source: str) -> list[str]:

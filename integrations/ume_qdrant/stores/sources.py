@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ume_qdrant.stores.base import Payload, Store
-from ume_qdrant.stores.filters import Filter
-from ume_retrieval.errors import Failure, InputError
+from ume_qdrant.stores.filters import ANY_TENANT, Filter
+from ume_retrieval.errors import Failure, InputError, MediaNotFound
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media import display_name
+from ume_retrieval.media.files import is_remote
 
 MEDIA_ROOT: Final = "UME_MEDIA_ROOT"
 """Environment variable with the folder of files that have relative names; by default the working folder."""
@@ -75,7 +76,7 @@ class Naming:
         """
         # `within` contains the root folder for absolute names, "." for relative ones.
         other = Path(self.base).anchor if self.base else os.curdir
-        if next(iter(store.scroll(Filter(under=(other,)), fields=("source",))), None) is not None:
+        if next(iter(store.scroll(Filter(under=(other,), tenant=ANY_TENANT), fields=("source",))), None) is not None:
             way, hint = ("absolute", "leave relative_to out") if self.base else ("relative", "give relative_to too")
             raise InputError(
                 f"files have {way} names in {store.collection!r}", hint=f"{hint}, or use another collection"
@@ -111,10 +112,40 @@ def source_path(source: str, folder: str | Path | None = None) -> Path:
     return Path(root, _ESCAPE.sub(character, source))
 
 
-def item_of(payload: Payload) -> Item:
-    """Return a point's media as an input: an image, video segment or page in its file, or the stored text."""
-    path = source_path(payload["source"])
+DOCUMENT_FIELD: Final = "ume_document"
+"""Payload field of documents: what their other fields do not say about their content, see `stored_item`."""
+
+
+def item_of(payload: Payload, folder: str | Path | None = None) -> Item:
+    """Return a point's media as an input: an image, video segment or page in its file, or the stored text.
+
+    Args:
+        payload: The point's fields.
+        folder: Folder of files with relative names; see `source_path`.
+
+    Raises:
+        MediaNotFound: If it was indexed from memory, and its media were not kept.
+    """
+    known = payload.get(DOCUMENT_FIELD)
+    document = known if isinstance(known, Mapping) else {}
+    if document.get("in_memory"):
+        raise MediaNotFound(
+            f"the media of {payload['source']} were in memory when it was indexed",
+            hint="index it again with keep_media=…, a folder to keep them in",
+        )
+    if "images" in document or "videos" in document:
+        return Item(
+            text=document.get("text"),
+            images=tuple(_medium(one, folder) for one in document.get("images", ())),
+            videos=tuple(Clip(source_path(p, folder), start, end) for p, start, end in document.get("videos", ())),
+            instruction=document.get("instruction"),
+        )
+    source = payload["source"]
+    # An address is kept as it is, so that the pipeline can refuse it by name.
+    path: Any = source if is_remote(source) else source_path(source, folder)
     match payload["kind"]:
+        case "video" if is_remote(source):
+            return Item(videos=(path,))
         case "video":
             return Item(videos=(Clip(path, payload.get("start_s") or 0.0, payload.get("end_s")),))
         case "page":
@@ -122,4 +153,30 @@ def item_of(payload: Payload) -> Item:
         case "image":
             return Item(images=(path,))
         case _:
-            return Item(text=payload["text"])
+            return Item(text=document.get("text", payload["text"]), instruction=document.get("instruction"))
+
+
+def stored_item(item: Item) -> dict[str, Any]:
+    """Return an item as JSON values, from which `item_of` makes it again; {"in_memory": True} if it cannot.
+
+    Example:
+        >>> stored_item(Item(text="which tower is this", images=("tower.png",)))
+        {'text': 'which tower is this', 'images': [['tower.png', None]]}
+    """
+    images = [
+        [display_name(one.path), one.page] if isinstance(one, Page) else [display_name(one), None]
+        for one in item.images
+        if isinstance(one, (str, Path, Page))
+    ]
+    clips = [Clip(Path(one)) if isinstance(one, (str, Path)) else one for one in item.videos]
+    videos = [[display_name(one.path), one.start_s, one.end_s] for one in clips if isinstance(one, Clip)]
+    if len(images) < len(item.images) or len(videos) < len(item.videos):
+        return {"in_memory": True}
+    stored = {"text": item.text, "instruction": item.instruction, "images": images, "videos": videos}
+    return {name: value for name, value in stored.items() if value}
+
+
+def _medium(stored: Sequence[Any], folder: str | Path | None) -> Path | Page:
+    name, page = stored
+    path = source_path(name, folder)
+    return path if page is None else Page(path, page)

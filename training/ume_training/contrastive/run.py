@@ -17,6 +17,7 @@ from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.transformers.loading import choose_device, choose_dtype, fingerprint, load_checkpoint
 from ume_retrieval.errors import InputError, TrainingError
 from ume_retrieval.util.files import atomic_write
+from ume_retrieval.util.progress import OnProgress
 from ume_training.contrastive.lora import add_adapters, unfreeze
 from ume_training.contrastive.plan import StepPlan, plan_run, steps_of
 from ume_training.contrastive.records import (
@@ -31,7 +32,7 @@ from ume_training.contrastive.records import (
 )
 from ume_training.contrastive.settings import FREE_TO_CHANGE, ContrastiveSettings
 from ume_training.contrastive.start import Start, ensure_emb_token, resolve_start
-from ume_training.run_folder import LOG, ProgressFn, atomic_folder, changed_settings, last_line, make_folder
+from ume_training.run_folder import LOG, atomic_folder, changed_settings, last_line, make_folder
 
 if TYPE_CHECKING:
     from ume_training.contrastive.encoder import Encoder
@@ -111,7 +112,7 @@ def train_contrastive(
     out: Path,
     *,
     weights: Mapping[str, float] | None = None,
-    watch: ProgressFn | None = None,
+    on_progress: OnProgress | None = None,
     device: str = "auto",
 ) -> Trained:
     """Train an Embedder; a killed run resumes from its newest checkpoint in `out`.
@@ -124,7 +125,7 @@ def train_contrastive(
         sources: The data sets, names distinct.
         out: Folder of the run; empty, missing, or that of the same run.
         weights: Passes through a data set for each pass through the others, by name; see `plan_run`.
-        watch: Receives progress after each step.
+        on_progress: Receives progress after each step.
         device: "auto", "cpu" or "cuda".
 
     Raises:
@@ -146,7 +147,7 @@ def train_contrastive(
     trained = out / TRAINED
     if not trained.is_dir():
         order = Order(settings, sources, weights, plan, start, out)
-        _train(order, processes=processes, watch=watch, device=device)
+        _train(order, processes=processes, on_progress=on_progress, device=device)
     else:
         _go_on(Order(settings, sources, weights, plan, start, out))
     return Trained(trained, len(plan.steps), len(skipped_pairs(out)), last_line(out / LOG))
@@ -164,7 +165,7 @@ def read_facts(folder: Path) -> RunFacts:
         raise InputError(f"{folder} holds no contrastive run", hint="name the folder that training wrote") from error
 
 
-def _train(order: Order, *, processes: int, watch: ProgressFn | None, device: str) -> None:
+def _train(order: Order, *, processes: int, on_progress: OnProgress | None, device: str) -> None:
     from transformers import PrinterCallback, TrainingArguments, set_seed
 
     from ume_training.contrastive.shards import StepShards
@@ -230,7 +231,7 @@ def _train(order: Order, *, processes: int, watch: ProgressFn | None, device: st
     )
     trainer = ContrastiveTrainer(encoder, args, shards=shards, settings=settings, log=log, skipped=skipped)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Recorder(log, settings, trainer, watch))
+    trainer.add_callback(Recorder(log, settings, trainer, on_progress))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.accelerator.wait_for_everyone()
     if not any("loss" in figures for figures in log.lines()):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ume_retrieval.checkpoint import EmbedderSpec, ReasonerSpec, read_spec
-from ume_retrieval.engines.registry import SPECS, presets, resolve_embedder, resolve_reasoner
+from ume_retrieval.checkpoint import EmbedderSpec, read_spec
+from ume_retrieval.engines.registry import SPECS, Spec, presets, resolve_embedder, resolve_reasoner
 from ume_retrieval.engines.transformers.embedder import pooled_token
 from ume_retrieval.errors import InputError
 
@@ -60,7 +60,7 @@ def resolve_start(name: str, spec: EmbedderSpec | None = None) -> Start:
     return start
 
 
-def _embedder_spec(spec: EmbedderSpec | ReasonerSpec) -> EmbedderSpec:
+def _embedder_spec(spec: Spec) -> EmbedderSpec:
     assert isinstance(spec, EmbedderSpec)  # noqa: S101  # `resolve_embedder` refuses the other role
     return spec
 

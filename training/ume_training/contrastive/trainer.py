@@ -12,12 +12,12 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ume_retrieval.errors import TrainingError
+from ume_retrieval.util.progress import OnProgress, Progress
 from ume_training.contrastive.encoder import Encoder
 from ume_training.contrastive.loss import matryoshka_infonce
 from ume_training.contrastive.records import Log, Skipped, mark_whole
 from ume_training.contrastive.settings import ContrastiveSettings
 from ume_training.contrastive.shards import Shard, StepShards
-from ume_training.run_folder import ProgressFn
 
 
 class ContrastiveTrainer(Trainer):
@@ -176,16 +176,16 @@ class Recorder(TrainerCallback):
         log: Where figures gather.
         settings: Says how often a line is due.
         trainer: Whose processes wait for each other before a checkpoint is called whole.
-        watch: Receives progress after each step, or None.
+        on_progress: Receives progress after each step, or None.
     """
 
     def __init__(
-        self, log: Log, settings: ContrastiveSettings, trainer: ContrastiveTrainer, watch: ProgressFn | None
+        self, log: Log, settings: ContrastiveSettings, trainer: ContrastiveTrainer, on_progress: OnProgress | None
     ) -> None:
         self._log = log
         self._settings = settings
         self._trainer = trainer
-        self._watch = watch
+        self._on_progress = on_progress
         self._rate = 0.0
         self._since = time.monotonic()
         self._pairs = 0.0
@@ -216,8 +216,8 @@ class Recorder(TrainerCallback):
             )
         if due:
             self._since, self._pairs = time.monotonic(), 0.0
-        if self._watch is not None and state.is_world_process_zero:
-            self._watch(state.global_step, state.max_steps, self._newest)
+        if self._on_progress is not None and state.is_world_process_zero:
+            self._on_progress(Progress("contrastive", state.global_step, state.max_steps, figures=self._newest))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Call a checkpoint whole when every process has written its part."""

@@ -208,6 +208,6 @@ def _recall(verdicts: Path, done: set[int], report: FilterReport) -> None:
 def _entry(line: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) and {"dataset", "id", "reason", "kept"} <= entry.keys() else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -135,18 +135,11 @@ def raw(written: Sequence[Written], _spec: EmbedderSpec) -> list[tuple[TCot | No
     return [(None, None) for _ in written]
 
 
-def swapped(written: Sequence[Written], spec: EmbedderSpec) -> list[tuple[TCot | None, Evidence | None]]:
-    """Return every item with the T-CoT of another one of its task: shows whether the Embedder reads T-CoTs at all."""
-    turned = [*written[1:], *written[:1]]
-    return whole([replace(one, tcot=other.tcot) for one, other in zip(written, turned, strict=True)], spec)
-
-
 USES: dict[str, Use] = {
     "whole": whole,
     "without_pictures": without_pictures,
     "answer_only": answer_only,
     "raw": raw,
-    "swapped": swapped,
 }
 """Ways of using a T-CoT, by name."""
 

@@ -18,6 +18,7 @@ from ume_retrieval.engines.transformers.loading import fingerprint
 from ume_retrieval.engines.transformers.reasoner import TransformersReasoner
 from ume_retrieval.errors import InputError, MissingExtra, TrainingError
 from ume_retrieval.util.files import atomic_write
+from ume_retrieval.util.progress import OnProgress, Progress
 from ume_training.contrastive.lora import freeze_vision
 from ume_training.data.sources import PairSource
 from ume_training.egrl.collapse import Collapse, CollapseMonitor, read_figures, resume_monitor
@@ -29,7 +30,7 @@ from ume_training.egrl.samples import write_samples
 from ume_training.egrl.scoring import RolloutScores, Scorer
 from ume_training.egrl.settings import EgrlSettings
 from ume_training.egrl.trainer import Rewards, make_trainer
-from ume_training.run_folder import LOG, ProgressFn, append_lines, atomic_folder, changed_settings, make_folder
+from ume_training.run_folder import LOG, append_lines, atomic_folder, changed_settings, make_folder
 
 SETTINGS, RESULT, ROLLOUTS = "settings.json", "reasoner", "rollouts"
 
@@ -54,7 +55,7 @@ def run_egrl(
     sources: Sequence[PairSource],
     folder: Path,
     *,
-    on_progress: ProgressFn | None = None,
+    on_progress: OnProgress | None = None,
 ) -> EgrlResult:
     """Train a Reasoner by GRPO with the frozen Embedder as its reward (arXiv 2602.13823, section 3.3).
 
@@ -85,7 +86,7 @@ def run_egrl(
 
 
 def _run(
-    settings: EgrlSettings, sources: Sequence[PairSource], folder: Path, on_progress: ProgressFn | None
+    settings: EgrlSettings, sources: Sequence[PairSource], folder: Path, on_progress: OnProgress | None
 ) -> EgrlResult:
     steps = count_steps(settings, sources)
     policy = resolve_reasoner(settings.reasoner)
@@ -281,7 +282,7 @@ def _build(
     scorer: Scorer,
     arguments: Any,
     folder: Path,
-    on_progress: ProgressFn | None,
+    on_progress: OnProgress | None,
 ) -> Any:
     import transformers
     from transformers import PrinterCallback, TrainerCallback
@@ -301,7 +302,7 @@ def _build(
             if state.is_world_process_zero:
                 append_lines(folder / LOG, [{"step": state.global_step, **figures}])
                 if on_progress:
-                    on_progress(state.global_step, state.max_steps, figures)
+                    on_progress(Progress("egrl", state.global_step, state.max_steps, figures=figures))
             self.collapse = self.collapse or watch.look(state.global_step, figures)
             if self.collapse:
                 control.should_training_stop = True

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from ume_retrieval.errors import MissingExtra
+from ume_retrieval.util.progress import OnProgress, Progress
 from ume_training.recipes.schema import Recipe
-from ume_training.run_folder import ProgressFn
 
 PATIENCE = timedelta(days=30)
 """How long processes wait while the main one makes a stage alone."""
@@ -116,19 +116,20 @@ class StageOutput:
 
 
 @contextmanager
-def progress_bar(name: str, context: StageContext) -> Iterator[ProgressFn]:
+def progress_bar(name: str, context: StageContext) -> Iterator[OnProgress]:
     """Show a progress bar on standard error, on the main process alone; yield the function that moves it."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     watched = context.workers.main and console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not watched) as progress:
-        task = progress.add_task(name, total=None, note="")
+    with Bars(*columns, TimeRemainingColumn(), console=console, disable=not watched) as bars:
+        task = bars.add_task(name, total=None, note="")
 
-        def tell(done: int, total: int | None, figures: Mapping[str, float]) -> None:
-            note = " ".join(f"{key} {value:.3f}" for key, value in list(figures.items())[:4])
-            progress.update(task, completed=done, total=total, note=note)
+        def show(step: Progress) -> None:
+            note = " ".join(f"{key} {value:.3f}" for key, value in list(step.figures.items())[:4])
+            bars.update(task, completed=step.done, total=step.total, note=note)
 
-        yield tell
+        yield show

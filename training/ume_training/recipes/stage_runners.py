@@ -13,6 +13,7 @@ from typing import Any, cast
 from ume_retrieval.checkpoint import ReasonerSpec
 from ume_retrieval.engines.registry import resolve_reasoner
 from ume_retrieval.errors import Failure, InputError
+from ume_retrieval.util.progress import Progress
 from ume_training.recipes.context import StageContext, StageOutput, progress_bar
 from ume_training.recipes.export_stage import run_export
 from ume_training.recipes.sources import (
@@ -150,7 +151,7 @@ def run_annotate(stage: AnnotateStage, context: StageContext) -> StageOutput:
     figures: dict[str, Any] = {"pairs": 0, "left_out": 0}
     failures: list[Failure] = []
     for number, file in enumerate(files):
-        with progress_bar(stage.name, context) as tell:
+        with progress_bar(stage.name, context) as show:
             report = annotate(
                 file,
                 # Several files become one folder of shards.
@@ -159,7 +160,7 @@ def run_annotate(stage: AnnotateStage, context: StageContext) -> StageOutput:
                 settings,
                 resume=True,
                 on_error=stage.on_error,
-                on_progress=lambda done: tell(done, None, {}),
+                on_progress=lambda done: show(Progress(stage.name, done, None)),
             )
         for key in ("pairs", "leaked", "reasoner_calls", "completion_tokens"):
             figures[key] = figures.get(key, 0) + getattr(report, key)
@@ -193,7 +194,7 @@ def run_filter(stage: FilterStage, context: StageContext) -> StageOutput:
     if len(files) != 1:
         raise InputError(f"{stage.name} takes one pair file", hint="put the files into one folder of shards")
     kept, rejected = context.folder / "kept.jsonl", context.folder / "rejected.jsonl"
-    with progress_bar(stage.name, context) as tell:
+    with progress_bar(stage.name, context) as show:
         report = filter_pairs(
             files[0],
             kept,
@@ -202,7 +203,7 @@ def run_filter(stage: FilterStage, context: StageContext) -> StageOutput:
             undecided=stage.undecided,
             resume=True,
             on_error=stage.on_error,
-            on_progress=lambda done: tell(done, None, {}),
+            on_progress=lambda done: show(Progress(stage.name, done, None)),
         )
     summary = report.to_dict()
     left_out = write_skipped(report.failures, context)
@@ -223,8 +224,8 @@ def run_egrl(stage: EgrlStage, context: StageContext) -> StageOutput:
     left_out = opened - sum(map(len, sources))
     if stage.choose == "hard":
         sources = select_hard(sources, stage.settings, context)
-    with progress_bar(stage.name, context) as tell:
-        result = train(stage.settings, sources, context.folder, on_progress=tell)
+    with progress_bar(stage.name, context) as show:
+        result = train(stage.settings, sources, context.folder, on_progress=show)
     figures = {
         "steps": result.steps,
         "pairs": sum(map(len, sources)),
@@ -243,9 +244,9 @@ def run_contrastive(stage: ContrastiveStage, context: StageContext) -> StageOutp
     start = resolve_start(stage.settings.embedder, stage.settings.spec)
     sources, broken = open_sources(stage.data, context.recipe, start.spec.budget, on_error=stage.settings.on_error)
     left_out = write_skipped(broken, context)
-    with progress_bar(stage.name, context) as tell:
+    with progress_bar(stage.name, context) as show:
         result = train_contrastive(
-            stage.settings, sources, context.folder / "run", weights=context.recipe.data.weights, watch=tell
+            stage.settings, sources, context.folder / "run", weights=context.recipe.data.weights, on_progress=show
         )
     checkpoint = context.folder / "checkpoint"
     if context.workers.main:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
+from ume_retrieval.engines.server.budget import AnswerTooLarge, AnswerTooSlow, ask_within, budgeted_client
 from ume_retrieval.engines.server.endpoints import Endpoint, Endpoints
 from ume_retrieval.engines.server.options import API_KEY, ServerOptions
 from ume_retrieval.errors import InputError, MissingExtra, ServerError, Stopped, UmeError
+from ume_retrieval.util.json_text import parse_json
 from ume_retrieval.util.retry import BUSY_STATUS, Busy, Retry, retry_after
 from ume_retrieval.util.threads import side_by_side
 
@@ -23,9 +27,10 @@ Dialect: TypeAlias = Literal["vllm", "openai"]
 
 BUSY = BUSY_STATUS | {409}
 REFUSED = {400, 413, 422}
-CONNECT_S = 10.0
 TRUST = ("--trust-request-mm-kwargs", "--trust-request-chat-template")
 """Switches of vLLM that let a request say that its pictures are resized already, and how its videos are written."""
+
+MOST_TOKENS = 2**31
 
 MOST_WORDS = 200
 """Characters of a server's own explanation that an error shows."""
@@ -56,22 +61,31 @@ class Server:
     def __init__(
         self, urls: Sequence[str], model: str | None, options: ServerOptions, *, retry: Retry | None = None
     ) -> None:
-        try:
-            import httpx
-        except ImportError as error:
-            raise MissingExtra("engine 'server' needs httpx", hint="pip install 'ume-retrieval[server]'") from error
-        self._endpoints = Endpoints(urls)
+        if find_spec("httpx") is None:
+            raise MissingExtra("engine 'server' needs httpx", hint="pip install 'ume-retrieval[server]'")
+        self._urls = tuple(urls)
         self._concurrency = options.concurrency * len(urls)
         self._key = options.api_key
         self._options = options
         self._retry = retry or Retry(options.attempts)
-        self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {options.key}"} if options.key else {},
-            timeout=httpx.Timeout(options.timeout_s, connect=min(CONNECT_S, options.timeout_s)),
-            limits=httpx.Limits(max_connections=self._concurrency),
-        )
-        weakref.finalize(self, self._http.close)
+        self._connect()
         self.model, self.dialect = self._choose(model)
+
+    def _connect(self) -> None:
+        """Begin with connections, counts and locks of this process."""
+        self._process = os.getpid()
+        self._endpoints = Endpoints(self._urls)
+        self._http = budgeted_client(self._options, self._concurrency)
+        weakref.finalize(self, self._http.close)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs to connect by itself; it holds the key, in the clear."""
+        own = ("_process", "_endpoints", "_http")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._connect()
 
     def ask(
         self, path: str, requests: Sequence[Callable[[], dict[str, Any]]], read: Callable[[Any], T]
@@ -99,6 +113,8 @@ class Server:
             except UmeError as error:
                 return error
 
+        if self._process != os.getpid():  # connections of the process that this one was forked from would be shared
+            self._connect()
         with closing(side_by_side([partial(one, request) for request in requests], self._concurrency)) as answers:
             yield from answers
 
@@ -145,7 +161,20 @@ class Server:
 
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
-            response = self._http.request(method, endpoint.url + path, content=body, headers=headers)
+            request = self._http.build_request(method, endpoint.url + path, content=body, headers=headers)
+            answer = ask_within(self._http, request, self._options.answer_bytes, self._options.answer_s)
+        except AnswerTooLarge:
+            raise ServerError(
+                f"{endpoint.url} sent more than {self._options.answer_bytes} bytes",
+                hint="is it an OpenAI-compatible server? else raise answer_bytes",
+            ) from None
+        except AnswerTooSlow:
+            # Not `ServerBusy`: with every attempt the same time would pass.
+            raise ServerError(
+                f"{endpoint.url} took more than {self._options.answer_s:g} s to answer",
+                hint="ask for fewer tokens, or raise answer_s",
+                retryable=True,
+            ) from None
         except httpx.TimeoutException:
             raise ServerBusy(
                 f"{endpoint.url} was silent for too long", hint="ask less at a time, or raise timeout_s"
@@ -158,11 +187,12 @@ class Server:
             raise ServerBusy(
                 f"{endpoint.url} cannot be reached: {self._words(str(error))}", hint="is it running?"
             ) from None
-        if response.status_code != httpx.codes.OK:
-            raise self._refusal(endpoint.url, response.status_code, response.text, response.headers.get("retry-after"))
+        if answer.status != httpx.codes.OK:
+            said = answer.body.decode("utf-8", "replace")
+            raise self._refusal(endpoint.url, answer.status, said, answer.retry_after)
         try:
-            return read(response.json())
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            return read(parse_json(answer.body))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
             raise _half(endpoint.url + path) from None
 
     def _refusal(self, url: str, status: int, text: str, wait: str | None) -> UmeError:
@@ -189,6 +219,18 @@ def _half(address: str) -> ServerBusy:
     return ServerBusy(f"{address} sent an incomplete answer", hint="is it an OpenAI-compatible server?")
 
 
+def token_count(usage: Any, name: str) -> int:
+    """Return a count of an answer's usage.
+
+    Raises:
+        ValueError: When it is not a number that a server could have counted.
+    """
+    count = int(usage[name])
+    if not 0 <= count < MOST_TOKENS:
+        raise ValueError("not a count of tokens")
+    return count
+
+
 def _read_models(answer: Any) -> dict[str, str]:
     """Return the names of the served models, each with its owner."""
     return {str(model["id"]): str(model.get("owned_by", "")) for model in answer["data"]}
@@ -197,7 +239,7 @@ def _read_models(answer: Any) -> dict[str, str]:
 def _explanation(text: str) -> str:
     """Return the message in an error's JSON, or the text unchanged."""
     try:
-        error = json.loads(text)["error"]
+        error = parse_json(text)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError):
         return text

@@ -15,7 +15,7 @@ from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Embeddings, PartialEmbeddings
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.outcomes import in_order
-from ume_retrieval.engines.server.client import Server
+from ume_retrieval.engines.server.client import Server, token_count
 from ume_retrieval.engines.server.messages import media_settings, messages_of
 from ume_retrieval.engines.server.options import EMBEDDER_URL, ServerOptions, base_urls
 from ume_retrieval.engines.transformers.loading import known_revision, short_name
@@ -109,4 +109,4 @@ def _read(answer: Any, dimension: int | None = None) -> tuple[npt.NDArray[np.flo
     length = float(np.linalg.norm(vector))
     if vector.size != (dimension or vector.size) or not vector.size or not np.isfinite(length) or not length:
         raise ValueError("not a vector")
-    return (vector / length).astype(np.float32), int(answer["usage"]["prompt_tokens"])
+    return (vector / length).astype(np.float32), token_count(answer["usage"], "prompt_tokens")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import PIL.Image
@@ -42,10 +43,12 @@ def messages_of(chat: Chat, dialect: Dialect) -> list[dict[str, Any]]:
     vLLM takes a video as one part. Other servers are shown its frames as images, each after its time in the words of
     Qwen3-VL, `<1.5 seconds>`.
     """
-    return [
-        {"role": message.role, "content": [wire for part in message.parts for wire in _parts(part, dialect)]}
-        for message in chat
-    ]
+    return [{"role": message.role, "content": content_of(message.parts, dialect)} for message in chat]
+
+
+def content_of(parts: Sequence[Part], dialect: Dialect) -> list[dict[str, Any]]:
+    """Parts of one message, or of one side of a pair, as the API's content parts."""
+    return [wire for part in parts for wire in _parts(part, dialect)]
 
 
 def media_settings(chat: Chat) -> dict[str, Any]:

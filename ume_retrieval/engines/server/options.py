@@ -12,8 +12,10 @@ from ume_retrieval.errors import InputError
 
 REASONER_URL = "UME_REASONER_URL"
 EMBEDDER_URL = "UME_EMBEDDER_URL"
+RERANKER_URL = "UME_RERANKER_URL"
 REASONER_MODEL = "UME_REASONER_MODEL"
 EMBEDDER_MODEL = "UME_EMBEDDER_MODEL"
+RERANKER_MODEL = "UME_RERANKER_MODEL"
 API_KEY = "UME_API_KEY"
 """Environment variables that `ServerOptions.from_environment` reads; the only way in for a command line's key."""
 
@@ -35,7 +37,11 @@ class ServerOptions:
         api_key: Sent to both as a bearer token; never shown, logged or kept.
         concurrency: Most requests on their way to a server at a time, >= 1.
         timeout_s: Seconds of silence after which a request counts as lost, > 0.
+        answer_s: Most seconds of a whole answer, from the connection to its last byte, > 0.
+        answer_bytes: Most bytes of an answer, > 0.
         attempts: Most tries of a request in all, >= 1; after a busy or lost server or an incomplete answer.
+        reranker_url: Address of the reranker's server, or several; it needs `/v1/rerank`.
+        reranker_model: Name of the reranker on its server; None takes the only served model.
 
     Example:
         >>> ServerOptions("http://127.0.0.1:8000", api_key="s3cret")  # doctest: +ELLIPSIS
@@ -50,12 +56,19 @@ class ServerOptions:
     concurrency: int = 32
     timeout_s: float = 300.0
     attempts: int = 6
+    answer_s: float = 900.0
+    answer_bytes: int = 64 * 1024**2
+    reranker_url: str | None = None
+    reranker_model: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.api_key, str):
             object.__setattr__(self, "api_key", SecretStr(self.api_key))
-        if self.concurrency < 1 or self.attempts < 1 or self.timeout_s <= 0:
-            raise InputError("concurrency and attempts need 1 or more, timeout_s more than 0")
+        patient = self.timeout_s > 0 and self.answer_s > 0  # False for "not a number"
+        if min(self.concurrency, self.attempts, self.answer_bytes) < 1 or not patient:
+            raise InputError(
+                "concurrency, attempts and answer_bytes need 1 or more, timeout_s and answer_s more than 0"
+            )
         if not self.key.isascii() or not all(map(str.isprintable, self.key)):
             raise InputError("the API key has characters that no header can carry", hint="look for a line break in it")
 
@@ -66,13 +79,15 @@ class ServerOptions:
 
     @classmethod
     def from_environment(cls) -> ServerOptions:
-        """Read `UME_REASONER_URL`, `…_MODEL`, `UME_EMBEDDER_URL`, `…_MODEL` and `UME_API_KEY`."""
+        """Read `UME_REASONER_URL`, `…_MODEL`, and the same of EMBEDDER and RERANKER; and `UME_API_KEY`."""
         return cls(
             reasoner_url=os.environ.get(REASONER_URL),
             embedder_url=os.environ.get(EMBEDDER_URL),
             reasoner_model=os.environ.get(REASONER_MODEL),
             embedder_model=os.environ.get(EMBEDDER_MODEL),
             api_key=os.environ.get(API_KEY),
+            reranker_url=os.environ.get(RERANKER_URL),
+            reranker_model=os.environ.get(RERANKER_MODEL),
         )
 
 

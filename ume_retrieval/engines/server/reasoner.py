@@ -10,7 +10,7 @@ from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
 from ume_retrieval.engines.base import Generation, ResponseFormat, Sampling, StreamingReasoner, chat_seeds
 from ume_retrieval.engines.resize import fit_chat
-from ume_retrieval.engines.server.client import Server
+from ume_retrieval.engines.server.client import Server, token_count
 from ume_retrieval.engines.server.messages import media_settings, messages_of
 from ume_retrieval.engines.server.options import REASONER_URL, ServerOptions, base_urls
 from ume_retrieval.engines.transformers.loading import known_revision, short_name
@@ -99,7 +99,7 @@ def _read(answer: Any) -> Generation:
     choice, usage = answer["choices"][0], answer["usage"]
     return Generation(
         text=str(choice["message"]["content"] or ""),
-        prompt_tokens=int(usage["prompt_tokens"]),
-        completion_tokens=int(usage["completion_tokens"]),
+        prompt_tokens=token_count(usage, "prompt_tokens"),
+        completion_tokens=token_count(usage, "completion_tokens"),
         finish="stop" if choice["finish_reason"] == "stop" else "length",
     )

@@ -11,6 +11,7 @@ import numpy as np
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import EmbedderSpec, ModelInfo
 from ume_retrieval.engines.base import Embeddings, Pretrained, Source
+from ume_retrieval.engines.forks import home_of
 from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.loading import load_checkpoint
 from ume_retrieval.engines.transformers.processor import ChatInputs, PackedBatch, RenderedChat, pack
@@ -44,6 +45,7 @@ class TransformersEmbedder(Pretrained[EmbedderSpec]):
         self.spec = spec
         on_cpu = model.device.type == "cpu"
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
+        self._home = home_of(info.name, model.device.type)
         self._inputs = ChatInputs(processor, "right", special_tokens=True)
         if not unpadded.is_supported(model):
             raise IncompatibleModel(
@@ -74,7 +76,7 @@ class TransformersEmbedder(Pretrained[EmbedderSpec]):
         batches = pack([one.length for one in written], self.batch_tokens) if len(written) > 1 else [[0]] * len(written)
         chosen = [[written[position] for position in batch] for batch in batches]
         # Pixels are cut into patches while the model is at the batch before.
-        packed = partial(self._inputs.rows, until=self._pooled_token)
+        packed = partial(self._inputs.rows, keep=self._inputs.up_to(self._pooled_token))
         ready = ahead(chosen, packed) if len(batches) > 1 else map(packed, chosen)
         for batch, rows in zip(batches, ready, strict=True):
             vectors[batch] = self._embed_rows(rows.to(self.model.device))
@@ -90,9 +92,11 @@ class TransformersEmbedder(Pretrained[EmbedderSpec]):
         Raises:
             InputError: When a chat is longer than the model's `max_tokens`.
         """
-        return self._inputs.rows(self._written(chats), until=self._pooled_token)
+        return self._inputs.rows(self._written(chats), keep=self._inputs.up_to(self._pooled_token))
 
     def _written(self, chats: Sequence[Chat]) -> list[RenderedChat]:
+        if self._home is not None:
+            self._home.require()
         written = self._inputs.write(chats)
         longest = max((one.length for one in written), default=0)
         if longest > self.spec.max_tokens:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ume_retrieval.chat import Chat, ImagePart, Part, TextPart, VideoPart
+from ume_retrieval.engines.control_tokens import token_breaker
 from ume_retrieval.engines.resize import GRID
 from ume_retrieval.errors import IncompatibleModel
 from ume_retrieval.inputs import Frames
@@ -82,15 +83,18 @@ class ChatInputs:
         self.special_tokens = special_tokens
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = padding_side
+        self._broken = token_breaker([self.tokenizer])
 
     def render(self, chat: Chat) -> str:
         """Write a chat with the model's template, one placeholder a picture.
 
-        A chat whose last turn is not the assistant's ends with the opening of a reply.
+        A chat whose last turn is not the assistant's ends with the opening of a reply. Special tokens in the words of
+        other turns are broken up; the assistant's turn may hold one, such as the pooled `<emb>`.
         """
         reply = chat[-1].role != "assistant"
         messages = [
-            {"role": message.role, "content": [self._template_part(part) for part in message.parts]} for message in chat
+            {"role": message.role, "content": [self._template_part(part, message.role) for part in message.parts]}
+            for message in chat
         ]
         rendered: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
         return rendered
@@ -131,16 +135,18 @@ class ChatInputs:
         """Length of a fitted chat in tokens, pictures and their time marks included, without decoding a pixel."""
         return self.write([chat])[0].length
 
-    def rows(self, written: Sequence[RenderedChat], *, until: int | None = None) -> PackedBatch:
+    def rows(
+        self, written: Sequence[RenderedChat], *, keep: Callable[[Sequence[int]], Sequence[int]] | None = None
+    ) -> PackedBatch:
         """Tensors of fitted chats without padding.
 
         Args:
             written: At least one; pictures already fitted to the budget.
-            until: Id of a token after whose last place a row ends, or None for whole rows. Later tokens decide
-                nothing about it in a causal model.
+            keep: From a row's token ids to the places of those that stay, ascending; those of pictures always do.
+                None keeps all.
 
         Raises:
-            IncompatibleModel: When a row does not have that token.
+            IncompatibleModel: When `keep` does: a row lacks the token that is pooled.
         """
         import torch
 
@@ -148,9 +154,10 @@ class ChatInputs:
         batch = self._process([one.text for one in written], chats, padding=False)
         tokens: list[list[int]] = batch["input_ids"]
         kinds: list[list[int]] = batch["mm_token_type_ids"]
-        if until is not None:
-            tokens = [row[: self.end_of(row, until)] for row in tokens]
-            kinds = [row[: len(kept)] for row, kept in zip(kinds, tokens, strict=True)]
+        if keep is not None:
+            kept = [keep(row) for row in tokens]
+            tokens = [[row[place] for place in places] for row, places in zip(tokens, kept, strict=True)]
+            kinds = [[row[place] for place in places] for row, places in zip(kinds, kept, strict=True)]
         shared = _shared_words(tokens, kinds) if len(tokens) > 1 else 0
         return PackedBatch(
             tokens=torch.tensor(_once(tokens, shared)),
@@ -175,6 +182,13 @@ class ChatInputs:
             texts = [text + completion for text, completion in zip(texts, completions, strict=True)]
         batch = self._process(texts, chats, padding=True, text_kwargs={"return_tensors": "pt"})
         return {name: value for name, value in batch.items() if hasattr(value, "shape")}
+
+    def up_to(self, token: int | None) -> Callable[[Sequence[int]], Sequence[int]] | None:
+        """Return a `keep` for `rows` that ends rows after the last token with an id; None for no id.
+
+        Later tokens decide nothing about it in a causal model.
+        """
+        return None if token is None else lambda row: range(self.end_of(row, token))
 
     def end_of(self, row: Sequence[int], until: int) -> int:
         """Number of tokens up to the last one with an id, which is the one that is pooled.
@@ -212,9 +226,9 @@ class ChatInputs:
             **pictures,
         )
 
-    def _template_part(self, part: Part) -> dict[str, str]:
+    def _template_part(self, part: Part, role: str) -> dict[str, str]:
         if isinstance(part, TextPart):
-            return {"type": "text", "text": part.text}
+            return {"type": "text", "text": part.text if role == "assistant" else self._broken(part.text)}
         if isinstance(part, ImagePart):
             return {"type": "image"}
         # The processor puts vision tokens around each pair of frames. The template's own, around them all, stay only

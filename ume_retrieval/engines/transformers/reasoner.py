@@ -9,6 +9,7 @@ from typing import Any, Self
 from ume_retrieval.chat import Chat
 from ume_retrieval.checkpoint import ModelInfo, ReasonerSpec
 from ume_retrieval.engines.base import Generation, Pretrained, Sampling, Source, StreamingReasoner
+from ume_retrieval.engines.forks import home_of
 from ume_retrieval.engines.resize import fit_chat
 from ume_retrieval.engines.transformers import unpadded
 from ume_retrieval.engines.transformers.decoding import decode
@@ -44,6 +45,7 @@ class TransformersReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
         self.model = model
         self.info = info
         self.spec = spec
+        self._home = home_of(info.name, model.device.type)
         self._inputs = ChatInputs(processor, "left")
         self._in_slots = unpadded.is_supported(model) and _is_plain(model.generation_config)
         if self._in_slots:
@@ -68,6 +70,8 @@ class TransformersReasoner(StreamingReasoner, Pretrained[ReasonerSpec]):
             raise InputError(
                 "engine 'transformers' cannot constrain decoding", hint="use response_format='free', or engine='vllm'"
             )
+        if self._home is not None:
+            self._home.require()
         written = self._inputs.write([fit_chat(chat, self.spec.budget) for chat in chats])
         longest = max((one.length for one in written), default=0)
         if longest > self.spec.max_prompt_tokens:

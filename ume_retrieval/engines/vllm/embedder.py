@@ -64,7 +64,8 @@ class VllmEmbedder(Pretrained[EmbedderSpec]):
             return Embeddings(np.empty((0, self.dimension), dtype=np.float32), 0)
         self.engine.require_length(chats, self.spec.max_tokens, "an input")
         # Attention is causal: what follows the pooled token would change nothing, and vLLM pools the last one.
-        outputs = self.engine.call("embed", [self.engine.prompt(chat, until=self._pooled_token) for chat in chats])
+        keep = self.engine.inputs.up_to(self._pooled_token)
+        outputs = self.engine.call("embed", [self.engine.prompt(chat, keep=keep) for chat in chats])
         vectors = np.array([output.outputs.embedding for output in outputs], dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return Embeddings(vectors, sum(len(output.prompt_token_ids) for output in outputs))

@@ -1,8 +1,8 @@
 """vLLM engines: how they are started, and chats as their prompts.
 
-Two engines live in one process, one for the Reasoner and one for the Embedder, since an engine either generates or
-pools. Each runs its model in a process of its own, which starts anew from the main module: a script that loads this
-engine needs `if __name__ == "__main__":` around what it does.
+Several engines live in one process, one for each model, since an engine either generates, pools or scores. Each runs
+its model in a process of its own, which starts anew from the main module: a script that loads this engine needs
+`if __name__ == "__main__":` around what it does.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import atexit
 import math
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ume_retrieval.chat import Chat, images_of, videos_of
 from ume_retrieval.checkpoint import ModelInfo, VisualBudget
 from ume_retrieval.engines.base import Source
 from ume_retrieval.engines.checkpoint_files import check_files, first_line, locate
+from ume_retrieval.engines.forks import HomeProcess
 from ume_retrieval.engines.memory import machine_bytes
 from ume_retrieval.engines.transformers.loading import (
     choose_device,
@@ -34,6 +35,9 @@ from ume_retrieval.errors import InputError, MissingExtra, ModelError
 
 if TYPE_CHECKING:
     import torch
+
+Runner: TypeAlias = Literal["generate", "pooling", "scoring"]
+"""What an engine does: write replies, embed at the last token, or say there how much more likely "yes" is than "no"."""
 
 POOLED_TOKENS = 32_768
 """Tokens of keys and values that an Embedder keeps: it embeds in one pass, so it needs those of running inputs only."""
@@ -72,7 +76,7 @@ def memory_settings(
     device: torch.device,
     dtype: torch.dtype,
     *,
-    runner: Literal["generate", "pooling"],
+    runner: Runner,
     max_tokens: int,
 ) -> dict[str, Any]:
     """Settings of memory for vLLM.
@@ -84,7 +88,7 @@ def memory_settings(
         config: The model's transformers config.
         device: Where it runs.
         dtype: In which numbers.
-        runner: Whether the engine generates or pools.
+        runner: What the engine does.
         max_tokens: Longest prompt with its reply.
     """
     per_token = cache_bytes_per_token(config, dtype.itemsize)
@@ -92,14 +96,14 @@ def memory_settings(
     longest = math.ceil(max_tokens / 128 + 1) * 128
     pooled = max(POOLED_TOKENS, 2 * longest) * per_token
     if device.type != "cuda":
-        wanted = pooled if runner == "pooling" else CPU_SEQUENCES * longest * per_token
+        wanted = pooled if runner != "generate" else CPU_SEQUENCES * longest * per_token
         least, most = longest * per_token, int(CPU_SHARE * _machine_bytes())
         return {"kv_cache_memory_bytes": max(least, min(wanted, most))}
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
     settings: dict[str, Any] = {"gpu_memory_utilization": round(GPU_SHARE * free / total, 3)}
-    return settings | ({"kv_cache_memory_bytes": pooled} if runner == "pooling" else {})
+    return settings | ({"kv_cache_memory_bytes": pooled} if runner != "generate" else {})
 
 
 def _machine_bytes() -> int:
@@ -119,7 +123,7 @@ class VllmEngine:
 
     Args:
         source: The checkpoint.
-        runner: "generate", or "pooling" at the last token.
+        runner: What the engine does.
         budget: Visual budget; bounds the memory that vLLM reserves for pictures.
         max_tokens: Most tokens of a prompt and its reply.
 
@@ -132,7 +136,7 @@ class VllmEngine:
         self,
         source: Source,
         *,
-        runner: Literal["generate", "pooling"],
+        runner: Runner,
         budget: VisualBudget,
         max_tokens: int,
     ) -> None:
@@ -150,6 +154,7 @@ class VllmEngine:
         number = choose_dtype(source.dtype, target)
         located = locate(name, source.revision)
         check_files(located.folder)
+        self._home = HomeProcess(name)
         self.inputs = ChatInputs(load_processor(name, located), "right", special_tokens=runner == "pooling")
         try:
             self.config: Any = classes.AutoConfig.from_pretrained(located.folder)
@@ -164,14 +169,7 @@ class VllmEngine:
                 "mm_processor_kwargs": processor_settings(budget),
                 **memory_settings(self.config, target, number, runner=runner, max_tokens=self.max_tokens),
             }
-            if runner == "pooling":
-                from vllm.config import PoolerConfig
-
-                settings |= {
-                    "runner": "pooling",
-                    "convert": "embed",
-                    "pooler_config": PoolerConfig(seq_pooling_type="LAST"),
-                }
+            settings |= _runner_settings(runner)
             with visible_gpu(target.index):
                 self.llm: Any = LLM(model=str(located.folder), **settings)
         except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
@@ -182,21 +180,21 @@ class VllmEngine:
         known = known_revision(str(located.folder), located.commit)
         self.info = ModelInfo(short_name(name), known, "vllm")
 
-    def prompt(self, chat: Chat, *, until: int | None = None) -> dict[str, Any]:
+    def prompt(self, chat: Chat, *, keep: Callable[[Sequence[int]], Sequence[int]] | None = None) -> dict[str, Any]:
         """Write a fitted chat as vLLM takes it: tokens with one placeholder a picture, and the pictures.
 
         Tokens, not text: how a text is cut is decided by the checkpoint's own tokenizer, here as in every engine.
 
         Args:
             chat: Pictures already fitted to the budget.
-            until: Id of the token after whose last place the prompt ends, or None for the whole chat.
+            keep: From token ids to the places of those that stay, ascending; None keeps all.
 
         Raises:
-            IncompatibleModel: When the chat lacks that token.
+            UmeError: When `keep` does.
         """
         [tokens] = self.inputs.encode([self.inputs.render(chat)])
-        if until is not None:
-            tokens = tokens[: self.inputs.end_of(tokens, until)]
+        if keep is not None:
+            tokens = [tokens[place] for place in keep(tokens)]
         prompt: dict[str, Any] = {"prompt_token_ids": tokens}
         media: dict[str, Any] = {}
         if images := images_of(chat):
@@ -226,6 +224,7 @@ class VllmEngine:
         Raises:
             ModelError: When vLLM refuses the prompts or has died.
         """
+        self._home.require()
         with _own_errors():
             return getattr(self.llm, method)(*arguments, use_tqdm=False)
 
@@ -238,6 +237,7 @@ class VllmEngine:
         Raises:
             ModelError: When vLLM refuses the prompts or has died.
         """
+        self._home.require()
         with _own_errors():
             names: list[str] = self.llm.enqueue(prompts, parameters, use_tqdm=False)
             # vLLM's name of a request, less what makes it unique, is how its output is called.
@@ -253,6 +253,23 @@ class VllmEngine:
             finally:
                 if waiting:
                     self.llm.llm_engine.abort_request([name for _, name in waiting.values()], internal=True)
+
+
+def _runner_settings(runner: Runner) -> dict[str, Any]:
+    if runner == "generate":
+        return {}
+    if runner == "pooling":
+        from vllm.config import PoolerConfig
+
+        last = PoolerConfig(seq_pooling_type="LAST")
+        return {"runner": "pooling", "convert": "embed", "pooler_config": last}
+    # vLLM makes a classifier of the head's two rows, and its probability is the sigmoid of their difference.
+    overrides = {
+        "architectures": ["Qwen3VLForSequenceClassification"],
+        "classifier_from_token": ["no", "yes"],
+        "is_original_qwen3_reranker": True,
+    }
+    return {"runner": "pooling", "hf_overrides": overrides}
 
 
 def _end(llm: weakref.ref[Any]) -> None:

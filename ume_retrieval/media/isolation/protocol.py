@@ -10,6 +10,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ume_retrieval.util.json_text import parse_json
+
 MAX_HEADER_BYTES = 4 * 1024**2
 """Enough for the times of `Limits.max_frames` frames."""
 
@@ -49,7 +51,7 @@ def receive(pipe: PipeReader) -> dict[str, Any]:
     [length] = _LENGTH.unpack(receive_bytes(pipe, _LENGTH.size))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {length} bytes")
-    header = json.loads(receive_bytes(pipe, length))
+    header = parse_json(receive_bytes(pipe, length))
     if not isinstance(header, dict):
         raise ValueError("the header is not an object")  # noqa: TRY004  # any malformed message is a ValueError
     return header

@@ -16,7 +16,11 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|\*", re.IGNORECASE)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+"""Networks whose last 32 bits are an IPv4 address: NAT64 (RFC 6052), IPv4-translated (RFC 2765), IPv4-compatible."""
+
+_LOCAL_TRANSLATION = ipaddress.ip_network("64:ff9b:1::/48")
+"""Prefixes of a site's own translators (RFC 8215): where the IPv4 address is in them, only the site knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +100,10 @@ class AllowedHosts:
         raise failure
 
     def _check_address(self, host: str, address: Address) -> None:
-        meant = _embedded_ipv4(address)
-        if any(one in network for network in self.networks for one in (address, meant)):
+        reached = _reached(address)
+        if any(one in network for network in self.networks for one in (address, *reached)):
             return
-        if not meant.is_global or meant.is_multicast or getattr(meant, "is_site_local", False):
+        if address in _LOCAL_TRANSLATION or not all(map(_is_public, reached)):
             raise RemoteNotAllowed(
                 f"{_shown(host)} leads into a private network", hint="add the network to allow_remote if it is yours"
             )
@@ -112,14 +116,20 @@ def _address(host: str) -> Address | None:
         return None
 
 
-def _embedded_ipv4(address: Address) -> Address:
-    """Return the IPv4 address embedded in an IPv6 one, to which a translator would deliver."""
+def _reached(address: Address) -> tuple[Address, ...]:
+    """Return the addresses to which a packet is delivered: the one itself, or those that a translator reads in it."""
     if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64 or int(address) >> 32 == 0:  # the latter: "IPv4-compatible", deprecated
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-    return inner or address
+        return (address,)
+    if any(address in network for network in _EMBEDDING):
+        return (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF),)
+    if address.teredo is not None:
+        return address.teredo  # server and client
+    inner = address.ipv4_mapped or address.sixtofour
+    return (address,) if inner is None else (inner,)
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not address.is_multicast and not getattr(address, "is_site_local", False)
 
 
 def _shown(host: str) -> str:

@@ -41,14 +41,19 @@ def fetch(address: str, limits: Limits, *, hosts: Sequence[str], timeout_s: floa
         timeout_s: Most seconds.
 
     Raises:
-        RemoteNotAllowed: When the scheme, host or network is not allowed, or the address holds a password.
+        RemoteNotAllowed: When the address cannot be read or holds a password, or its scheme, host or network is not
+            allowed.
         MediaNotFound: When the server answers 4xx.
         MediaTooLarge: When more than `limits.max_bytes` arrive.
         MediaError: When the server or the network fails; `retryable` is set.
         InputError: When an entry of `hosts` is invalid.
     """
     allowed = AllowedHosts.of(hosts)
-    parts = urllib.parse.urlsplit(address.strip())
+    try:
+        parts = urllib.parse.urlsplit(address.strip())
+        _ = parts.port  # read from the text, and refused, only now
+    except ValueError:  # its words may repeat a password
+        raise RemoteNotAllowed("an address cannot be read", hint="correct it, or download the file yourself") from None
     if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
         raise RemoteNotAllowed(
             f"{parts.scheme.lower()}: addresses are not fetched", hint="only http and https are; download it yourself"
@@ -63,6 +68,10 @@ def fetch(address: str, limits: Limits, *, hosts: Sequence[str], timeout_s: floa
             if error.code in BUSY_STATUS or error.code >= 500:
                 raise _failed(parts.hostname, f"it answered {error.code}") from error
             raise MediaNotFound(f"{parts.hostname} answered {error.code}", hint="check the address") from error
+    except (UnicodeError, http.client.InvalidURL) as error:
+        raise RemoteNotAllowed(
+            "an address has characters that no request can carry", hint="percent-encode them, or download the file"
+        ) from error
     except (OSError, HTTPException, ValueError) as error:
         late = isinstance(error, TimeoutError) and str(error)
         reason = late or getattr(error, "reason", None) or type(error).__name__

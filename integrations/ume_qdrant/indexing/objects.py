@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,9 +109,9 @@ def at_hand(one: FoundFile | StoredObject, limits: Limits) -> Iterator[FoundFile
     if isinstance(one, FoundFile):
         yield one
         return
-    with tempfile.TemporaryDirectory(prefix="ume-ray-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ume-") as folder:
         copy = Path(folder) / f"object{PurePosixPath(one.address).suffix.lower()}"
-        _fetch(one, copy)
+        _fetch(one, copy, limits)
         for found in walk([copy], limits=limits):
             if isinstance(found, FoundFile):
                 yield replace(found, source=one.source, size=one.size, mtime_ns=one.mtime_ns)
@@ -183,11 +182,18 @@ def _inside(filesystem: Any, folder: str) -> list[Any]:
     return sorted(shown, key=lambda info: str(info.path), reverse=True)
 
 
-def _fetch(one: StoredObject, copy: Path) -> None:
+def _fetch(one: StoredObject, copy: Path, limits: Limits) -> None:
+    size = 0
     try:
         filesystem, path = _filesystem(one.address)
         with filesystem.open_input_stream(path) as stream, copy.open("wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
+            while chunk := stream.read(1 << 20):
+                size += len(chunk)
+                if size > limits.max_bytes:  # whatever the listing said
+                    raise MediaTooLarge(
+                        f"{one.source} has more than {limits.max_bytes} bytes", hint="raise Limits.max_bytes"
+                    )
+                file.write(chunk)
     except FileNotFoundError as error:
         raise MediaNotFound(f"{one.source} does not exist any more") from error
     except OSError as error:
@@ -199,7 +205,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
     try:
         import pyarrow.fs
     except ImportError as error:
-        raise MissingExtra("pyarrow is not installed", hint="pip install 'ume-retrieval[ray]'") from error
+        raise MissingExtra("pyarrow is not installed", hint="pip install 'ume-retrieval[remote]'") from error
     try:
         return pyarrow.fs.FileSystem.from_uri(address)  # type: ignore[no-any-return]
     except pyarrow.ArrowInvalid:
