@@ -327,11 +327,7 @@ class ReasoningEmbedder:
         return cosine(a, b)
 
     async def encode_together(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
-        """Encode inputs together with those of other calls; above `batching.items` or with `on_progress`, on their own.
-
-        Raises:
-            UmeError: As `encode_query` does; `QueueFull` when more inputs wait than `batching` allows.
-        """
+        """Encode inputs with those of other calls, up to `batching.items`; errors are those of `encode_query`."""
         items, single = as_sequence(inputs)
         if options.on_progress is not None or not 0 < len(items) <= min(self.batching.items, self.chunk_items):
             alone = awaitable(lambda *, stopped: self._encode(inputs, side, replace(options, stopped=stopped)))
@@ -344,12 +340,14 @@ class ReasoningEmbedder:
 
     def _encode(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
         stages = self._stages(options.reasoning, side, options.target)
-        options.check(self.dimension)
+        plain = options.truncate_dim is None and options.precision == "float32"
+        if not plain:
+            options.check(self.dimension)
         items, single = as_sequence(inputs)
         call = Call(
             Failures(options.strict),
             len(items),
-            as_listener(options.on_progress),
+            options.on_progress and as_listener(options.on_progress),
             options.stopped or threading.Event(),
         )
         vectors = np.full((len(items), self.embedder.dimension), np.nan, dtype=np.float32)
@@ -358,7 +356,8 @@ class ReasoningEmbedder:
             for item in chunk.items:
                 vectors[item.index] = item.vector
                 traces[item.index] = item.trace
-        kept = options.stored(vectors, single=single)
+        # What changes nothing is not called: a query passes few functions.
+        kept = (vectors[0] if single else vectors) if plain else options.stored(vectors, single=single)
         return EncodeResult(kept, tuple(traces), call.failures.in_order(), call.usage())
 
     def _run(self, items: Sequence[Input], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
