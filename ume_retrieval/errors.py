@@ -186,6 +186,19 @@ class CollectionNotFound(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
+class ItemWarning:
+    """One item that was used though something about it is not as it should be.
+
+    Attributes:
+        source: The caller's name of the item (a path, an id), or "".
+        message: What the user should know, one line: a film that is cut short, another decoder than the chosen one.
+    """
+
+    source: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """One item that was left out, as a value that can be reported.
 

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import PIL.Image
 
@@ -55,6 +55,8 @@ class Frames:
         timestamps: Seconds from the start of the file, one per frame, ascending.
         duration_s: Length of the sampled segment in seconds, > 0.
         from_file: Whether the library sampled them from a file; some profiles resize given frames differently.
+        warnings: What the user should know about them, one line each: a file that is cut short, or another decoder
+            than the one that was asked for.
 
     Raises:
         InputError: If `images` is empty, or the timestamps are not one number per frame. `check_frames` runs when the
@@ -65,6 +67,7 @@ class Frames:
     timestamps: tuple[float, ...]
     duration_s: float
     from_file: bool = False
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))
@@ -101,8 +104,26 @@ class Clip:
 ImageInput: TypeAlias = "str | Path | bytes | PIL.Image.Image | Page"
 """A file, encoded bytes, decoded pixels or a PDF page. A `str` is a path (or a URL, refused by default)."""
 
-VideoInput: TypeAlias = "str | Path | Clip | Frames"
-"""A file, a segment of a file, or frames that you decoded."""
+
+@runtime_checkable
+class VideoReader(Protocol):
+    """An open film of decord: `decord.VideoReader`."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        ...
+
+    def get_frame_timestamp(self, idx: Any) -> Any:
+        """Start and end of frames in seconds, shape (frames, 2)."""
+        ...
+
+    def get_batch(self, indices: Any) -> Any:
+        """Frames by number, an array of shape (frames, height, width, 3)."""
+        ...
+
+
+VideoInput: TypeAlias = "str | Path | Clip | Frames | VideoReader"
+"""A file, a segment of a file, frames that you decoded, or an open `decord.VideoReader`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ume_retrieval.checkpoint import ModelInfo
-from ume_retrieval.errors import Failure
+from ume_retrieval.errors import Failure, ItemWarning
 from ume_retrieval.tcot.evidence import EvidenceRef
 from ume_retrieval.tcot.trace import TCot
 
@@ -101,12 +101,14 @@ class EncodeResult:
         traces: One an input; None where the input failed or no reasoning was asked for.
         failures: Inputs that were left out, by index, with their reasons.
         usage: What the call cost.
+        warnings: What is not as it should be about inputs that were used, such as a film that is cut short.
     """
 
     vectors: npt.NDArray[np.generic]
     traces: tuple[Trace | None, ...]
     failures: tuple[Failure, ...]
     usage: Usage
+    warnings: tuple[ItemWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

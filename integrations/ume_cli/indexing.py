@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 import typer
 
 from ume_cli.option_groups import FilterOptions, LayoutOptions, ModelOptions, StoreOptions, grouped
-from ume_cli.options import IsolateOption, JsonOption, limits_of
+from ume_cli.options import DecoderOption, IsolateOption, JsonOption, limits_of
 from ume_cli.output import Output, command
 from ume_retrieval.errors import InputError
 
@@ -89,6 +89,7 @@ def index(
     ] = None,
     models: ModelOptions,
     isolate: IsolateOption = False,
+    decoder: DecoderOption = "pyav",
     as_json: JsonOption = False,
 ) -> None:
     """Index images, videos, PDF pages and texts; a repeated run only processes changes."""
@@ -124,7 +125,7 @@ def index(
                 device=models.device,
                 prompts=models.prompts,
                 profile=models.profile,
-                limits=limits_of(isolate=isolate),
+                limits=limits_of(isolate=isolate, decoder=decoder),
             )
             address = StoreAddress(place.store, place.collection, sharding=spread)
             with Bars(output) as bars:
@@ -141,7 +142,7 @@ def index(
             with place.open(spread) as opened, Bars(output) as bars:
                 if opened.exists():
                     opened.count(EVERYTHING)  # fails before models are loaded if it is damaged or cannot be shared
-                embedder = models.load(isolate=isolate)
+                embedder = models.load(isolate=isolate, decoder=decoder)
                 report = index_paths(
                     embedder,
                     opened,
@@ -157,10 +158,12 @@ def index(
         cost = f"{len(report.failed)} failed in {report.seconds:.1f} s with {report.model_calls} model calls"
         output.result(report.to_dict(), words + cost)
         output.failures(report.failed)
+        output.warnings(report.warnings)
         if reasoning == "later" and report.indexed:
             root = f"UME_MEDIA_ROOT={shlex.quote(str(relative_to))} " if relative_to else ""
             chosen = {"--store": place.store, "--collection": place.collection, **models.changed()}
             options = [*(word for option in chosen.items() for word in option), *(["--isolate"] if isolate else [])]
+            options += ["--decoder", decoder] if decoder != "pyav" else []
             output.note(f"search works now; `{root}{shlex.join(['ume', 'enrich', *options])}` adds reasoning")
 
 
@@ -180,6 +183,7 @@ def enrich(
     remote: Annotated[bool, typer.Option("--remote", help="Fetch addresses of object stores again.")] = False,
     models: ModelOptions,
     isolate: IsolateOption = False,
+    decoder: DecoderOption = "pyav",
     as_json: JsonOption = False,
 ) -> None:
     """Reason over what was indexed without; can be stopped and resumed."""
@@ -190,7 +194,7 @@ def enrich(
         with place.open() as opened, Bars(output) as bars:
             where = for_all_tenants(filters.filter())
             opened.count(where)  # fails before models are loaded if it is missing, damaged or cannot be shared
-            embedder = models.load(isolate=isolate)
+            embedder = models.load(isolate=isolate, decoder=decoder)
             report = enrich_points(
                 embedder,
                 opened,

@@ -17,6 +17,7 @@ from ume_cli.options import (
     DEFAULT_MODEL,
     DEFAULT_STORE,
     CollectionOption,
+    DecoderName,
     DeviceOption,
     EngineOption,
     ModelOption,
@@ -84,10 +85,14 @@ class ModelOptions:
     prompts: PromptsOption = None
     profile: ProfileOption = None
 
-    def load(self, *, cache: Path | None = None, isolate: bool = False) -> ReasoningEmbedder:
+    def load(
+        self, *, cache: Path | None = None, isolate: bool = False, decoder: DecoderName = "pyav"
+    ) -> ReasoningEmbedder:
         """Load the models."""
         names = self.model, self.reasoner, self.device, self.engine
-        return load_embedder(*names, prompts=self.prompts, profile=self.profile, cache=cache, isolate=isolate)
+        return load_embedder(
+            *names, prompts=self.prompts, profile=self.profile, cache=cache, isolate=isolate, decoder=decoder
+        )
 
     def changed(self) -> dict[str, str]:
         """Return the options that differ from their defaults, without `--reasoner none`."""

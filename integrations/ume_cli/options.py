@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -56,6 +56,17 @@ IsolateOption = Annotated[
         help="Decode files in worker processes with limits on time and memory: for files that others send.",
     ),
 ]
+DecoderName: TypeAlias = Literal["pyav", "decord", "torchcodec"]
+"""The names of `ume_retrieval.media.limits.DecoderName`, which imports what `ume --help` does not need."""
+
+DecoderOption = Annotated[
+    DecoderName,
+    typer.Option(
+        "--decoder",
+        envvar="UME_DECODER",
+        help="Library that decodes films; decord and torchcodec are pip extras. Films beyond it fall back to pyav.",
+    ),
+]
 StoreOption = Annotated[
     str,
     typer.Option(
@@ -80,6 +91,7 @@ def load_embedder(
     profile: str | None = None,
     cache: Path | None = None,
     isolate: bool = False,
+    decoder: DecoderName = "pyav",
 ) -> ReasoningEmbedder:
     """The models that a command names, with progress bars of other libraries switched off."""
     from ume_retrieval.pipeline.embedder import ReasoningEmbedder
@@ -92,7 +104,7 @@ def load_embedder(
         engine=engine,
         device=device,
         cache=cache or "auto",
-        limits=limits_of(isolate=isolate),
+        limits=limits_of(isolate=isolate, decoder=decoder),
         prompts=prompts,
     )
 
@@ -107,11 +119,11 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
 
 
-def limits_of(*, isolate: bool) -> Limits:
+def limits_of(*, isolate: bool, decoder: DecoderName = "pyav") -> Limits:
     """The usual limits on media, in workers if asked."""
     from ume_retrieval.media.limits import Isolation, Limits
 
-    return Limits(isolation=Isolation() if isolate else None)
+    return Limits(isolation=Isolation() if isolate else None, decoder=decoder)
 
 
 def open_named_store(location: str, collection: str, sharding: Sharding | None = None) -> Store:

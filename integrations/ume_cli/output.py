@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ume_retrieval.errors import Failure, UmeError
+from ume_retrieval.errors import Failure, ItemWarning, UmeError
 
 
 class ExitCode(IntEnum):
@@ -77,6 +77,17 @@ class Output:
             self.notes.print(f"  {plain(name + failure.message)}{_hint(failure.hint)}", soft_wrap=True)
         if len(failures) > most:
             self.notes.print(f"  … and {len(failures) - most} more (--json names all)")
+
+    def warnings(self, warnings: tuple[ItemWarning, ...], most: int = 20) -> None:
+        """List what is not as it should be about items that were used, one per line."""
+        if self.as_json or not warnings:
+            return
+        self.notes.print(f"[yellow]{len(warnings)} with a warning:[/yellow]")
+        for one in warnings[:most]:
+            name = "" if one.source in one.message else f"{one.source}: "
+            self.notes.print(f"  {plain(name + one.message)}", soft_wrap=True)
+        if len(warnings) > most:
+            self.notes.print(f"  … and {len(warnings) - most} more (--json names all)")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ume_retrieval import errors
-from ume_retrieval.errors import Failure, UmeError
+from ume_retrieval.errors import Failure, ItemWarning, UmeError
 from ume_retrieval.results import Usage
 from ume_retrieval.util.progress import OnProgress, Progress
 
@@ -21,6 +21,7 @@ class _RunReport:
     failed: tuple[Failure, ...]
     usage: Usage
     seconds: float
+    warnings: tuple[ItemWarning, ...] = ()
 
     @property
     def model_calls(self) -> int:
@@ -31,6 +32,7 @@ class _RunReport:
         return {
             **counts,
             "failed": [failure_dict(failure) for failure in self.failed],
+            "warnings": [{"source": one.source, "warning": one.message} for one in self.warnings],
             "model_calls": self.model_calls,
             "seconds": round(self.seconds, 3),
         }
@@ -52,6 +54,7 @@ class IndexReport(_RunReport):
         points: Points that were written.
         usage: Calls of the models.
         seconds: Wall-clock time.
+        warnings: Files that were indexed though something is not as it should be, such as a film that is cut short.
     """
 
     indexed: int

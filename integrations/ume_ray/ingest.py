@@ -24,7 +24,7 @@ from ume_ray.stages import Compare, Decode, Embed, Job, List, Reason, Write, fol
 from ume_ray.stores import StoreAddress, share
 from ume_ray.units import COLUMN, Outcome, batch_of, rows_of
 from ume_ray.workers import WorkerPools
-from ume_retrieval.errors import Failure, InputError
+from ume_retrieval.errors import Failure, InputError, ItemWarning
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments
 from ume_retrieval.results import Usage
 
@@ -197,6 +197,7 @@ class IndexStats:
     points: int = 0
     settled: int = 0
     usage: Usage = field(default_factory=Usage)
+    warnings: set[ItemWarning] = field(default_factory=set)
 
     def add(self, outcome: Outcome) -> None:
         """Count one outcome.
@@ -220,6 +221,8 @@ class IndexStats:
                 self.stale[outcome.source] = outcome
             case "spent" if outcome.usage is not None:
                 self.usage += outcome.usage
+            case "warned" if outcome.warning is not None:
+                self.warnings.add(outcome.warning)
             case "stopped" if outcome.failure is not None:
                 raise error_of(outcome.failure)
         if outcome.event in ("embedded", "taken over", "reasoned", "failed"):
@@ -240,6 +243,7 @@ class IndexStats:
             points=self.points,
             usage=self.usage,
             seconds=seconds,
+            warnings=tuple(sorted(self.warnings, key=lambda one: (one.source, one.message))),
         )
 
 

@@ -20,9 +20,10 @@ from ume_qdrant.stores.filters import ReasoningState
 from ume_ray.models import Description, Models
 from ume_ray.stores import Shared
 from ume_ray.units import Decoded, EncodedUnit, Outcome, ReasonedUnit, Unit, batch_of, failed, rows_of
-from ume_retrieval.errors import Failure, UmeError
+from ume_retrieval.errors import Failure, ItemWarning, UmeError
 from ume_retrieval.media import FoundFile, display_name
 from ume_retrieval.pipeline import EmbedStage, ItemLoader, StageItem, apply_stage, load_items
+from ume_retrieval.pipeline.loading import item_warnings
 
 Batch = Mapping[str, Any]
 
@@ -146,7 +147,11 @@ class Decode(Operator):
         items = [item_at(unit.part.entry, copies[unit.source].path) for unit in units]
         waiting = iter(units)
         for outcomes in load_items(loader, items):
-            yield [self._row(next(waiting), one, copies) for one in outcomes]
+            rows: list[Decoded | Outcome] = []
+            for one in outcomes:
+                unit = next(waiting)
+                rows += [self._row(unit, one, copies), *self._warned(one, copies[unit.source])]
+            yield rows
 
     def _row(self, unit: Unit, one: StageItem | Failure, copies: Mapping[str, FoundFile]) -> Decoded | Outcome:
         if isinstance(one, StageItem):
@@ -155,6 +160,11 @@ class Decode(Operator):
         named = replace(one, source=copy.source, message=renamed(one.message, copy.path, copy.source))
         self._mark(unit, named)
         return failed(copy.source, named)
+
+    def _warned(self, one: StageItem | Failure, copy: FoundFile) -> list[Outcome]:
+        words = [] if isinstance(one, Failure) else item_warnings(one)
+        renamed_words = {renamed(warning.message, copy.path, copy.source) for warning in words}
+        return [Outcome("warned", copy.source, warning=ItemWarning(copy.source, message)) for message in renamed_words]
 
     def _mark(self, unit: Unit, failure: Failure) -> None:
         """Record in an existing point that reasoning failed."""

@@ -12,15 +12,17 @@ import numpy as np
 from ume_qdrant.indexing.objects import StoredObject
 from ume_qdrant.indexing.plan import Part
 from ume_qdrant.stores.base import Vector
-from ume_retrieval.errors import Failure
+from ume_retrieval.errors import Failure, ItemWarning
 from ume_retrieval.media import FoundFile
 from ume_retrieval.pipeline import StageItem
 from ume_retrieval.results import Trace, Usage
 
-Event: TypeAlias = Literal["unchanged", "embedded", "taken over", "reasoned", "failed", "stale", "spent", "stopped"]
+Event: TypeAlias = Literal[
+    "unchanged", "embedded", "taken over", "reasoned", "failed", "stale", "spent", "warned", "stopped"
+]
 """Kind of an outcome: a file is unchanged; a point was written, with new vectors or with those of another file with the
 same bytes; a point got its `reasoned` vector; an item failed; a file has points of previous content; a batch used a
-model; the whole run failed."""
+model; an item was used with a warning; the whole run failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Outcome:
     stale: tuple[str, ...] = ()
     present: bool = False
     usage: Usage | None = None
+    warning: ItemWarning | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def test_search_finds_the_scene_that_is_described(store: tuple[str, ...], scenes
     assert hits[0]["source"].endswith("scene2.png")
     assert hits[0]["answer"] == scenes[2].words
     assert len(hits[0]["evidence"]["boxes"]) == len(scenes[2].things)
-    assert set(hits[0]) == {"source", "score", "start_s", "end_s", "page", "answer", "evidence"}
+    assert set(hits[0]) == {"source", "score", "start_s", "end_s", "page", "answer", "evidence", "meta"}
 
 
 def test_a_search_can_take_a_second_look(store: tuple[str, ...], scenes: list[Scene]) -> None:

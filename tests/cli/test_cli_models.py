@@ -151,7 +151,7 @@ def test_what_is_no_embedder_of_the_catalogue_is_refused(name: str, said: str) -
 
 def test_doctor_says_what_fits() -> None:
     findings = {one["name"]: one for one in json.loads(run("doctor", "--json").stdout)["findings"]}
-    assert " of 15 (" in findings["models that fit"]["found"]
+    assert " of 17 (" in findings["models that fit"]["found"]
 
 
 PARITY = Path(__file__).parents[1] / "parity" / "embed-rl" / "checkpoint"

@@ -17,4 +17,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     media_makers.write_numbered(films["h264.avi"], codec="libx264")
     films["gif"] = folder / "film.gif"
     media_makers.write_gif(films["gif"], 40)
+    for suffix in ("webp", "png", "avif"):
+        films[suffix] = folder / f"film.{suffix}"
+        media_makers.write_animation(films[suffix], 40)
     return films

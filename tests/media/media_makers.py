@@ -37,9 +37,23 @@ def number_of(image: PIL.Image.Image) -> int:
     return sum(1 << bit for bit in range(BITS) if row[(2 * bit + 1) * width // (2 * BITS)] > 128)
 
 
-CODECS = {".mp4": "libx264", ".mov": "mpeg4", ".mkv": "libx264", ".webm": "libvpx", ".avi": "mpeg4"}
+CODECS = {
+    ".mp4": "libx264",
+    ".mov": "mpeg4",
+    ".mkv": "libx264",
+    ".webm": "libvpx",
+    ".avi": "mpeg4",
+    ".ts": "libx264",
+    ".m2ts": "libx264",
+    ".wmv": "wmv2",
+    ".flv": "flv",
+    ".ogv": "libvpx",
+    ".ivf": "libvpx",
+    ".y4m": "wrapped_avframe",
+}
 OPTIONS = {
     "libx264": {"preset": "ultrafast", "bf": "2", "x264-params": "open-gop=1"},
+    "libx264-closed": {"preset": "ultrafast", "bf": "2", "x264-params": "open-gop=0"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8"},
     "mpeg4": {"qscale": "3", "bf": "2"},
 }
@@ -62,7 +76,7 @@ def write_video(
     """Encode pictures; `times_ms` gives each its own time, `matrix` a rotation and flips to be applied on display."""
     codec = codec or CODECS[Path(str(target)).suffix]
     with av.open(target, "w", format=form, options=muxing or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options=OPTIONS.get(codec, {}))
+        stream = container.add_stream(codec.removesuffix("-closed"), rate=fps, options=OPTIONS.get(codec, {}))
         stream.width, stream.height = pictures[0].size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = gop
@@ -94,6 +108,13 @@ def write_numbered(target: object, count: int = 40, **settings: object) -> None:
 def write_gif(path: Path, count: int, durations_ms: list[int] | int = 100) -> None:
     first, *rest = [numbered(k).quantize(16) for k in range(count)]
     first.save(path, save_all=True, append_images=rest, duration=durations_ms, loop=0)
+
+
+def write_animation(path: Path, count: int, durations_ms: list[int] | int = 100) -> None:
+    """An animated WebP, PNG or AVIF, without loss where the format can."""
+    first, *rest = [numbered(k) for k in range(count)]
+    options = {"lossless": True} if path.suffix == ".webp" else {"quality": 90} if path.suffix == ".avif" else {}
+    first.save(path, save_all=True, append_images=rest, duration=durations_ms, loop=0, **options)
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, *, extra: bytes = b"") -> bytes:

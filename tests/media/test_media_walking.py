@@ -62,7 +62,7 @@ def test_bytes_decide_and_names_do_not(tmp_path: Path, films: dict[str, Path]) -
         "moving.gif": "video",
         "still.gif": "image",
         "foreign.jpg": "unsupported_media",
-        "phone.heic": "unsupported_media",
+        "phone.heic": "image",
         "empty.txt": "broken_media",
         "empty.webp": "broken_media",
     }

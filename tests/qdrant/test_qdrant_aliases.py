@@ -172,7 +172,7 @@ def test_an_alias_that_holds_no_name_is_a_typed_error(tmp_path: Path, content: b
     with made(EdgeStore(tmp_path, "one"), IDS[0]) as store:
         store.set_alias("films")
     (tmp_path / ".aliases" / "films").write_bytes(content)
-    with EdgeStore(tmp_path, "films") as store, pytest.raises(StoreError, match="holds no name") as caught:
+    with EdgeStore(tmp_path, "films") as store, pytest.raises(StoreError, match="is damaged") as caught:
         store.count()
     assert caught.value.hint
     with EdgeStore(tmp_path, "one") as store:

@@ -394,3 +394,15 @@ def test_a_strict_run_stops_and_keeps_what_it_wrote(store: Store, folder: Path) 
     report = index(embedder, store, folder)
     assert [(Path(f.source).name, f.error) for f in report.failed] == [("notes.txt", "broken_media")]
     assert store.count() == 7
+
+
+def test_a_film_that_is_cut_short_is_indexed_with_a_warning(store: Store, tmp_path: Path) -> None:
+    whole = clip(tmp_path / "whole.mkv", 4, RED, BLUE)
+    cut = tmp_path / "things" / "cut.mkv"
+    cut.parent.mkdir()
+    cut.write_bytes(whole.read_bytes()[:-200])
+    report = index(models(), store, cut.parent, relative_to=cut.parent)
+    assert (report.indexed, report.failed) == (1, ())
+    [warning] = report.warnings
+    assert (warning.source, "cut.mkv is cut short" in warning.message) == ("cut.mkv", True)
+    assert report.to_dict()["warnings"] == [{"source": "cut.mkv", "warning": warning.message}]

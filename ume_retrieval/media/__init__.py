@@ -10,13 +10,13 @@ Example:
 """
 
 from ume_retrieval.media.discovery import Entry, discover, entries
+from ume_retrieval.media.film import VideoInfo
 from ume_retrieval.media.images import check_image, open_image, to_rgb
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Isolation, Limits
 from ume_retrieval.media.loading import content_id, load
 from ume_retrieval.media.pages import count_pages, render_page
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, sample_times, segments
 from ume_retrieval.media.video import probe_video, sample_video
-from ume_retrieval.media.video_file import VideoInfo
 from ume_retrieval.media.walking import FoundFile, walk
 from ume_retrieval.util.files import display_name
 

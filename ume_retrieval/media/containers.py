@@ -1,15 +1,12 @@
 """Detect truncated video files from their container structure, without decoding.
 
-Decoders do not report truncation: the rest decodes, only shorter. ISO base media (MP4, MOV), Matroska, RIFF and GIF
-files declare the sizes of their parts, so a file that ends before its declared end was truncated.
+Decoders do not report truncation: the rest decodes, only shorter. ISO base media (MP4, MOV), Matroska and RIFF files
+declare the sizes of their parts, so a file that ends before its declared end was truncated.
 """
 
 from __future__ import annotations
 
 from typing import BinaryIO
-
-from ume_retrieval.errors import BrokenMedia
-from ume_retrieval.media.files import VideoFormat
 
 _ISO_BOXES = frozenset(
     b"ftyp moov mdat moof mfra free skip wide uuid sidx ssix styp emsg prft pdin meta udta pnot".split()
@@ -17,29 +14,18 @@ _ISO_BOXES = frozenset(
 _EBML_HEADER = 0x1A45DFA3
 _MATROSKA_SEGMENT = 0x18538067
 _UNKNOWN_RIFF_SIZES = (0, 0xFFFFFFFF)
-_CUT_HINT = "copy or download the file again"
 
 
-def check_whole(handle: BinaryIO, form: VideoFormat, size: int, name: str) -> None:
-    """Check that a seekable file has the size that its structure declares, and rewind it.
+def is_cut_short(handle: BinaryIO, form: str, size: int) -> bool:
+    """Return whether a seekable file ends before the size that its structure declares, and rewind it.
 
-    A file of unknown length (a live recording) passes.
-
-    Raises:
-        BrokenMedia: When the file is truncated or its structure is invalid.
+    A file of unknown length (a live recording) or of a format that declares no sizes counts as complete.
     """
+    end = {"mp4": _iso_end, "matroska": _matroska_end, "avi": _riff_end, "webp": _riff_end}.get(form)
     handle.seek(0)
-    if form == "mp4":
-        needed = _iso_end(handle, size)
-    elif form == "matroska":
-        needed = _matroska_end(handle, size)
-    elif form == "avi":
-        needed = _riff_end(handle, size)
-    else:
-        needed = size if gif_frames(handle) else size + 1
+    needed = end(handle, size) if end else size
     handle.seek(0)
-    if needed > size:
-        raise BrokenMedia(f"{name} is cut short: it has {size} bytes and declares more", hint=_CUT_HINT)
+    return needed > size
 
 
 def _iso_end(handle: BinaryIO, size: int) -> int:
@@ -94,47 +80,3 @@ def _riff_end(handle: BinaryIO, size: int) -> int:
         if position < size:
             position += length % 2
     return position
-
-
-def gif_frames(handle: BinaryIO, at_most: int | None = None) -> int:
-    """Count the frames of a GIF, up to `at_most`; return 0 if it is truncated or invalid before that.
-
-    A GIF that ends between two blocks, without its trailer, counts as complete.
-    """
-    handle.seek(6)
-    screen = handle.read(7)
-    if len(screen) < 7:
-        return 0
-    _skip_colours(handle, screen[4])
-    frames = 0
-    while frames != at_most:
-        match handle.read(1):
-            case b"" | b"\x3b":
-                break
-            case b"\x21":
-                handle.seek(1, 1)
-            case b"\x2c":
-                descriptor = handle.read(9)
-                if len(descriptor) < 9:
-                    return 0
-                _skip_colours(handle, descriptor[8])
-                handle.seek(1, 1)
-                frames += 1
-            case _:
-                return 0
-        if not _skip_sub_blocks(handle):
-            return 0
-    return frames
-
-
-def _skip_colours(handle: BinaryIO, flags: int) -> None:
-    if flags & 0x80:
-        handle.seek(3 << (flags & 7) + 1, 1)
-
-
-def _skip_sub_blocks(handle: BinaryIO) -> bool:
-    while length := handle.read(1):
-        if length == b"\0":
-            return True
-        handle.seek(length[0], 1)
-    return False

@@ -34,6 +34,7 @@ class Entry:
         file_digest: SHA-256 of the whole file's bytes, hexadecimal; the same for all entries of a file.
         size: Bytes of the file.
         mtime_ns: Time of the last change in nanoseconds.
+        warnings: What the user should know about the file though it can be used, such as that it is cut short.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Entry:
     file_digest: str
     size: int
     mtime_ns: int
+    warnings: tuple[str, ...] = ()
 
 
 def discover(
@@ -106,21 +108,24 @@ def entries(
         InputError: When the segment length or overlap is out of range.
     """
     path, place = found.path, decoder(limits)
+    warnings: tuple[str, ...] = ()
     rows: list[tuple[Literal["image", "video", "page", "text"], Item, tuple[float, float] | None, int | None]]
     if found.kind == "image":
         place.check_image(path, limits)
         rows = [("image", Item(images=(path,)), None, None)]
     elif found.kind == "video":
-        spans = segments(place.probe_video(path, limits).duration_s, segment_s, overlap_s)
+        info = place.probe_video(path, limits)
+        warnings = info.warnings
+        spans = segments(info.duration_s, segment_s, overlap_s)
         rows = [("video", Item(videos=(Clip(path, *span),)), span, None) for span in spans]
-    elif found.kind == "pdf":
+    elif found.kind in ("pdf", "pages"):
         pages = range(1, place.count_pages(path, limits) + 1)
         rows = [("page", Item(images=(Page(path, page),)), None, page) for page in pages]
     else:
         rows = [("text", Item(text=_text(found, limits)), None, None)]
     digest = file_digest(path, limits).hex()
     return [
-        Entry(found.source, path, kind, item, start_s, end_s, page, digest, found.size, found.mtime_ns)
+        Entry(found.source, path, kind, item, start_s, end_s, page, digest, found.size, found.mtime_ns, warnings)
         for kind, item, span, page in rows
         for start_s, end_s in [span or (None, None)]
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,22 +15,17 @@ import numpy.typing as npt
 import PIL.Image
 from PIL.Image import Transpose
 
-from ume_retrieval.errors import BrokenMedia, InputError, MediaError, MediaTooLarge, UnsupportedMedia
+from ume_retrieval.errors import BrokenMedia, InputError, MediaError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import ImageInput, Page
-from ume_retrieval.media.files import HEAD_BYTES, local_path, open_file, sniff
+from ume_retrieval.media.counting import tiff_pages
+from ume_retrieval.media.files import local_path, open_file
+from ume_retrieval.media.formats import HEAD_BYTES, IMAGE_FORMATS, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
-from ume_retrieval.media.pages import PAGE_PIXELS, render_page
+from ume_retrieval.media.pages import PAGE_PIXELS, count_tiff_pages, render_page
+from ume_retrieval.media.plugins import readers_of, without_warnings
 from ume_retrieval.util.files import display_name
 from ume_retrieval.util.threads import fork_safe_lock
 
-_PLUGINS = {
-    "jpeg": ("JPEG", "MPO"),
-    "png": ("PNG",),
-    "webp": ("WEBP",),
-    "gif": ("GIF",),
-    "bmp": ("BMP",),
-    "tiff": ("TIFF",),
-}
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -44,7 +38,6 @@ _UPRIGHT = {
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _BROKEN_HINT = "copy, download or export the image again"
-_WARNINGS = fork_safe_lock()
 _IN_USE = tuple(fork_safe_lock() for _ in range(64))
 """Pillow decodes a lazily opened image in place on first access: only one thread at a time may access it."""
 
@@ -104,8 +97,8 @@ def open_image(
     takes the first frame of an animation. Checks the size in the header before it decodes.
 
     Args:
-        source: A file, encoded bytes, decoded pixels or a PDF page. JPEG, PNG, WebP, GIF, BMP and TIFF are
-            recognised by their bytes.
+        source: A file, encoded bytes, decoded pixels, or a page of a PDF or TIFF. The image formats of
+            `formats.FORMATS` are recognised by their bytes.
         limits: Limits on pixels and bytes.
         page_pixels: Most pixels of a rendered PDF page.
 
@@ -129,6 +122,8 @@ def open_image(
         with _IN_USE[id(source) // 64 % len(_IN_USE)]:
             return _pixels(source, "the image", limits)
     if isinstance(source, Page):
+        if (pages := count_tiff_pages(source.path, limits)) is not None:
+            return _tiff_page(source, pages, limits)
         most = min(page_pixels, limits.max_pixels, limits.pixels_at_once)
         with PIXEL_ROOM.hold(most, "the page", limits):
             return render_page(source, page_pixels, limits)
@@ -153,7 +148,7 @@ def check_image(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
         MediaError: As `open_image`; damage after the header shows only when the image is opened.
     """
     with open_file(path, limits) as handle:
-        return _header(handle, display_name(path), limits).size
+        return image_header(handle, display_name(path), limits).size
 
 
 def check_bytes(data: bytes, limits: Limits) -> bytes:
@@ -191,23 +186,45 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     return image
 
 
+def _tiff_page(source: Page, pages: int, limits: Limits) -> PIL.Image.Image:
+    """Decode a page of a TIFF, in full size as other images."""
+    name = display_name(source.path)
+    if not 1 <= source.page <= pages:
+        raise MediaNotFound(f"page {source.page} of {name} does not exist", hint=f"it has {pages}, counted from 1")
+    with open_file(source.path, limits) as handle:
+        directories = tiff_pages(handle, source.page)
+        handle.seek(0)
+        image = image_header(handle, name, limits)
+        try:
+            with without_warnings():
+                image.seek(directories[-1] if directories else 0)
+        except Exception as error:  # as above: parsers raise almost any type
+            raise broken_image(name, error) from error
+        name = f"page {source.page} of {name}"
+        _check_size(image, name, limits)
+        return _pixels(image, name, limits)
+
+
 def _decode(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
-    return _pixels(_header(handle, name, limits), name, limits)
+    return _pixels(image_header(handle, name, limits), name, limits)
 
 
-def _header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
+def image_header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
+    """Open an image with the reader of its format, without decoding, and check its size; raises as `open_image`."""
     form = sniff(handle.read(HEAD_BYTES))
-    if form not in _PLUGINS:
+    if form is None or form not in IMAGE_FORMATS:
         raise UnsupportedMedia(
             f"{name} is not a supported image" + (f", its bytes are {form}" if form else ""),
             hint={"pdf": "pass a page of it: Page(path, 1)", None: "convert it to JPEG or PNG"}.get(
                 form, "pass it as a video"
             ),
         )
+    readers = readers_of(form, name)
     handle.seek(0)
     try:
-        with _without_warnings():
-            image = PIL.Image.open(handle, formats=_PLUGINS[form])
+        with without_warnings():
+            image = PIL.Image.open(handle, formats=readers)
+            _settle_orientation(image, handle, form)
     except PIL.UnidentifiedImageError as error:
         raise BrokenMedia(f"{name} has a damaged {form} header", hint=_BROKEN_HINT) from error
     except PIL.Image.DecompressionBombError as error:
@@ -215,9 +232,30 @@ def _header(handle: BinaryIO, name: str, limits: Limits) -> PIL.Image.Image:
             f"{name} has more pixels than Pillow opens", hint="raise PIL.Image.MAX_IMAGE_PIXELS and Limits.max_pixels"
         ) from error
     except Exception as error:  # Pillow's parsers raise almost any type on damaged bytes
-        raise _broken(name, error) from error
+        raise broken_image(name, error) from error
     _check_size(image, name, limits)
     return image
+
+
+_TRANSFORMS = (b"irot", b"imir")
+_PROPERTIES_BYTES = 1 << 20
+
+
+def _settle_orientation(image: PIL.Image.Image, handle: BinaryIO, form: str) -> None:
+    """Leave the EXIF orientation only where the reader has not turned the pixels by properties of the format itself.
+
+    Readers of HEIF remove it, even from files that say it in EXIF alone, as some phones write them. JPEG XL turns
+    pixels by its own header, and its EXIF is a comment (ISO/IEC 18181-2).
+    """
+    if form == "jpegxl":
+        image.getexif().pop(_ORIENTATION, None)
+    elif form == "heif" and (given := image.info.get("original_orientation")):
+        position = handle.tell()
+        handle.seek(0)
+        properties = handle.read(_PROPERTIES_BYTES).partition(b"mdat")[0]
+        handle.seek(position)
+        if not any(name in properties for name in _TRANSFORMS):
+            image.getexif()[_ORIENTATION] = given
 
 
 def _check_size(image: PIL.Image.Image, name: str, limits: Limits) -> None:
@@ -239,27 +277,20 @@ def _pixels(image: PIL.Image.Image, name: str, limits: Limits) -> PIL.Image.Imag
     except MediaTooLarge:
         raise
     except Exception as error:  # as above: decoders raise almost any type
-        raise _broken(name, error) from error
+        raise broken_image(name, error) from error
 
 
-def _broken(name: str, error: Exception) -> MediaError:
+def broken_image(name: str, error: Exception) -> MediaError:
+    """Return the error for an image whose reader raised."""
     if isinstance(error, MemoryError):
         return MediaTooLarge(f"{name} needs more memory than available", hint="make the image smaller")
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return BrokenMedia(f"{name} does not decode: {reason}", hint=_BROKEN_HINT)
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Suppress warnings on odd metadata and on sizes above Pillow's soft limit; our own limits apply."""
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _orientation(image: PIL.Image.Image) -> object:
     try:
-        with _without_warnings():
+        with without_warnings():
             return image.getexif().get(_ORIENTATION)
     except Exception:  # noqa: BLE001  # damaged EXIF data must not lose the image
         return None

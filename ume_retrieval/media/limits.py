@@ -1,11 +1,15 @@
-"""Limits on the cost of decoding media."""
+"""Limits on the cost of decoding media, and where and with which library they are decoded."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias, get_args
 
 from ume_retrieval.errors import InputError
+
+DecoderName: TypeAlias = Literal["pyav", "decord", "torchcodec"]
+"""Libraries that decode films: the `av` package, `decord2` and `torchcodec`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +63,11 @@ class Limits:
         max_text_chars: Most characters of one text file.
         max_duration_s: Longest video in seconds.
         isolation: Decode in worker processes, for untrusted files; None decodes in this process.
+        decoder: Library that decodes the frames of films; see `decoders`. A film that it cannot show as PyAV does is
+            decoded with PyAV, and a warning says so.
 
     Raises:
-        InputError: When a limit is not positive.
+        InputError: When a limit is not positive, or the decoder is unknown.
 
     Example:
         >>> Limits(max_pages=50).max_pages
@@ -76,11 +82,14 @@ class Limits:
     max_text_chars: int = 100_000
     max_duration_s: float = 6 * 3600.0
     isolation: Isolation | None = None
+    decoder: DecoderName = "pyav"
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name != "isolation" and not getattr(self, field.name) > 0:
+            if field.name not in ("isolation", "decoder") and not getattr(self, field.name) > 0:
                 raise InputError(f"{field.name} must be greater than 0")
+        if self.decoder not in get_args(DecoderName):
+            raise InputError(f"unknown decoder {self.decoder!r}", hint=f"use one of {', '.join(get_args(DecoderName))}")
 
 
 DEFAULT_LIMITS = Limits()

@@ -13,12 +13,13 @@ import PIL.Image
 
 from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import InputError
-from ume_retrieval.inputs import Clip, Frames, ImageInput, Item, LoadedItem, Page, VideoInput
+from ume_retrieval.inputs import Clip, Frames, ImageInput, Item, LoadedItem, Page, VideoInput, VideoReader
 from ume_retrieval.media.files import file_digest, is_remote, local_path
 from ume_retrieval.media.images import check_bytes, open_image
 from ume_retrieval.media.isolation.decoder import LOCAL, decoder
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote.fetch import fetch
+from ume_retrieval.media.video import sample_video
 
 PAGE_OVERSAMPLING = 4
 """PDF pages are rendered with this many times the pixels that the model sees, so that crops stay readable."""
@@ -64,6 +65,7 @@ def load(
 
 
 def _load(item: Item, budget: VisualBudget, limits: Limits) -> LoadedItem:
+    item = replace(item, videos=tuple(_opened(video, budget, limits) for video in item.videos))
     name = content_id(item, budget, limits)
     page_pixels = PAGE_OVERSAMPLING * budget.image_max_pixels
     place = LOCAL if limits.isolation is None else decoder(limits)
@@ -71,6 +73,13 @@ def _load(item: Item, budget: VisualBudget, limits: Limits) -> LoadedItem:
     fps, most, least = budget.video_fps, budget.video_frames, budget.video_min_frames
     videos = tuple(place.sample_video(video, fps, most, limits, min_frames=least) for video in item.videos)
     return LoadedItem(item.text, images, videos, item.instruction, name)
+
+
+def _opened(video: VideoInput, budget: VisualBudget, limits: Limits) -> VideoInput:
+    """Sample the film of an open reader, which has no file to be hashed or handed to a worker."""
+    if not isinstance(video, VideoReader):
+        return video
+    return sample_video(video, budget.video_fps, budget.video_frames, limits, min_frames=budget.video_min_frames)
 
 
 def _video_file(video: VideoInput, path: Path, limits: Limits, hosts: Sequence[str]) -> VideoInput:
@@ -141,6 +150,7 @@ def _image(image: ImageInput, limits: Limits) -> bytes:
 
 
 def _video(video: VideoInput, budget: VisualBudget, limits: Limits) -> bytes:
+    video = _opened(video, budget, limits)
     if isinstance(video, Frames):
         shown = (_pixels(image, limits) for image in video.images)
         times = struct.pack(f">{len(video.timestamps) + 1}d", video.duration_s, *video.timestamps)

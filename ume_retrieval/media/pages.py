@@ -1,4 +1,4 @@
-"""Render PDF pages with PDFium."""
+"""Render PDF pages with PDFium, and count the pages of PDFs and TIFFs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pypdfium2.raw
 
 from ume_retrieval.errors import BrokenMedia, InputError, MediaNotFound, MediaTooLarge, UnsupportedMedia
 from ume_retrieval.inputs import Page
-from ume_retrieval.media.files import HEAD_BYTES, open_file, sniff
+from ume_retrieval.media.counting import tiff_pages
+from ume_retrieval.media.files import open_file
+from ume_retrieval.media.formats import HEAD_BYTES, sniff
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.util.files import display_name
 from ume_retrieval.util.threads import fork_safe_lock
@@ -30,16 +32,40 @@ _PDFIUM = fork_safe_lock()
 
 
 def count_pages(path: Path, limits: Limits = DEFAULT_LIMITS) -> int:
-    """Count the pages of a PDF.
+    """Count the pages of a PDF or TIFF; thumbnails and masks in a TIFF do not count.
 
     Raises:
         MediaNotFound: When the file cannot be opened.
-        UnsupportedMedia: When it is not a PDF or needs a password.
+        UnsupportedMedia: When it is neither, or a PDF that needs a password.
         BrokenMedia: When it is truncated, damaged or empty.
         MediaTooLarge: When it has more than `limits.max_pages`.
     """
+    if (pages := count_tiff_pages(path, limits)) is not None:
+        return pages
     with _document(path, limits) as document:
         return len(document)
+
+
+def count_tiff_pages(path: Path, limits: Limits = DEFAULT_LIMITS) -> int | None:
+    """Count the pages of a TIFF, at least 1; None for a file of another format.
+
+    Raises:
+        MediaNotFound: When the file cannot be opened.
+        MediaTooLarge: When it has more than `limits.max_pages`.
+    """
+    with open_file(path, limits) as handle:
+        if sniff(handle.read(HEAD_BYTES)) != "tiff":
+            return None
+        pages = len(tiff_pages(handle))
+    _check_count(pages, display_name(path), limits)
+    return max(1, pages)
+
+
+def _check_count(pages: int, name: str, limits: Limits) -> None:
+    if pages > limits.max_pages:
+        raise MediaTooLarge(
+            f"{name} has {pages} pages, more than {limits.max_pages}", hint="split the file or raise Limits.max_pages"
+        )
 
 
 def render_page(page: Page, max_pixels: int = PAGE_PIXELS, limits: Limits = DEFAULT_LIMITS) -> PIL.Image.Image:
@@ -111,9 +137,5 @@ def _document(path: Path, limits: Limits) -> Iterator[pypdfium2.PdfDocument]:
                 document.init_forms()
             if len(document) == 0:
                 raise BrokenMedia(f"{name} is empty", hint="export the PDF again")
-            if len(document) > limits.max_pages:
-                raise MediaTooLarge(
-                    f"{name} has {len(document)} pages, more than {limits.max_pages}",
-                    hint="split the PDF or raise Limits.max_pages",
-                )
+            _check_count(len(document), name, limits)
             yield document

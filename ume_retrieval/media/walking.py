@@ -5,27 +5,26 @@ from __future__ import annotations
 import codecs
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ume_retrieval.errors import BrokenMedia, Failure, MediaError, MediaNotFound, MediaTooLarge, UnsupportedMedia
-from ume_retrieval.media.containers import gif_frames
-from ume_retrieval.media.files import (
+from ume_retrieval.media.counting import count_frames, tiff_pages
+from ume_retrieval.media.files import cannot_open, file_status, local_path
+from ume_retrieval.media.formats import (
+    ANIMATIONS,
+    FORMAT_NAMED,
     HEAD_BYTES,
-    IMAGE_FORMATS,
     MEDIA_SUFFIXES,
     TEXT_SUFFIXES,
-    cannot_open,
-    file_status,
-    local_path,
     sniff,
 )
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.util.files import display_name
 
-FileKind: TypeAlias = Literal["image", "video", "pdf", "text"]
+FileKind: TypeAlias = Literal["image", "video", "pdf", "pages", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class FoundFile:
         source: The path as text that is safe to display and store; see `display_name`.
         size: Bytes.
         mtime_ns: Time of the last change in nanoseconds; with `size` it identifies an unchanged file without hashing.
-        kind: Kind by its bytes. A GIF of several frames is a video.
+        kind: Kind by its bytes. A GIF, APNG, WebP or AVIF of several frames is a video; "pages" is a TIFF of several.
     """
 
     path: Path
@@ -48,13 +47,17 @@ class FoundFile:
 
 
 def walk(
-    paths: Iterable[str | Path], *, limits: Limits = DEFAULT_LIMITS, follow_symlinks: bool = False
+    paths: Iterable[str | Path],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    follow_symlinks: bool = False,
+    on_skipped: Callable[[Path], None] | None = None,
 ) -> Iterator[FoundFile | Failure]:
     """Find every file that can be indexed, in a fixed order, each once.
 
     Walks folders depth first, names in byte order, links last. Skips hidden files and folders, unless `paths` names
-    them. Bytes decide the kind of a file: an image called `notes.txt` is an image. Skips files silently that are
-    neither media by their bytes nor media or text by their name.
+    them. Bytes decide the kind of a file: an image called `notes.txt` is an image. Skips files that are neither
+    media by their bytes nor media or text by their name.
 
     Follows a link within the folder that holds it (its target is reported once, under its own name if visible); one
     that leads out is a failure unless `follow_symlinks`. Loops of links, dead links, empty and unreadable files,
@@ -64,11 +67,12 @@ def walk(
         paths: Files and folders.
         limits: Only `max_bytes` is checked here.
         follow_symlinks: Follow links out of the given folders.
+        on_skipped: Called with the path of each file that is skipped, and of each hidden folder.
 
     Yields:
         A file, or a failure whose `index` counts the preceding results.
     """
-    for index, found in enumerate(_Walk(limits, follow_symlinks).over(paths)):
+    for index, found in enumerate(_Walk(limits, follow_symlinks, on_skipped or (lambda _: None)).over(paths)):
         yield found if isinstance(found, FoundFile) else replace(found, index=index)
 
 
@@ -86,8 +90,9 @@ class _Link:
 
 
 class _Walk:
-    def __init__(self, limits: Limits, follow: bool) -> None:  # noqa: FBT001  # private; the public name is a keyword
+    def __init__(self, limits: Limits, follow: bool, skip: Callable[[Path], None]) -> None:  # noqa: FBT001  # private
         self._limits = limits
+        self._skip = skip
         self._follow = follow
         self._seen: set[str] = set()
         self._links: list[_Link] = []
@@ -121,6 +126,7 @@ class _Walk:
                 with os.scandir(path) as scan:
                     for entry in sorted(scan, key=lambda entry: os.fsencode(entry.name), reverse=True):
                         if entry.name.startswith("."):
+                            self._skip(path / entry.name)
                             continue
                         if entry.is_symlink():
                             self._links.append(_Link(path / entry.name, real, root))
@@ -144,6 +150,8 @@ class _Walk:
                 self._bridges.append((link.parent, target))
             elif Path(target).is_dir() or link.path.suffix.lower() in MEDIA_SUFFIXES | TEXT_SUFFIXES:
                 yield _refused(link.path, _leads_out(link.path))
+            else:
+                self._skip(link.path)
         for link, target in leading:
             if not Path(target).is_dir():
                 yield from self._file(link.path, target)
@@ -177,6 +185,8 @@ class _Walk:
         else:
             if found:
                 yield found
+            else:
+                self._skip(path)
 
 
 def _look(path: Path, limits: Limits, *, wanted: bool) -> FoundFile | None:
@@ -209,16 +219,16 @@ def _kind(path: Path) -> FileKind | None:
     try:
         with path.open("rb") as handle:
             form = sniff(handle.read(HEAD_BYTES))
-            if form == "gif":
+            if form in ANIMATIONS:
                 # If truncated before its second frame, the video reader reports the error.
-                return "image" if gif_frames(handle, at_most=2) == 1 else "video"
+                return "image" if count_frames(handle, form, at_most=2) == 1 else "video"
+            if form == "tiff":
+                return "pages" if len(tiff_pages(handle, at_most=2)) == 2 else "image"
     except OSError as error:
         raise cannot_open(path, error) from error
     if form is None:
         return "text" if path.suffix.lower() in TEXT_SUFFIXES else None
-    if form == "pdf":
-        return "pdf"
-    return "image" if form in IMAGE_FORMATS else "video"
+    return FORMAT_NAMED[form].kind
 
 
 def _named(path: Path) -> tuple[Path, str]:

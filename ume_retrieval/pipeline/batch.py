@@ -12,9 +12,9 @@ from typing import cast
 
 import numpy as np
 
-from ume_retrieval.errors import Failure, Stopped, UmeError
+from ume_retrieval.errors import Failure, ItemWarning, Stopped, UmeError
 from ume_retrieval.inputs import LoadedItem
-from ume_retrieval.pipeline.loading import Input
+from ume_retrieval.pipeline.loading import Input, item_warnings
 from ume_retrieval.pipeline.reasoning import problems_of
 from ume_retrieval.pipeline.stages import Call, Chunk, Failures, FloatRow, StageItem, StageRun
 from ume_retrieval.results import EncodeResult, Trace, Usage
@@ -80,12 +80,14 @@ class Batch:
         self._askers: defaultdict[int, set[int]] = defaultdict(set)
         self._by_content: dict[str, int] = {}
         self._done: dict[int, StageItem] = {}
+        self._warnings: dict[int, list[ItemWarning]] = {}
         self._embedded = 0
 
     def distinct(self, chunk: Chunk) -> Chunk:
         """Leave equal items out, so that each is reasoned over and embedded once."""
         items: list[StageItem] = []
         for item in chunk.items:
+            self._warnings[item.index] = item_warnings(item)
             leader = item.index
             if not isinstance(self.inputs[item.index], LoadedItem):
                 leader = self._by_content.setdefault(item.seen.content_id, leader)
@@ -144,7 +146,8 @@ class Batch:
             cached = item.trace and (item.trace if leader == place else replace(item.trace, cached=True))
             traces.append(cached)
         usage = self._usage(places, traces)
-        return _settle(request.future, EncodeResult(vectors, tuple(traces), tuple(failures), usage))
+        warnings = tuple(dict.fromkeys(one for place in places for one in self._warnings.get(place, ())))
+        return _settle(request.future, EncodeResult(vectors, tuple(traces), tuple(failures), usage, warnings))
 
     def _usage(self, places: range, traces: Sequence[Trace | None]) -> Usage:
         """Return a call's share of the cost; tokens of the Embedder are shared evenly."""

@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from ume_retrieval.checkpoint import PIXELS_PER_TOKEN, VisualBudget
 from ume_retrieval.errors import InputError, QueueFull
-from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Side
+from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Side, VideoReader
 from ume_retrieval.pipeline.batch import Batch, Request
 from ume_retrieval.pipeline.encode_options import EncodeOptions, Inputs
 from ume_retrieval.pipeline.loading import Input, ItemLoader
@@ -226,7 +226,7 @@ def _tokens(value: Input, budget: VisualBudget) -> int:
         words = len(value.text or "") + len(value.instruction or "")
         images, videos = len(value.images), len(value.videos)
     else:
-        words, videos = 0, int(isinstance(value, (Clip, Frames)))
+        words, videos = 0, int(isinstance(value, (Clip, Frames, VideoReader)))
         images = 1 - videos
     frames = videos * budget.video_frames * budget.frame_max_pixels
     return 1 + words // LETTERS_PER_TOKEN + (images * budget.image_max_pixels + frames) // PIXELS_PER_TOKEN

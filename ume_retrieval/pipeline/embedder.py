@@ -31,13 +31,12 @@ from ume_retrieval.pipeline.encode_options import (
     QueryOptions,
     ReasoningMode,
     Vectors,
-    as_listener,
 )
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS, Input, ItemLoader, as_sequence
 from ume_retrieval.pipeline.reasoning import ReasonStage
 from ume_retrieval.pipeline.run import EncodeStream, run_side_by_side, stream_inputs
 from ume_retrieval.pipeline.spare_traces import LastSpareable, open_cache
-from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, StageRun, run_in_turn
+from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, StageRun, as_listener, run_in_turn
 from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, default_cache_path
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
@@ -358,7 +357,7 @@ class ReasoningEmbedder:
                 traces[item.index] = item.trace
         # What changes nothing is not called: a query passes few functions.
         kept = (vectors[0] if single else vectors) if plain else options.stored(vectors, single=single)
-        return EncodeResult(kept, tuple(traces), call.failures.in_order(), call.usage())
+        return EncodeResult(kept, tuple(traces), call.failures.in_order(), call.usage(), tuple(call.warnings))
 
     def _run(self, items: Sequence[Input], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
         chunks = self._loader(stages).chunks(items, call)

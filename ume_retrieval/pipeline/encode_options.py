@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy.typing as npt
 
 from ume_retrieval.inputs import Modality
 from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.pipeline.stages import Stage
-from ume_retrieval.util.progress import OnProgress
 from ume_retrieval.vectors import Precision, check_precision, check_truncation, quantize, truncate
 
 Inputs: TypeAlias = Input | Sequence[Input]
@@ -85,8 +84,3 @@ class EncodeOptions:
         kept: Vectors = vectors if self.truncate_dim is None else truncate(vectors, self.truncate_dim)
         kept = kept if self.precision == "float32" else quantize(kept, self.precision)
         return kept[0] if single else kept
-
-
-def as_listener(on_progress: EncodeProgress | None) -> OnProgress | None:
-    """Return a listener of the stages that calls a caller's own, if there is one."""
-    return on_progress and (lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage)))

@@ -15,8 +15,8 @@ from typing import Final, TypeAlias
 import PIL.Image
 
 from ume_retrieval.checkpoint import VisualBudget
-from ume_retrieval.errors import InputError, typed_error
-from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page
+from ume_retrieval.errors import InputError, ItemWarning, typed_error
+from ume_retrieval.inputs import Clip, Frames, Item, LoadedItem, Page, VideoReader
 from ume_retrieval.media import load
 from ume_retrieval.media.files import is_remote
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
@@ -24,10 +24,10 @@ from ume_retrieval.media.loading import content_id
 from ume_retrieval.pipeline.stages import Call, Chunk, StageItem
 from ume_retrieval.util.files import display_name
 
-Input: TypeAlias = str | PIL.Image.Image | Page | Clip | Frames | Item | LoadedItem
+Input: TypeAlias = str | PIL.Image.Image | Page | Clip | Frames | VideoReader | Item | LoadedItem
 """One thing to encode. A `str` is text, never a path."""
 
-SINGLE = (str, PIL.Image.Image, Page, Clip, Frames, Item, LoadedItem)
+SINGLE = (str, PIL.Image.Image, Page, Clip, Frames, VideoReader, Item, LoadedItem)
 
 CHUNK_ITEMS: Final = 256
 """Most inputs of a chunk: large enough to fill batches, small enough that all stages start early."""
@@ -72,7 +72,7 @@ def as_item(value: object) -> Item:
         return Item(text=value)
     if isinstance(value, (PIL.Image.Image, Page)):
         return Item(images=(value,))
-    if isinstance(value, (Clip, Frames)):
+    if isinstance(value, (Clip, Frames, VideoReader)):
         return Item(videos=(value,))
     raise InputError(f"cannot encode a {type(value).__name__}", hint=_hint(value))
 
@@ -111,6 +111,7 @@ class ItemLoader:
                     value, load_now = following
                     try:
                         items.append(load_now())
+                        call.warnings |= dict.fromkeys(item_warnings(items[-1]))
                         if not isinstance(value, str):
                             pixels += _pixels(items[-1])
                     except BaseException as foreign:  # noqa: BLE001  # interrupts are raised again
@@ -171,6 +172,12 @@ def _pixels(item: StageItem) -> int:
         for image in (*view.images, *(frame for frames in view.videos for frame in frames.images))
     ]
     return sum(image.width * image.height for image in pictures)
+
+
+def item_warnings(item: StageItem) -> list[ItemWarning]:
+    """Return what is not as it should be about the films of a loaded input."""
+    videos = (*item.seen.videos, *(item.shown.videos if item.shown is not item.seen else ()))
+    return [ItemWarning(item.source, words) for video in videos for words in video.warnings]
 
 
 def _source(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from ume_retrieval.errors import Failure
+from ume_retrieval.errors import Failure, ItemWarning
 from ume_retrieval.pipeline.loading import SINGLE, Input, ItemLoader, as_sequence
 from ume_retrieval.pipeline.stages import Call, Chunk, Failures, StageItem, StageRun
 from ume_retrieval.results import Trace, Usage
@@ -113,6 +113,11 @@ class EncodeStream:
     def usage(self) -> Usage:
         """Cost so far, including inputs that are still in the stages."""
         return self._call.usage()
+
+    @property
+    def warnings(self) -> tuple[ItemWarning, ...]:
+        """What is not as it should be about the inputs so far, each once."""
+        return tuple(self._call.warnings)
 
     @property
     def rates(self) -> dict[str, float]:

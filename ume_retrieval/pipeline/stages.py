@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from ume_retrieval.chat import Chat
 from ume_retrieval.engines.base import Embedder, SupportsPartialEmbedding
 from ume_retrieval.engines.families import embedding_chat
 from ume_retrieval.engines.outcomes import isolate
-from ume_retrieval.errors import Failure, ModelError, Stopped, UmeError
+from ume_retrieval.errors import Failure, ItemWarning, ModelError, Stopped, UmeError
 from ume_retrieval.inputs import LoadedItem, Side
 from ume_retrieval.results import Trace, Usage
 from ume_retrieval.tcot.evidence import Evidence
@@ -123,6 +123,7 @@ class Call:
 
     Attributes:
         failures: Inputs that were left out.
+        warnings: What is not as it should be about inputs that were used, each once.
         total: Number of inputs, or None while that is unknown.
         on_progress: Receives every step of every stage, one call at a time.
         stopped: Cancels the call when set.
@@ -134,6 +135,7 @@ class Call:
     on_progress: OnProgress | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
     stats: CallStats = field(default_factory=CallStats)
+    warnings: dict[ItemWarning, None] = field(default_factory=dict)
     _reporting: threading.Lock = field(default_factory=threading.Lock)
 
     def advance(self, stage: Stage, reached: int, since: float) -> None:
@@ -169,6 +171,11 @@ class Call:
             trace_problems=dict(stats.problems),
             seconds=dict(stats.seconds),
         )
+
+
+def as_listener(on_progress: Callable[[int, int, Stage], None] | None) -> OnProgress | None:
+    """Return a listener of the stages that calls a caller's own, if there is one."""
+    return on_progress and (lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage)))
 
 
 class StageRun(Protocol):

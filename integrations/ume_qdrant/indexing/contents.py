@@ -18,7 +18,8 @@ from ume_retrieval.checkpoint import VisualBudget
 from ume_retrieval.errors import Failure, InputError, UnsupportedMedia
 from ume_retrieval.inputs import Clip, Frames, ImageInput, Item, Page
 from ume_retrieval.media import Entry, FoundFile, Limits, content_id, display_name, entries, open_image, walk
-from ume_retrieval.media.files import IMAGE_FORMATS, file_digest, file_status, is_remote, local_path, sniff
+from ume_retrieval.media.files import file_digest, file_status, is_remote, local_path
+from ume_retrieval.media.formats import IMAGE_FORMATS, sniff
 from ume_retrieval.media.images import check_bytes
 from ume_retrieval.media.remote.fetch import fetch
 from ume_retrieval.util.files import atomic_write

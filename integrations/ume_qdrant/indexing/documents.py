@@ -30,7 +30,7 @@ from ume_qdrant.stores.sources import DOCUMENT_FIELD, stored_item
 from ume_retrieval.errors import Failure, InputError, Stopped, UmeError
 from ume_retrieval.inputs import Item
 from ume_retrieval.media import Entry, Limits, display_name
-from ume_retrieval.media.files import IMAGE_FORMATS, sniff
+from ume_retrieval.media.formats import IMAGE_FORMATS, sniff
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS

@@ -21,7 +21,7 @@ from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
 from ume_qdrant.stores.layout import Layout
 from ume_qdrant.stores.schema import meta_of
 from ume_qdrant.stores.sources import Naming
-from ume_retrieval.errors import Failure, InputError, UmeError
+from ume_retrieval.errors import Failure, InputError, ItemWarning, UmeError
 from ume_retrieval.media import FoundFile, Limits, display_name
 from ume_retrieval.media.files import is_remote
 from ume_retrieval.media.segments import OVERLAP_S, SEGMENT_S, check_segments
@@ -128,6 +128,7 @@ def index(
         raise error_of(plan.failures[0])
     writer = Writer(embedder, store, state, strict=strict, report=report)
     writer.write(plan, batch_size)
+    warnings = _warnings(found, writer, {})
     there = found.keys()
     reasoned = ReasonWriter(embedder, store, strict=strict)
     for fetched, copies in _objects(places, holdings, labels, embedder.limits, report):
@@ -139,6 +140,7 @@ def index(
             reason_now(reasoned, parts_of(holdings, fetched), batch_size)
         for failures in (some.failures, writer.failures, reasoned.failures):
             failures[:] = [_named(failure, copies) for failure in failures]
+        warnings |= _warnings(fetched, writer, copies)
         plan.unchanged += some.unchanged
         plan.relabelled += some.relabelled
         plan.failures += some.failures
@@ -177,6 +179,7 @@ def index(
         points=writer.points,
         usage=usage,
         seconds=time.perf_counter() - started,
+        warnings=tuple(sorted(set(map(naming.of_warning, warnings)), key=lambda one: (one.source, one.message))),
     )
 
 
@@ -212,6 +215,20 @@ def _objects(
                 done += 1
                 on_progress(Progress("discover", done, None, one.source))
             yield explored, paths
+
+
+def _warnings(found: Explored, writer: Writer, copies: Mapping[str, Path]) -> set[ItemWarning]:
+    """Return the warnings of opening and of decoding, each once, which name objects instead of their copies."""
+    entries = (entry for parts in found.entries.values() for entry in parts)
+    opened = (ItemWarning(entry.source, words) for entry in entries for words in entry.warnings)
+    given = {*opened, *writer.warnings}
+    writer.warnings.clear()
+    for source, copy in copies.items():
+        name = display_name(copy)
+        given = {
+            ItemWarning(source, renamed(one.message, copy, source)) if name in one.message else one for one in given
+        }
+    return given
 
 
 def _named(failure: Failure, copies: Mapping[str, Path]) -> Failure:

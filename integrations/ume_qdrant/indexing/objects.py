@@ -14,7 +14,8 @@ from ume_qdrant.indexing.plan import roots_of
 from ume_retrieval.errors import Failure, InputError, MediaNotFound, MediaTooLarge, MissingExtra, UmeError
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media import Entry, FoundFile, Limits, display_name, walk
-from ume_retrieval.media.files import MEDIA_SUFFIXES, TEXT_SUFFIXES, is_remote
+from ume_retrieval.media.files import is_remote
+from ume_retrieval.media.formats import MEDIA_SUFFIXES, TEXT_SUFFIXES
 
 NOT_STORES: Final = frozenset({"http", "https", "data", "ftp"})
 """Schemes of single resources, which `allow_remote` fetches; they are not sources of files."""

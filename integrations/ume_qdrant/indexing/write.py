@@ -13,7 +13,7 @@ from ume_qdrant.indexing.plan import CONTENT_FIELDS, ContentKey, FileKey, FileWo
 from ume_qdrant.reports import OnProgress, Progress, error_of
 from ume_qdrant.stores.base import VECTORS, Point, Store, Vector, batches
 from ume_qdrant.stores.filters import ANY_TENANT, Filter, ReasoningState
-from ume_retrieval.errors import Failure
+from ume_retrieval.errors import Failure, ItemWarning
 from ume_retrieval.media import Entry
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.run import Encoded
@@ -86,6 +86,7 @@ class Writer:
         failures: Items that could not be embedded.
         points: Number of points written.
         usage: Calls of the Embedder.
+        warnings: What is not as it should be about items that were embedded.
     """
 
     embedder: ReasoningEmbedder
@@ -99,6 +100,7 @@ class Writer:
     failures: list[Failure] = field(default_factory=list)
     points: int = 0
     usage: Usage = field(default_factory=Usage)
+    warnings: dict[ItemWarning, None] = field(default_factory=dict)
 
     def write(self, plan: Plan, batch_size: int) -> None:
         """Write the missing points, in the plan's order."""
@@ -123,6 +125,7 @@ class Writer:
                 done += len(batch)
                 self.report(Progress("embed", done, len(units), batch[-1][0].source, stream.rates))
             self.usage += stream.usage
+            self._warn(stream.warnings)
 
     def remove(self, ids: Iterable[str]) -> None:
         """Remove points."""
@@ -186,10 +189,14 @@ class Writer:
         items = [entry.item for entry in entries.values()]
         result = self.embedder.encode_corpus(items, reasoning="never", strict=False, return_traces=True)
         self.usage += result.usage
+        self._warn(result.warnings)
         keys = list(entries)
         failures = {keys[failure.index]: failure for failure in result.failures}
         rows = result.vectors.astype(np.float32)
         return {key: row for key, row in zip(keys, rows, strict=True) if key not in failures}, failures
+
+    def _warn(self, warnings: Iterable[ItemWarning]) -> None:
+        self.warnings |= dict.fromkeys(warnings)
 
     def _finish(self, work: FileWork) -> None:
         """Remove points of former content once points of the current content exist."""

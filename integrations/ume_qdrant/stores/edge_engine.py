@@ -25,8 +25,14 @@ from ume_qdrant.stores.base import (
     with_metadata,
 )
 from ume_qdrant.stores.edge_folder import REPAIR_HINT, SHARD, EdgeDirectory, check_disk_space
-from ume_qdrant.stores.edge_payload import create_indexes, create_meta_index, edge_filter, meta_indexes
-from ume_qdrant.stores.edge_requests import search_params, vectors_config
+from ume_qdrant.stores.edge_requests import (
+    create_indexes,
+    create_meta_index,
+    edge_filter,
+    meta_indexes,
+    search_params,
+    vectors_config,
+)
 from ume_qdrant.stores.filters import Filter
 from ume_qdrant.stores.layout import TRUNCATED, Layout, SearchEffort
 from ume_qdrant.stores.schema import CollectionMeta, IndexKind, check_index

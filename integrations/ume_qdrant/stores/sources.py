@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from ume_qdrant.stores.base import Payload, Store
 from ume_qdrant.stores.filters import ANY_TENANT, Filter
-from ume_retrieval.errors import Failure, InputError, MediaNotFound
+from ume_retrieval.errors import Failure, InputError, ItemWarning, MediaNotFound
 from ume_retrieval.inputs import Clip, Item, Page
 from ume_retrieval.media import display_name
 from ume_retrieval.media.files import is_remote
@@ -67,6 +67,12 @@ class Naming:
         if not self.base:
             return failure
         return replace(failure, source=self.of(failure.source), message=failure.message.replace(self.base, ""))
+
+    def of_warning(self, warning: ItemWarning) -> ItemWarning:
+        """Return a warning with its file named so."""
+        if not self.base:
+            return warning
+        return ItemWarning(self.of(warning.source), warning.message.replace(self.base, ""))
 
     def check(self, store: Store) -> None:
         """Raise if the collection names files in the other way, which would add each file twice.

@@ -9,15 +9,15 @@ from typing import Any, Final, TypeVar
 
 import PIL.Image
 
-from ume_retrieval.inputs import Clip, Frames, ImageInput, Page, VideoInput
+from ume_retrieval.inputs import Clip, Frames, ImageInput, Page, VideoInput, VideoReader
 from ume_retrieval.media.files import local_path
+from ume_retrieval.media.film import VideoInfo
 from ume_retrieval.media.images import check_bytes, check_image, open_image
 from ume_retrieval.media.isolation.pool import ReadAnswer, WorkerPool, pool_of
 from ume_retrieval.media.isolation.protocol import PipeReader, receive_bytes
 from ume_retrieval.media.limits import Limits
 from ume_retrieval.media.pages import count_pages
 from ume_retrieval.media.video import probe_video, sample_video
-from ume_retrieval.media.video_file import VideoInfo
 from ume_retrieval.util.files import display_name
 
 T = TypeVar("T")
@@ -66,8 +66,8 @@ class IsolatedDecoder:
         self, source: VideoInput, fps: float, max_frames: int, limits: Limits, *, min_frames: int | None
     ) -> Frames:
         """Sample frames of a video."""
-        if isinstance(source, Frames):
-            return sample_video(source, fps, max_frames, limits)
+        if isinstance(source, (Frames, VideoReader)):
+            return sample_video(source, fps, max_frames, limits, min_frames=min_frames)
         clip = source if isinstance(source, Clip) else Clip(local_path(source))
         sampling = {"fps": fps, "max_frames": max_frames, "min_frames": min_frames}
         request = {"do": "video", "span": [clip.start_s, clip.end_s], **sampling}
@@ -75,7 +75,8 @@ class IsolatedDecoder:
         def read(header: Mapping[str, Any], pipe: PipeReader) -> Frames:
             pictures = _pictures(header, pipe, limits, max_frames)
             times = tuple(map(float, header["times"]))
-            return Frames(pictures, times, float(header["duration_s"]), from_file=True)
+            warnings = tuple(map(str, header["warnings"]))
+            return Frames(pictures, times, float(header["duration_s"]), from_file=True, warnings=warnings)
 
         return self._ask(clip.path, request, limits, read)
 
@@ -85,7 +86,7 @@ class IsolatedDecoder:
 
     def probe_video(self, path: Path, limits: Limits) -> VideoInfo:
         """Read the properties of a video."""
-        return self._ask(path, {"do": "probe"}, limits, lambda header, _: VideoInfo(**header["info"]))
+        return self._ask(path, {"do": "probe"}, limits, lambda header, _: _info(header["info"]))
 
     def count_pages(self, path: Path, limits: Limits) -> int:
         """Count the pages of a PDF."""
@@ -113,6 +114,10 @@ def _pictures(header: Mapping[str, Any], pipe: PipeReader, limits: Limits, at_mo
         raise ValueError("more pixels than requested")
     distinct = [PIL.Image.frombytes("RGB", size, receive_bytes(pipe, 3 * size[0] * size[1])) for size in sizes]
     return tuple(distinct[place] for place in order)
+
+
+def _info(facts: Mapping[str, Any]) -> VideoInfo:
+    return VideoInfo(**{**facts, "warnings": tuple(map(str, facts["warnings"]))})
 
 
 def _size(size: Any) -> tuple[int, int]:

@@ -111,7 +111,8 @@ def _video(request: Mapping[str, Any], _: bytes) -> Answer:
     clip = Clip(Path(request["path"]), *request["span"])
     limits, least = Limits(**request["limits"]), request["min_frames"]
     frames = sample_video(clip, request["fps"], request["max_frames"], limits, min_frames=least)
-    return _pictures(frames.images, times=frames.timestamps, duration_s=frames.duration_s)
+    facts = {"times": frames.timestamps, "duration_s": frames.duration_s, "warnings": frames.warnings}
+    return _pictures(frames.images, **facts)
 
 
 def _pictures(pictures: Sequence[PIL.Image.Image], **facts: Any) -> Answer:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from ume_retrieval.errors import InputError, TrainingError
-from ume_retrieval.media.files import HEAD_BYTES, IMAGE_FORMATS, sniff
+from ume_retrieval.media.formats import FORMAT_NAMED, HEAD_BYTES, IMAGE_FORMATS, sniff
 from ume_retrieval.util.files import atomic_write, display_name
 from ume_training.data.files import Located
 from ume_training.data.parquet import parquet_dicts
@@ -23,7 +23,6 @@ LEFT_OUT = frozenset({"HatefulMemes", "N24News", "VOC2007"})
 """Data sets that the paper leaves out of contrastive training: few labels, so in-batch negatives are often positives
 (arXiv 2602.13823, supplement)."""
 
-SUFFIX_OF = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "gif": ".gif", "bmp": ".bmp", "tiff": ".tif"}
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -92,11 +91,12 @@ class Source:
         if not isinstance(data, bytes):
             raise InputError("holds no picture")
         form = sniff(data[:HEAD_BYTES])
-        if form not in IMAGE_FORMATS:
+        if form is None or form not in IMAGE_FORMATS:
             raise InputError("holds bytes in no known picture format")
         name = hashlib.sha256(data).hexdigest()[:32]
         # Two levels, so that no folder holds half a million files.
-        written = f"media/{name[:2]}/{name}{SUFFIX_OF[form]}"
+        suffix, *_ = FORMAT_NAMED[form].suffixes.split()
+        written = f"media/{name[:2]}/{name}{suffix}"
         path = self.out / written
         if not path.exists():
             atomic_write(path, data, what="a picture", durable=False)
