@@ -177,6 +177,7 @@ async def point(service: Shared, point_id: UUID) -> HitOut:
 async def delete_point(service: Shared, point_id: UUID) -> None:
     """Remove a point; its file stays, and the next indexing of its folder adds it again."""
     await service.hit(str(point_id))
+    await service.check_tenants()
     await service.store.delete([str(point_id)])
 
 

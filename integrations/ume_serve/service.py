@@ -24,7 +24,7 @@ from ume_qdrant import (
     open_store,
 )
 from ume_qdrant.stores.base import VECTORS
-from ume_retrieval.errors import InputError, UmeError
+from ume_retrieval.errors import InputError, StoreUnsupported, UmeError
 from ume_retrieval.inputs import Item, LoadedItem
 from ume_retrieval.media.limits import Isolation, Limits
 from ume_serve.replies import NotReady, PointNotFound, error_body
@@ -132,6 +132,7 @@ class Service:
         Raises:
             PointNotFound: When it does not exist.
         """
+        await self.check_tenants()
         points = await self.store.retrieve([point_id], vectors=VECTORS, fields=())
         if not points or not points[0].vectors:
             raise PointNotFound("the collection has no such point")
@@ -140,12 +141,26 @@ class Service:
         hits = await asearch_vectors(self.store, query, params.merge(limit=params.limit + 1))
         return SearchResult(tuple(hit for hit in hits if hit.point_id != point_id)[: params.limit])
 
+    async def check_tenants(self) -> None:
+        """Raise if the collection has tenants: requests do not name one, and ids are not limited to one.
+
+        Raises:
+            StoreUnsupported: With the tenants' key.
+        """
+        tenant = (await self.store.layout()).tenant
+        if tenant is not None:
+            raise StoreUnsupported(
+                f"the collection has tenants by {tenant!r}, which the server cannot keep apart",
+                hint="search it with Filter(tenant=…) in Python or with `ume search --tenant`",
+            )
+
     async def hit(self, point_id: str) -> Hit:
         """Return a point as a hit of score 0.
 
         Raises:
             PointNotFound: When it does not exist.
         """
+        await self.check_tenants()
         points = await self.store.retrieve([point_id])
         if not points:
             raise PointNotFound("the collection has no such point")

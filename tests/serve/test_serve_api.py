@@ -14,7 +14,7 @@ import httpx
 import PIL.Image
 from serve_world import make_media, served, with_own_store
 
-from ume_qdrant import open_store, search
+from ume_qdrant import Filter, Layout, index, open_store, search
 from ume_retrieval import ReasoningEmbedder
 from ume_retrieval.testing import fake_embedder
 from ume_serve import Settings
@@ -214,3 +214,25 @@ def test_beyond_the_queue_requests_are_refused_with_a_time_to_retry(settings: Se
     refused = [answer for answer in answers if answer.status_code == 503]
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}
     assert {answer.json()["error"]["code"] for answer in refused} == {"queue_full"}
+
+
+def test_a_collection_with_tenants_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("the last train home")
+    with open_store(tmp_path / "vectors", "default") as store:
+        index(
+            fake_embedder(),
+            store,
+            tmp_path / "note.txt",
+            layout=Layout(tenant="customer"),
+            metadata={"customer": "acme"},
+            strict=True,
+        )
+        [point] = store.scroll(Filter(tenant="acme"), fields=())
+    settings = Settings(store=str(tmp_path / "vectors"), media=(tmp_path,), isolate=False)
+    with served(settings) as url, httpx.Client(base_url=url) as client:
+        found = client.post("/api/search", json={"text": "train"})
+        assert found.json()["error"]["code"] == "tenant_required"
+        for answer in (client.get(f"/api/points/{point.id}"), client.delete(f"/api/points/{point.id}")):
+            assert answer.json()["error"]["code"] == "store_unsupported"
+    with open_store(tmp_path / "vectors", "default") as store:
+        assert store.count(Filter(tenant="acme")) == 1
