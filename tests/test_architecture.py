@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 SOURCES = {
     "ume_retrieval": ROOT,
     **dict.fromkeys(
-        ("ume_cli", "ume_qdrant", "ume_llama_index", "ume_langchain", "ume_mteb", "ume_ray"), ROOT / "integrations"
+        ("ume_cli", "ume_qdrant", "ume_llama_index", "ume_langchain", "ume_mteb", "ume_ray", "ume_serve"),
+        ROOT / "integrations",
     ),
     **dict.fromkeys(("ume_eval", "ume_training"), ROOT / "training"),
 }
@@ -28,9 +29,10 @@ PACKAGES: dict[str, set[str]] = {
     "ume_langchain": {"ume_retrieval", "ume_qdrant"},
     "ume_mteb": {"ume_retrieval"},
     "ume_ray": {"ume_retrieval", "ume_qdrant"},
+    "ume_serve": {"ume_retrieval", "ume_qdrant"},
     "ume_training": {"ume_retrieval"},
     "ume_eval": {"ume_retrieval", "ume_training"},
-    "ume_cli": {"ume_retrieval", "ume_qdrant", "ume_ray", "ume_training", "ume_eval"},
+    "ume_cli": {"ume_retrieval", "ume_qdrant", "ume_ray", "ume_serve", "ume_training", "ume_eval"},
 }
 """Packages that each package may import, besides itself."""
 

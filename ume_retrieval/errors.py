@@ -125,6 +125,12 @@ class ReasoningError(UmeError):
     code = "reasoning_error"
 
 
+class QueueFull(UmeError):
+    """Too many calls are waiting; nothing was done for this one."""
+
+    code = "queue_full"
+
+
 class CacheError(UmeError):
     """The trace cache on disk cannot be read or written."""
 

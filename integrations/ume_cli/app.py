@@ -15,6 +15,7 @@ from ume_cli.indexing import enrich, index
 from ume_cli.models import models_app
 from ume_cli.plan import plan
 from ume_cli.searching import report, search
+from ume_cli.serving import mcp, serve
 from ume_cli.training import train_app
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (demo, index, enrich, search, report, gate, plan, doctor):
+for function in (demo, index, enrich, search, report, serve, mcp, gate, plan, doctor):
     app.command()(function)
 app.add_typer(models_app, name="models", help="List the models that are known by a short name, or check one.")
 app.add_typer(eval_app, name="eval", help="Measure retrieval.")

@@ -23,7 +23,7 @@ from docs_pages import ROOT, Snippet, snippets
 from typer.testing import CliRunner
 
 from ume_cli.app import app
-from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner
+from ume_retrieval.engines.registry import resolve_embedder, resolve_reasoner, resolve_reranker
 
 LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -120,7 +120,8 @@ def _check_call(call: ast.Call, names: dict[str, Any]) -> None:
         assert accepted is None or keyword.arg in accepted, f"{ast.unparse(call.func)} takes no {keyword.arg}"
     if last == "from_pretrained":
         for model in _texts(call.args):
-            resolve_embedder(model)
+            resolve = resolve_reranker if root == "Reranker" else resolve_embedder
+            resolve(model)
         for model in _texts([one.value for one in call.keywords if one.arg == "reasoner"]):
             assert model == "auto" or resolve_reasoner(model)
 

@@ -4,6 +4,7 @@
 three pass `StageItem` values, and name what failed.
 """
 
+from ume_retrieval.pipeline.batching import Batching
 from ume_retrieval.pipeline.embedder import ReasoningEmbedder
 from ume_retrieval.pipeline.loading import ItemLoader
 from ume_retrieval.pipeline.reasoning import ReasonStage
@@ -12,6 +13,7 @@ from ume_retrieval.pipeline.stages import EmbedStage, StageItem
 from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, default_cache_path
 
 __all__ = [
+    "Batching",
     "EmbedStage",
     "InMemoryTraceCache",
     "ItemLoader",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal, Unpack, cast, get_args, overload
+from typing import Final, Literal, Unpack, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from ume_retrieval.errors import InputError
 from ume_retrieval.inputs import Modality, Side
 from ume_retrieval.media.limits import DEFAULT_LIMITS, Limits
 from ume_retrieval.media.remote.allowlist import AllowedHosts
+from ume_retrieval.pipeline.batching import DEFAULT_BATCHING, Batching, Lanes, coalesced
 from ume_retrieval.pipeline.encode_options import (
     CorpusOptions,
     EncodeOptions,
@@ -33,14 +35,13 @@ from ume_retrieval.pipeline.encode_options import (
 from ume_retrieval.pipeline.loading import CHUNK_ITEMS, Input, ItemLoader, as_sequence
 from ume_retrieval.pipeline.reasoning import ReasonStage
 from ume_retrieval.pipeline.run import EncodeStream, run_side_by_side, stream_inputs
-from ume_retrieval.pipeline.spare_traces import SpareableTraces, open_cache
-from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, Stage, StageRun, run_in_turn
+from ume_retrieval.pipeline.spare_traces import LastSpareable, open_cache
+from ume_retrieval.pipeline.stages import Call, Chunk, EmbedStage, Failures, StageRun, as_listener, run_in_turn
 from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, default_cache_path
 from ume_retrieval.profiles import Profile
 from ume_retrieval.results import EncodeResult, PipelineInfo, Trace, TraceResult
-from ume_retrieval.util.progress import OnProgress
 from ume_retrieval.util.threads import awaitable, fork_safe_lock
-from ume_retrieval.vectors import check_precision, check_truncation, cosine, quantize, truncate
+from ume_retrieval.vectors import cosine
 
 NO_REASONER: Final = "load one with from_pretrained(..., reasoner='qwen3-vl-2b')"
 
@@ -62,6 +63,7 @@ class ReasoningEmbedder:
         sampling: How the Reasoner decodes; by default greedily, up to the `max_tokens` of its own description.
         chunk_items: Most inputs that go through a stage together, >= 1. Finished traces are kept after each, or every
             second where the engine hands them out one by one.
+        batching: How concurrent `aencode_*` calls are put together.
 
     Example:
         >>> from ume_retrieval.testing import FakeReasoner, HashEmbedder
@@ -82,6 +84,7 @@ class ReasoningEmbedder:
         allow_remote: Sequence[str] = (),
         sampling: Sampling | None = None,
         chunk_items: int = CHUNK_ITEMS,
+        batching: Batching = DEFAULT_BATCHING,
     ) -> None:
         if chunk_items < 1:
             raise InputError(f"chunk_items is {chunk_items}", hint="use 1 or more")
@@ -93,7 +96,9 @@ class ReasoningEmbedder:
         self.allow_remote = allow_remote
         self.sampling = sampling
         self.chunk_items = chunk_items
-        self._spareable: SpareableTraces | None = None
+        self.batching = batching
+        self._lanes = Lanes()
+        self._spareable = LastSpareable()
         self.reasoner_lock = fork_safe_lock()
         self._embedder_lock = fork_safe_lock()
 
@@ -119,6 +124,7 @@ class ReasoningEmbedder:
         allow_remote: Sequence[str] = (),
         sampling: Sampling | None = None,
         chunk_items: int = CHUNK_ITEMS,
+        batching: Batching = DEFAULT_BATCHING,
         trust_remote_code: bool = False,
         server: ServerOptions | None = None,
         prompts: Prompts | str | Path | None = None,
@@ -139,6 +145,7 @@ class ReasoningEmbedder:
             allow_remote: Hosts that addresses in items may be fetched from, such as "images.example.org"; see `load`.
             sampling: How the Reasoner decodes; greedily by default.
             chunk_items: Most inputs that go through a stage together.
+            batching: How concurrent `aencode_*` calls are put together.
             trust_remote_code: Whether code of a sentence-transformers checkpoint may run.
             server: Where the models of `engine="server"` are; by default as the environment says, see `ServerOptions`.
             prompts: Prompts in place of the Reasoner's own; a path is read by `Prompts.from_file`.
@@ -165,6 +172,7 @@ class ReasoningEmbedder:
             allow_remote=allow_remote,
             sampling=sampling,
             chunk_items=chunk_items,
+            batching=batching,
         )
 
     @property
@@ -226,8 +234,8 @@ class ReasoningEmbedder:
         return result if return_traces else result.vectors
 
     encode_document = encode_corpus
-    aencode_query = awaitable(encode_query)
-    aencode_corpus = awaitable(encode_corpus)
+    aencode_query = coalesced("query")(encode_query)
+    aencode_corpus = coalesced("corpus")(encode_corpus)
     aencode_document = aencode_corpus
 
     def stream_corpus(
@@ -265,7 +273,7 @@ class ReasoningEmbedder:
             (1000, 1000)
         """
         stages = self._stages(reasoning, "corpus", None)
-        call = Call(Failures(strict=False), total, on_progress and _as_listener(on_progress))
+        call = Call(Failures(strict=False), total, as_listener(on_progress))
         loader = replace(self._loader(stages), chunk_items=chunk_items or self.chunk_items)
         chunks = loader.chunks(stream_inputs(inputs), call)
         return EncodeStream(run_side_by_side(chunks, stages, call), call)
@@ -295,7 +303,7 @@ class ReasoningEmbedder:
             UmeError: As `encode_query` does.
         """
         items, _ = as_sequence(inputs)
-        call = Call(Failures(strict), len(items), on_progress and _as_listener(on_progress))
+        call = Call(Failures(strict), len(items), as_listener(on_progress))
         traces: list[Trace | None] = [None] * len(items)
         for chunk in self._run(items, [self._reason_stage(side, target)], call):
             for item in chunk.items:
@@ -317,31 +325,39 @@ class ReasoningEmbedder:
         """Cosine similarity of every row of `a` with every row of `b`, shape (n, m); see `vectors.cosine`."""
         return cosine(a, b)
 
+    async def encode_together(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
+        """Encode inputs with those of other calls, up to `batching.items`; errors are those of `encode_query`."""
+        items, single = as_sequence(inputs)
+        if options.on_progress is not None or not 0 < len(items) <= min(self.batching.items, self.chunk_items):
+            alone = awaitable(lambda *, stopped: self._encode(inputs, side, replace(options, stopped=stopped)))
+            return await alone(stopped=options.stopped)
+        options.check(self.dimension)
+        make = partial(self._stages, options.reasoning, side, options.target)
+        encode = partial(self._lanes.encode, dimension=self.dimension, batching=self.batching)
+        result = await encode(make, self._loader, items, options)
+        return replace(result, vectors=options.stored(result.vectors, single=single))
+
     def _encode(self, inputs: Inputs, side: Side, options: EncodeOptions) -> EncodeResult:
         stages = self._stages(options.reasoning, side, options.target)
-        if options.precision != "float32":
-            check_precision(options.precision)
-        if options.truncate_dim is not None:
-            check_truncation(options.truncate_dim, self.dimension)
+        plain = options.truncate_dim is None and options.precision == "float32"
+        if not plain:
+            options.check(self.dimension)
         items, single = as_sequence(inputs)
         call = Call(
             Failures(options.strict),
             len(items),
-            options.on_progress and _as_listener(options.on_progress),
+            options.on_progress and as_listener(options.on_progress),
             options.stopped or threading.Event(),
         )
-        vectors: Vectors = np.full((len(items), self.embedder.dimension), np.nan, dtype=np.float32)
+        vectors = np.full((len(items), self.embedder.dimension), np.nan, dtype=np.float32)
         traces: list[Trace | None] = [None] * len(items)
         for chunk in self._run(items, stages, call):
             for item in chunk.items:
                 vectors[item.index] = item.vector
                 traces[item.index] = item.trace
-        if options.truncate_dim is not None:
-            vectors = truncate(vectors, options.truncate_dim)
-        if options.precision != "float32":
-            vectors = quantize(vectors, options.precision)
-        rows, failures = vectors[0] if single else vectors, call.failures.in_order()
-        return EncodeResult(rows, tuple(traces), failures, call.usage(), tuple(call.warnings))
+        # What changes nothing is not called: a query passes few functions.
+        kept = (vectors[0] if single else vectors) if plain else options.stored(vectors, single=single)
+        return EncodeResult(kept, tuple(traces), call.failures.in_order(), call.usage(), tuple(call.warnings))
 
     def _run(self, items: Sequence[Input], stages: Sequence[StageRun], call: Call) -> Iterator[Chunk]:
         chunks = self._loader(stages).chunks(items, call)
@@ -374,20 +390,9 @@ class ReasoningEmbedder:
         return ReasonStage(
             reasoner=self.reasoner,
             sampling=self.sampling or tcot_sampling(self.reasoner),
-            traces=self._traces(),
+            traces=InMemoryTraceCache() if self.cache is None else self._spareable.of(self.cache),
             embedder=self.embedder.spec,
             side=side,
             target=target,
             lock=self.reasoner_lock,
         )
-
-    def _traces(self) -> SpareableTraces | InMemoryTraceCache:
-        if self.cache is None:
-            return InMemoryTraceCache()
-        if self._spareable is None or self._spareable.cache is not self.cache:
-            self._spareable = SpareableTraces(self.cache)
-        return self._spareable
-
-
-def _as_listener(on_progress: EncodeProgress) -> OnProgress:
-    return lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage))

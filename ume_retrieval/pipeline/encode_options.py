@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ume_retrieval.inputs import Modality
 from ume_retrieval.pipeline.loading import Input
 from ume_retrieval.pipeline.stages import Stage
-from ume_retrieval.vectors import Precision
+from ume_retrieval.vectors import Precision, check_precision, check_truncation, quantize, truncate
 
 Inputs: TypeAlias = Input | Sequence[Input]
 """One input, or several."""
@@ -67,3 +67,20 @@ class EncodeOptions:
     on_progress: EncodeProgress | None = None
     stopped: threading.Event | None = None
     target: Modality | None = None
+
+    def check(self, dimension: int) -> None:
+        """Check what is done with vectors of this length.
+
+        Raises:
+            InputError: When the precision is unknown, or there are fewer values than `truncate_dim`.
+        """
+        if self.precision != "float32":
+            check_precision(self.precision)
+        if self.truncate_dim is not None:
+            check_truncation(self.truncate_dim, dimension)
+
+    def stored(self, vectors: Vectors, *, single: bool) -> Vectors:
+        """Return full float32 vectors, shape (n, dim), as the caller wants them; (dim,) for a single one."""
+        kept: Vectors = vectors if self.truncate_dim is None else truncate(vectors, self.truncate_dim)
+        kept = kept if self.precision == "float32" else quantize(kept, self.precision)
+        return kept[0] if single else kept

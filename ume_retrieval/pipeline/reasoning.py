@@ -21,6 +21,7 @@ from ume_retrieval.pipeline.trace_cache import InMemoryTraceCache, TraceCache, T
 from ume_retrieval.results import Trace
 from ume_retrieval.tcot.grammar import validate
 from ume_retrieval.tcot.prompts import reasoner_chat
+from ume_retrieval.tcot.trace import TCot
 from ume_retrieval.util.threads import fork_safe_lock
 
 KEEP_EVERY_S = 1.0
@@ -222,7 +223,7 @@ class ReasonStage:
     def _reasoned(self, item: StageItem, record: TraceRecord, call: Call, *, cached: bool) -> StageItem:
         seen = item.seen
         tcot = parse_about(seen, record.text)
-        call.stats.problems.update({problem.name for problem in (*tcot.problems, *validate(tcot, seen.modality))})
+        call.stats.problems.update(problems_of(tcot, seen.modality))
         evidence = evidence_of(self.embedder, seen, tcot)
         trace = Trace(
             tcot=tcot,
@@ -233,3 +234,8 @@ class ReasonStage:
             content_id=seen.content_id,
         )
         return replace(item, trace=trace, evidence=evidence)
+
+
+def problems_of(tcot: TCot, modality: Modality) -> set[str]:
+    """Return the names of a trace's problems, each once."""
+    return {problem.name for problem in (*tcot.problems, *validate(tcot, modality))}

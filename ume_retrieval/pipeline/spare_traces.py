@@ -56,3 +56,16 @@ def open_cache(path: str | Path) -> TraceCache | None:
 
 def _warn(error: CacheError) -> None:
     logger.warning("%s; going on without it, so traces are not kept (%s)", error.message, error.hint)
+
+
+class LastSpareable:
+    """Keeps the view of a cache as long as the cache is the same."""
+
+    def __init__(self) -> None:
+        self._last: SpareableTraces | None = None
+
+    def of(self, cache: TraceCache) -> SpareableTraces:
+        """Return the view of a cache."""
+        if self._last is None or self._last.cache is not cache:
+            self._last = SpareableTraces(cache)
+        return self._last

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -171,6 +171,11 @@ class Call:
             trace_problems=dict(stats.problems),
             seconds=dict(stats.seconds),
         )
+
+
+def as_listener(on_progress: Callable[[int, int, Stage], None] | None) -> OnProgress | None:
+    """Return a listener of the stages that calls a caller's own, if there is one."""
+    return on_progress and (lambda step: on_progress(step.done, step.total or 0, cast("Stage", step.stage)))
 
 
 class StageRun(Protocol):
