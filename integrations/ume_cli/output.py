@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import typer
 from rich.console import Console, RenderableType
@@ -25,6 +25,9 @@ from rich.progress import (
 from rich.text import Text
 
 from ume_retrieval.errors import Failure, ItemWarning, UmeError
+
+MOST_LISTED: Final = 20
+"""Failures or warnings that are listed; the others are counted."""
 
 
 class ExitCode(IntEnum):
@@ -66,28 +69,24 @@ class Output:
         """Print a status line on standard error."""
         self.notes.print(f"[dim]{plain(text)}[/dim]", soft_wrap=True)
 
-    def failures(self, failures: tuple[Failure, ...], most: int = 20) -> None:
+    def failures(self, failures: tuple[Failure, ...]) -> None:
         """List items that were left out, one per line."""
-        if self.as_json or not failures:
-            return
-        self.notes.print(f"[yellow]{len(failures)} left out:[/yellow]")
-        for failure in failures[:most]:
-            # A message mostly names its file itself.
-            name = "" if failure.source in failure.message else f"{failure.source}: "
-            self.notes.print(f"  {plain(name + failure.message)}{_hint(failure.hint)}", soft_wrap=True)
-        if len(failures) > most:
-            self.notes.print(f"  … and {len(failures) - most} more (--json names all)")
+        self._list("left out", [(one, _hint(one.hint)) for one in failures])
 
-    def warnings(self, warnings: tuple[ItemWarning, ...], most: int = 20) -> None:
+    def warnings(self, warnings: tuple[ItemWarning, ...]) -> None:
         """List what is not as it should be about items that were used, one per line."""
-        if self.as_json or not warnings:
+        self._list("with a warning", [(one, "") for one in warnings])
+
+    def _list(self, title: str, noted: Sequence[tuple[Failure | ItemWarning, str]]) -> None:
+        if self.as_json or not noted:
             return
-        self.notes.print(f"[yellow]{len(warnings)} with a warning:[/yellow]")
-        for one in warnings[:most]:
+        self.notes.print(f"[yellow]{len(noted)} {title}:[/yellow]")
+        for one, hint in noted[:MOST_LISTED]:
+            # A message mostly names its file itself.
             name = "" if one.source in one.message else f"{one.source}: "
-            self.notes.print(f"  {plain(name + one.message)}", soft_wrap=True)
-        if len(warnings) > most:
-            self.notes.print(f"  … and {len(warnings) - most} more (--json names all)")
+            self.notes.print(f"  {plain(name + one.message)}{hint}", soft_wrap=True)
+        if len(noted) > MOST_LISTED:
+            self.notes.print(f"  … and {len(noted) - MOST_LISTED} more (--json names all)")
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
